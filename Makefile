@@ -1,0 +1,84 @@
+#: Everleaf: certificates on AWS, issued, renewed and rolled out.
+#:
+#:   make demo     a year of a small fleet in under a minute, on this machine, without an AWS account
+#:   make local    a working deployment on 127.0.0.1:4566 for the AWS CLI, boto3 and make invoke; Ctrl-C ends it
+#:                   PORT=4567
+#:   make invoke   calls a function of make local with a file of events/ and prints the answer
+#:                   FUNCTION=issue-client-cert  EVENT=issue-client-cert  PORT=4566
+#:   make lint     format and lints, the beginning of make test
+#:   make test     all that must hold before a change is handed in
+#:   make build    the functions' release binaries, for this machine's architecture
+#:   make deploy   builds for Lambda and deploys to your AWS account, asking for each parameter; template.yaml explains them
+#:                   ARCHITECTURE=arm64
+#:   make clean    removes what was built and installed here
+#:
+#: Rust, Python 3 and make are all it needs; the first run of a command sets up the rest inside this folder.
+
+PORT ?= 4566
+FUNCTION ?= issue-client-cert
+EVENT ?= $(FUNCTION)
+ARCHITECTURE ?= arm64
+
+FUNCTIONS := issue-client-cert export-to-secrets renew-on-expiry force-redeploy
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+SHELL := bash
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export SAM_CLI_TELEMETRY := 0
+
+.PHONY: help demo local invoke lint test build deploy clean
+
+help:
+	@sed -n 's/^#: \{0,1\}//p' Makefile
+
+demo:
+	cargo build --locked --workspace --bins
+	$(TARGET)/debug/demo
+
+local:
+	cargo build --locked --workspace --bins
+	$(TARGET)/debug/local-aws --template template.yaml --bin-dir $(TARGET)/debug --port $(PORT)
+
+invoke:
+	@answer=$$(curl -sS --data-binary @- < events/$(EVENT).json \
+		http://127.0.0.1:$(PORT)/2015-03-31/functions/everleaf-$(FUNCTION)/invocations) && python3 -m json.tool <<< "$$answer"
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+# The core's tests need none of the SDKs, so they have an answer long before those are built.
+test: lint .venv/test.stamp .venv/bin/cargo-deny
+	cargo test --locked -p lifecycle
+	cargo test --locked --workspace
+	cargo build --locked --workspace --bins
+	$(TARGET)/debug/demo
+	.venv/bin/python tests/local.py $(TARGET)/debug
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	cargo deny --locked check --hide-inclusion-graph licenses sources bans
+	cfn-lint template.yaml
+	sam validate --lint
+
+build: .venv/build.stamp
+	cargo lambda build --locked --release
+
+deploy: .venv/build.stamp .venv/test.stamp
+	sam build --beta-features --parameter-overrides Architecture=$(ARCHITECTURE)
+	@echo "Built for $(ARCHITECTURE): answer that when asked for the parameter Architecture."
+	sam deploy --guided
+
+# cargo-lambda lets rustup download a target that is missing. What is installed on a machine is its owner's choice: with this it
+# fails instead, and the cure is `rustup target add aarch64-unknown-linux-gnu` (or x86_64-…).
+build deploy: export RUSTUP_DIST_SERVER ?= http://127.0.0.1:1
+
+clean:
+	cargo clean
+	rm -rf .venv .aws-sam
+
+.venv/%.stamp: tests/requirements-%.txt
+	python3 -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+.venv/bin/cargo-deny:
+	cargo install --locked --debug --root .venv cargo-deny@0.20.2

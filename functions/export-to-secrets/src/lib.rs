@@ -1,0 +1,264 @@
+//! `export-to-secrets`: what ACM issues and renews, brought into the secret.
+//!
+//! ACM renews by itself, and says so only by `ACM Certificate Available`. Until the renewed certificate is exported, ACM will not
+//! renew it again. The event may come before ACM shows the new body everywhere: what is exported is told by its serial.
+
+mod acm_export;
+
+use aws_sdk_acm::Client as Acm;
+use aws_sdk_eventbridge::Client as EventBridge;
+use lifecycle::attempt::{A_DAY, Attempt, Turn, turn};
+use lifecycle::date;
+use lifecycle::events::{AcmDetail, Detail, Event, Kind};
+use lifecycle::export::{Export, Held, export};
+use lifecycle::names::{Arn, CertificateName};
+use lifecycle::record::{Origin, Record};
+use lifecycle::renewal::Secret;
+use records::material::Wanted;
+use records::{Records, Settings};
+use runtime::vars::Vars;
+use runtime::{Failure, Invocation, Trigger, publish};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+pub struct App {
+    pub records: Records,
+    pub acm: Acm,
+    pub eventbridge: EventBridge,
+}
+
+impl App {
+    pub fn new(mut vars: Vars<'_>, sdk: &aws_config::SdkConfig) -> Result<Self, String> {
+        let settings = Settings::of_writer(&mut vars);
+        let settings = vars.finish(settings)?;
+        Ok(Self {
+            records: Records {
+                dynamodb: aws_sdk_dynamodb::Client::new(sdk),
+                secretsmanager: aws_sdk_secretsmanager::Client::new(sdk),
+                settings,
+            },
+            acm: Acm::new(sdk),
+            eventbridge: EventBridge::new(sdk),
+        })
+    }
+}
+
+/// A request by hand: one of the two.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    certificate: Option<CertificateName>,
+    certificate_arn: Option<String>,
+}
+
+pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
+    let not_ours = |what: &str| Failure::permanent("take the event", format!("{what}; mend the rule or the request"));
+    match Trigger::parse(event)? {
+        Trigger::Event { source, resource, detail, .. } if source == "aws.acm" => {
+            let arn = certificate_arn(resource.as_deref().unwrap_or_default())?;
+            let detail: AcmDetail = Trigger::body(detail)?;
+            by_arn(app, &arn, detail.expires(), invocation).await
+        }
+        Trigger::Event { detail_type, detail, .. } if detail_type == Kind::ExportDue.detail_type() => {
+            let Detail { certificate, .. } = Trigger::body(detail)?;
+            by_name(app, &Trigger::body(Value::from(certificate))?, invocation).await
+        }
+        Trigger::Event { detail_type, .. } => Err(not_ours(&format!("`{detail_type}` is not for this function"))),
+        Trigger::ByHand(request) => match Trigger::body(request)? {
+            Request { certificate: Some(name), certificate_arn: None } => by_name(app, &name, invocation).await,
+            Request { certificate: None, certificate_arn: Some(arn) } => {
+                by_arn(app, &certificate_arn(&arn)?, None, invocation).await
+            }
+            _ => Err(not_ours("give either `certificate` (its name) or `certificate_arn`")),
+        },
+    }
+}
+
+fn certificate_arn(text: &str) -> Result<Arn, Failure> {
+    Arn::of(text, "acm", "certificate/").map_err(|error| Failure::permanent("read which certificate it is about", error))
+}
+
+async fn by_name(app: &App, name: &CertificateName, invocation: &Invocation) -> Result<Value, Failure> {
+    match app.records.load(name).await?.map(|record| record.origin) {
+        Some(Origin::Exported { certificate_arn }) => by_arn(app, &certificate_arn, None, invocation).await,
+        Some(_) => Err(Failure::permanent(
+            format!("export `{name}`"),
+            "it was issued here and is not in ACM; renew it with issue-client-cert",
+        )),
+        None => Err(Failure::permanent(
+            format!("export `{name}`"),
+            "it is not known; tag the certificate in ACM with everleaf:certificate and invoke with its `certificate_arn`",
+        )),
+    }
+}
+
+/// One certificate of ACM: `expected` is the expiry that an event spoke of.
+async fn by_arn(app: &App, arn: &Arn, expected: Option<OffsetDateTime>, invocation: &Invocation) -> Result<Value, Failure> {
+    let now = invocation.now();
+    let Some(managed) = acm::managed(&app.acm, arn, &app.records.settings.prefix).await? else {
+        return Ok(json!({"outcome": "unmanaged", "certificate_arn": arn}));
+    };
+    let name = managed.name;
+    let Some(held) = acm::describe(&app.acm, arn).await? else {
+        return Err(Failure::permanent(format!("export `{name}`"), format!("ACM has no {arn} any more")));
+    };
+    let origin = Origin::Exported { certificate_arn: arn.clone() };
+    let record = app.records.load(&name).await?;
+    let before = record.as_ref().map(|record| record.options.services.clone()).unwrap_or_default();
+    let mut record = match record {
+        Some(record) => move_to(app, record, arn, &held).await?,
+        None => Record::new(name.clone(), origin, managed.options.clone(), now),
+    };
+    if record.secret_arn.is_none() {
+        record = with_secret(app, record, &held, invocation).await?;
+    }
+    let services_changed = record.options.services != before;
+    let options_changed = record.options != managed.options;
+    record.options = managed.options;
+    match export(&held, Some(&record), expected, now) {
+        Export::Unchanged => {
+            if record.revision == 0 || options_changed || services_changed {
+                keep(app, &mut record, &before).await?;
+            }
+            Ok(answer("unchanged", &record))
+        }
+        Export::TooEarly(why) => Err(Failure::retryable(format!("export `{name}`"), why)),
+        Export::Never(why) => halted(app, &name, Failure::permanent(format!("export `{name}`"), why), now).await,
+        Export::Take { reason, .. } => {
+            let replaces = record.current.as_ref().map(|pair| pair.version_id.clone());
+            let attempt = match turn(&record, &invocation.id, reason, replaces.as_deref(), now) {
+                Turn::Begin(attempt) | Turn::Resume(attempt) => attempt,
+                Turn::Busy { until } => {
+                    let why = format!("another invocation is at it; it may be tried again after {}", date(until));
+                    return Err(Failure::retryable(format!("export `{name}`"), why));
+                }
+                Turn::Exhausted { until } => {
+                    let why = format!("{A_DAY} attempts failed today; see why, and try again after {}", date(until));
+                    return halted(app, &name, Failure::permanent(format!("export `{name}`"), why), now).await;
+                }
+            };
+            record.look_at = attempt.lease.unix_timestamp();
+            record.take_up(attempt.clone());
+            let first = record.revision == 0;
+            app.records.save(&mut record, &before).await?.or_retry(format_args!("the record of `{name}`"))?;
+            if first {
+                app.records.note_arn(arn, &name).await?;
+            }
+            match attempted(app, &mut record, &attempt, &held, invocation).await {
+                Ok(()) => {
+                    let event = Event::about(Kind::CertificateCurrent, &app.records.settings.prefix, &record, reason);
+                    publish(&app.eventbridge, &[event]).await?;
+                    Ok(answer("exported", &record))
+                }
+                Err(failure) if failure.is_permanent() => halted(app, &name, failure, invocation.now()).await,
+                Err(failure) => Err(failure),
+            }
+        }
+    }
+}
+
+/// A certificate without a secret that is known: it is made, or taken over with the pair that is current in it.
+async fn with_secret(app: &App, mut record: Record, held: &Held, invocation: &Invocation) -> Result<Record, Failure> {
+    if let Export::Never(_) | Export::TooEarly(_) = export(held, None, None, invocation.now()) {
+        return Ok(record);
+    }
+    let name = record.name.clone();
+    if let Some(arn) = app.records.create(&name, &record.origin).await? {
+        record.secret_arn = Some(arn);
+        return Ok(record);
+    }
+    match app.records.agree(&mut record, invocation.now()).await? {
+        Secret::Good => Ok(record),
+        Secret::Missing => {
+            Err(Failure::retryable(format!("export `{name}`"), "its secret was there and is gone; it is made anew next time"))
+        }
+        Secret::PendingDeletion => {
+            Err(Failure::permanent(format!("export `{name}`"), "its secret is scheduled for deletion; restore it"))
+        }
+        Secret::Unreadable(why) => Err(Failure::permanent(
+            format!("export `{name}`"),
+            format!("its secret holds something else ({why}); nothing was overwritten: choose another name, or mend the secret"),
+        )),
+    }
+}
+
+/// The record, when it is of this certificate. A name moves to another certificate of ACM only once the tag has moved.
+async fn move_to(app: &App, mut record: Record, arn: &Arn, held: &Held) -> Result<Record, Failure> {
+    let taken = |by: &str| {
+        Failure::permanent(
+            format!("export {arn}"),
+            format!("the name `{}` is taken by {by}; change the tag everleaf:certificate", record.name),
+        )
+    };
+    match &record.origin {
+        Origin::Exported { certificate_arn } if certificate_arn == arn => {}
+        Origin::Exported { certificate_arn } => {
+            let other = acm::managed(&app.acm, certificate_arn, &app.records.settings.prefix).await?;
+            if other.is_some_and(|other| other.name == record.name) {
+                return Err(taken(certificate_arn.as_str()));
+            }
+            record.origin = Origin::Exported { certificate_arn: held.certificate_arn.clone() };
+            record.attempt = None;
+        }
+        Origin::Issued(_) | Origin::CallerKey(_) => return Err(taken("a certificate that was issued here")),
+    }
+    Ok(record)
+}
+
+/// The attempt itself: exported, opened, verified, made current.
+async fn attempted(
+    app: &App,
+    record: &mut Record,
+    attempt: &Attempt,
+    held: &Held,
+    invocation: &Invocation,
+) -> Result<(), Failure> {
+    let name = record.name.clone();
+    let Some(serial) = &held.serial else {
+        return Err(Failure::retryable(format!("export `{name}`"), "ACM shows no serial of it yet"));
+    };
+    let material = acm_export::export(&app.acm, &name, &held.certificate_arn, record.options.key_format, invocation).await?;
+    let leaf = lifecycle::leaf::Leaf::from_pem(&material.certificate);
+    if leaf.as_ref().is_ok_and(|leaf| leaf.serial != *serial) {
+        let why = format!("ACM describes serial {serial} and gave another; it is renewing just now");
+        return Err(Failure::retryable(format!("export `{name}`"), why));
+    }
+    let issuer = held.certificate_authority_arn.clone();
+    app.records.install(record, attempt, &material, &Wanted::Exported { serial }, issuer, invocation.now()).await
+}
+
+/// What Everleaf does with the certificate has changed, or the record is new; services that are new to it are seen to at once.
+async fn keep(
+    app: &App,
+    record: &mut Record,
+    before: &std::collections::BTreeSet<lifecycle::names::ServiceName>,
+) -> Result<(), Failure> {
+    let name = record.name.clone();
+    app.records.save(record, before).await?.or_retry(format_args!("the record of `{name}`"))?;
+    app.records.tag(record).await?;
+    if !record.options.services.is_subset(before) {
+        let event = Event::about(Kind::CertificateCurrent, &app.records.settings.prefix, record, "services changed by tag");
+        publish(&app.eventbridge, &[event]).await?;
+    }
+    Ok(())
+}
+
+/// A permanent failure is noted and told once a day, and still returned.
+async fn halted(app: &App, name: &CertificateName, failure: Failure, now: OffsetDateTime) -> Result<Value, Failure> {
+    let event = app.records.halt(name, "export-failed", &failure, now).await?;
+    publish(&app.eventbridge, event.as_slice()).await?;
+    Err(failure)
+}
+
+fn answer(outcome: &str, record: &Record) -> Value {
+    let current = record.current.as_ref();
+    json!({
+        "outcome": outcome,
+        "certificate": record.name,
+        "secret_arn": record.secret_arn,
+        "version_id": current.map(|pair| &pair.version_id),
+        "serial_number": current.map(|pair| &pair.serial),
+        "not_after": current.map(|pair| pair.not_after),
+    })
+}

@@ -1,0 +1,71 @@
+//! The calls to ECS: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/>.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_ecs::Client;
+use aws_sdk_ecs::config::retry::RetryConfig;
+use aws_sdk_ecs::types::DeploymentRolloutState;
+use lifecycle::names::ServiceName;
+use lifecycle::rollout::{Deployment, Progress, Service};
+use runtime::Failure;
+use time::OffsetDateTime;
+
+/// Services as ECS describes them, ten a call; what ECS does not know is left out.
+pub(crate) async fn describe<'a>(
+    ecs: &Client,
+    services: impl Iterator<Item = &'a ServiceName>,
+) -> Result<BTreeMap<ServiceName, Service>, Failure> {
+    let mut by_cluster: BTreeMap<&str, Vec<&ServiceName>> = BTreeMap::new();
+    for service in services.collect::<BTreeSet<_>>() {
+        by_cluster.entry(&service.cluster).or_default().push(service);
+    }
+    let mut described = BTreeMap::new();
+    for (cluster, services) in by_cluster {
+        for services in services.chunks(10) {
+            let names = services.iter().map(|service| service.service.clone()).collect();
+            let answer = match ecs.describe_services().cluster(cluster).set_services(Some(names)).send().await {
+                Ok(answer) => answer,
+                Err(error) if error.as_service_error().is_some_and(|error| error.is_cluster_not_found_exception()) => continue,
+                Err(error) => return Err(Failure::aws(format!("look at services of the cluster {cluster}"), error)),
+            };
+            for service in answer.services() {
+                if let Some(name) = services.iter().find(|name| service.service_name() == Some(name.service.as_str())) {
+                    described.insert((*name).clone(), of(service));
+                }
+            }
+        }
+    }
+    Ok(described)
+}
+
+/// A new deployment of the service as it is. The SDK does not try again by itself: each call that arrives makes another one.
+pub(crate) async fn redeploy(ecs: &Client, service: &ServiceName) -> Result<Deployment, Failure> {
+    let doing = || format!("redeploy {service}");
+    let once = aws_sdk_ecs::config::Builder::new().retry_config(RetryConfig::disabled());
+    let update = ecs.update_service().cluster(&service.cluster).service(&service.service).force_new_deployment(true);
+    let answer = update.customize().config_override(once).send().await.map_err(|error| Failure::aws(doing(), error))?;
+    let primary = answer.service().and_then(|service| of(service).primary);
+    primary.ok_or_else(|| Failure::retryable(doing(), "ECS answered without the new deployment; it is looked for next time"))
+}
+
+fn of(service: &aws_sdk_ecs::types::Service) -> Service {
+    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+    let controller = service.deployment_controller().map_or("ECS", |controller| controller.r#type().as_str());
+    let primary = service.deployments().iter().find(|deployment| deployment.status() == Some("PRIMARY"));
+    Service {
+        status: text(service.status()),
+        controller: controller.to_owned(),
+        primary: primary.and_then(|deployment| {
+            let progress = match deployment.rollout_state() {
+                Some(DeploymentRolloutState::Completed) => Progress::Completed,
+                Some(DeploymentRolloutState::Failed) => Progress::Failed,
+                Some(_) => Progress::Running,
+                // Not every kind of service has a rollout state; then the tasks tell.
+                None if deployment.running_count() >= deployment.desired_count() => Progress::Completed,
+                None => Progress::Running,
+            };
+            let began = OffsetDateTime::from_unix_timestamp_nanos(deployment.created_at()?.as_nanos()).ok()?;
+            Some(Deployment { id: deployment.id()?.to_owned(), began: began.into(), progress })
+        }),
+    }
+}

@@ -1,0 +1,331 @@
+//! `issue-client-cert`: a certificate of AWS Private CA, from the request to the secret.
+//!
+//! ```text
+//! request ─▶ every reason against it, or an order ─▶ attempt recorded ─▶ key and CSR durable ─▶ CA asked, its answer recorded
+//!         ─▶ certificate fetched and verified ─▶ staged ─▶ current ─▶ recorded ─▶ `Certificate Current`
+//! ```
+//!
+//! Whatever stops it, the same request or the next sweep goes on from the last step that was reached.
+
+pub mod answer;
+mod csr;
+mod pca;
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+use std::time::Duration;
+
+use aws_sdk_eventbridge::Client as EventBridge;
+use lifecycle::attempt::{Attempt, TOKEN_LIFE, Turn, turn};
+use lifecycle::events::{Detail, Event, Kind};
+use lifecycle::issuance::{self, CallersCsr, Order, Policy, Verdict};
+use lifecycle::leaf::KeyAlgorithm;
+use lifecycle::names::{Arn, CertificateName};
+use lifecycle::record::{Options, Origin, Record};
+use lifecycle::{date, renewal};
+use records::material::{Material, Wanted};
+use records::{Records, Settings};
+use runtime::vars::Vars;
+use runtime::{Failure, Invocation, Trigger, publish};
+use serde_json::Value;
+
+use crate::answer::{Answer, Outcome};
+use crate::pca::PrivateCa;
+
+pub struct App {
+    pub records: Records,
+    pub pca: PrivateCa,
+    pub eventbridge: EventBridge,
+    pub policy: Policy,
+}
+
+impl App {
+    pub fn new(mut vars: Vars<'_>, sdk: &aws_config::SdkConfig) -> Result<Self, String> {
+        let settings = Settings::of_writer(&mut vars);
+        let policy = policy(&mut vars);
+        let (settings, policy) = vars.finish(settings.zip(policy))?;
+        Ok(Self {
+            records: Records {
+                dynamodb: aws_sdk_dynamodb::Client::new(sdk),
+                secretsmanager: aws_sdk_secretsmanager::Client::new(sdk),
+                settings,
+            },
+            pca: PrivateCa::new(aws_sdk_acmpca::Client::new(sdk)),
+            eventbridge: EventBridge::new(sdk),
+            policy,
+        })
+    }
+}
+
+fn policy(vars: &mut Vars<'_>) -> Option<Policy> {
+    let key_algorithms: BTreeSet<KeyAlgorithm> = vars.list("EVERLEAF_ALLOWED_KEY_ALGORITHMS").into_iter().collect();
+    let longest: Option<u64> = vars.required("EVERLEAF_MAX_VALIDITY_DAYS");
+    let sweep: Option<u64> = vars.required("EVERLEAF_SWEEP_MINUTES");
+    Some(Policy {
+        issuing_ca: vars.optional::<CertificateAuthority>("EVERLEAF_ISSUING_CA").map(|ca| ca.0),
+        other_cas: vars.list::<CertificateAuthority>("EVERLEAF_ALLOWED_CAS").into_iter().map(|ca| ca.0).collect(),
+        names: vars.list("EVERLEAF_ALLOWED_NAMES"),
+        trust_domains: vars.list("EVERLEAF_ALLOWED_TRUST_DOMAINS").into_iter().collect(),
+        key_algorithms: if key_algorithms.is_empty() { KeyAlgorithm::ALL.into() } else { key_algorithms },
+        longest_validity: Duration::from_secs(longest? * 24 * 60 * 60),
+        sweep_interval: Duration::from_secs(sweep? * 60),
+    })
+}
+
+struct CertificateAuthority(Arn);
+
+impl FromStr for CertificateAuthority {
+    type Err = lifecycle::names::BadName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Arn::of(text, "acm-pca", "certificate-authority/").map(Self)
+    }
+}
+
+pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
+    let answer = match Trigger::parse(event)? {
+        Trigger::ByHand(request) => by_hand(app, &request, invocation).await?,
+        Trigger::Event { detail_type, detail, .. } if detail_type == Kind::CertificateDue.detail_type() => {
+            let Detail { certificate, reason, .. } = Trigger::body(detail)?;
+            let name = Trigger::body(Value::from(certificate))?;
+            due(app, &name, reason.as_deref().unwrap_or("due"), invocation).await?
+        }
+        Trigger::Event { detail_type, .. } => {
+            return Err(Failure::permanent(
+                "take the event",
+                format!("`{detail_type}` is not for this function; mend the rule that sent it"),
+            ));
+        }
+    };
+    answer.into_json()
+}
+
+/// A request of a person or a program.
+async fn by_hand(app: &App, request: &Value, invocation: &Invocation) -> Result<Answer, Failure> {
+    let now = invocation.now();
+    let refused = |refusal| Failure::permanent("accept the request", refusal);
+    let order = issuance::order(request, &app.policy, now).map_err(refused)?;
+    let mut record = app.records.load(&order.name).await?;
+    let origin = origin(&order, record.as_ref());
+    if record.is_none() && !order.dry_run && app.records.create(&order.name, &origin).await?.is_none() {
+        // The secret is there and the table does not know it: the table was lost, or this is not ours.
+        record = app.records.rebuild(&order.name, now).await?;
+    }
+    match issuance::verdict(&order, record.as_ref(), app.policy.sweep_interval, now).map_err(refused)? {
+        Verdict::Issue { reason } if order.dry_run => Ok(Answer::planned(&order, now, reason)),
+        Verdict::Issue { reason } => {
+            let before = record.as_ref().map(|record| record.options.services.clone()).unwrap_or_default();
+            let mut record =
+                record.unwrap_or_else(|| Record::new(order.name.clone(), origin.clone(), order.options.clone(), now));
+            change(&mut record, origin, order.options, invocation)?;
+            let material = issue(app, record, before, order.csr.as_ref(), reason, invocation).await?;
+            material.answer(Outcome::Issued)
+        }
+        Verdict::Keep { options } if !order.dry_run => {
+            let Some(record) = record else { return Err(Failure::permanent("keep the certificate", "there is no record of it")) };
+            keep(app, record, options).await
+        }
+        Verdict::Keep { .. } | Verdict::Unchanged => match record {
+            Some(record) => unchanged(app, record).await,
+            None => Err(Failure::permanent("answer", "there is no record of the certificate")),
+        },
+    }
+}
+
+/// What the sweep found due. It is looked at anew: the event may be late, or have come twice.
+async fn due(app: &App, name: &CertificateName, reason: &str, invocation: &Invocation) -> Result<Answer, Failure> {
+    let now = invocation.now();
+    let record = match app.records.load(name).await? {
+        Some(record) => Some(record),
+        None => app.records.rebuild(name, now).await?,
+    };
+    let Some(record) = record else {
+        return Err(Failure::permanent(format!("renew `{name}`"), "neither the table nor a secret knows it; issue it by hand"));
+    };
+    match (&record.origin, renewal::due(&record, app.policy.sweep_interval)) {
+        (Origin::Issued(_), due) if record.attempt.is_some() || due.is_none_or(|due| due <= now) => {
+            let before = record.options.services.clone();
+            issue(app, record, before, None, reason, invocation).await?.answer(Outcome::Issued)
+        }
+        (Origin::Issued(_), _) => unchanged(app, record).await,
+        _ => {
+            Err(Failure::permanent(format!("renew `{name}`"), "its key is not made here; send a CSR again, or let ACM renew it"))
+        }
+    }
+}
+
+/// What was ordered. An order that names its end is for a shorter lifetime each time it is repeated; an attempt that is under way
+/// for the same end keeps the one it began with.
+fn origin(order: &Order, record: Option<&Record>) -> Origin {
+    let mut wanted = order.specification.clone();
+    if let (Some(end), Some(has), Some(attempt)) =
+        (order.end, record.and_then(Record::specification), record.and_then(|record| record.attempt.as_ref()))
+        && (*attempt.started + has.lifetime - end).abs() < time::Duration::minutes(1)
+    {
+        wanted.lifetime = has.lifetime;
+    }
+    match order.csr {
+        Some(_) => Origin::CallerKey(wanted),
+        None => Origin::Issued(wanted),
+    }
+}
+
+/// Makes the record want what was ordered. An attempt at something else is over, unless somebody is at it right now.
+fn change(record: &mut Record, origin: Origin, options: Options, invocation: &Invocation) -> Result<(), Failure> {
+    if record.origin == origin && record.options.key_format == options.key_format {
+        record.options = options;
+        return Ok(());
+    }
+    if let Turn::Busy { until } = turn(record, &invocation.id, "", None, invocation.now()) {
+        return Err(busy(&record.name, until));
+    }
+    (record.attempt, record.origin, record.options) = (None, origin, options);
+    Ok(())
+}
+
+fn busy(name: &CertificateName, until: time::OffsetDateTime) -> Failure {
+    Failure::retryable(format!("issue `{name}`"), format!("another invocation is at it; ask again after {}", date(until)))
+}
+
+/// What was issued, and what a caller with a key of its own gets to see of it.
+struct Issued {
+    record: Record,
+    /// Certificate and chain, PEM, for a caller's key.
+    public: Option<(String, String)>,
+}
+
+impl Issued {
+    fn answer(self, outcome: Outcome) -> Result<Answer, Failure> {
+        Answer::of(outcome, &self.record, self.public)
+    }
+}
+
+/// Brings a new pair into the secret: begins an attempt or goes on with the one that was left.
+async fn issue(
+    app: &App,
+    mut record: Record,
+    before: BTreeSet<lifecycle::names::ServiceName>,
+    csr: Option<&CallersCsr>,
+    reason: &str,
+    invocation: &Invocation,
+) -> Result<Issued, Failure> {
+    let (name, now) = (record.name.clone(), invocation.now());
+    let replaces = record.current.as_ref().map(|pair| pair.version_id.clone());
+    let attempt = match turn(&record, &invocation.id, reason, replaces.as_deref(), now) {
+        Turn::Begin(attempt) | Turn::Resume(attempt) => attempt,
+        Turn::Busy { until } => return Err(busy(&name, until)),
+        Turn::Exhausted { until } => {
+            let why =
+                format!("{} attempts failed today; see why, and ask again after {}", lifecycle::attempt::A_DAY, date(until));
+            return Err(Failure::permanent(format!("issue `{name}`"), why));
+        }
+    };
+    record.look_at = attempt.lease.unix_timestamp();
+    record.take_up(attempt);
+    app.records.save(&mut record, &before).await?.or_retry(format_args!("the record of `{name}`"))?;
+    match attempted(app, &mut record, csr, invocation).await {
+        Ok(public) => {
+            let event = Event::about(Kind::CertificateCurrent, &app.records.settings.prefix, &record, reason);
+            publish(&app.eventbridge, &[event]).await?;
+            Ok(Issued { record, public })
+        }
+        Err(failure) if failure.is_permanent() => {
+            let event = app.records.halt(&name, "issue-failed", &failure, invocation.now()).await?;
+            publish(&app.eventbridge, event.as_slice()).await?;
+            Err(failure)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The attempt itself. Each step meets what an earlier try of it left.
+async fn attempted(
+    app: &App,
+    record: &mut Record,
+    csr: Option<&CallersCsr>,
+    invocation: &Invocation,
+) -> Result<Option<(String, String)>, Failure> {
+    let name = record.name.clone();
+    let (Some(mut attempt), Some(wanted)) = (record.attempt.clone(), record.specification().cloned()) else {
+        return Err(Failure::permanent(
+            format!("issue `{name}`"),
+            "its record has no attempt or is not of a certificate issued here",
+        ));
+    };
+    let not_after = *attempt.started + wanted.lifetime;
+    let (key, pem) = match csr {
+        Some(csr) => (None, csr.pem.clone()),
+        None => {
+            let waiting = csr::durable_key(&app.records, record, &wanted, &attempt).await?;
+            (Some(waiting.key), waiting.csr)
+        }
+    };
+    let certificate_arn = match attempt.certificate_arn.clone() {
+        Some(arn) => arn,
+        None => {
+            if invocation.now() >= *attempt.started + TOKEN_LIFE {
+                // Making the key took so long that the CA may have forgotten the token of an earlier try.
+                return Err(Failure::retryable(
+                    format!("issue `{name}`"),
+                    "this attempt is too old; the next try begins another",
+                ));
+            }
+            let token = attempt.token(&app.records.settings.prefix, &name, "issue");
+            let arn = app.pca.issue(&name, &wanted, &pem, not_after, &token).await?;
+            attempt.certificate_arn = Some(arn.clone());
+            record.attempt = Some(attempt.clone());
+            save(app, record).await?;
+            arn
+        }
+    };
+    let issued = app.pca.fetch(&name, &wanted.certificate_authority_arn, &certificate_arn, invocation).await?;
+    let Some((certificate, certificate_chain)) = issued else { return Err(dead(app, record, &attempt).await?) };
+    let public = csr.map(|_| (certificate.clone(), certificate_chain.clone()));
+    let material = Material { certificate, certificate_chain, key };
+    let wants =
+        Wanted::Issued { specification: &wanted, not_after, key_fingerprint: csr.map(|csr| csr.key_fingerprint.as_str()) };
+    let issuer = Some(wanted.certificate_authority_arn.clone());
+    app.records.install(record, &attempt, &material, &wants, issuer, invocation.now()).await?;
+    Ok(public)
+}
+
+/// The CA took the request and could not serve it: this attempt can come to nothing, the next one may.
+async fn dead(app: &App, record: &mut Record, attempt: &Attempt) -> Result<Failure, Failure> {
+    record.attempt = None;
+    save(app, record).await?;
+    let why = format!("the CA failed to issue what attempt {} asked for; the next try begins another", attempt.number);
+    Ok(Failure::retryable(format!("issue `{}`", record.name), why))
+}
+
+async fn save(app: &App, record: &mut Record) -> Result<(), Failure> {
+    let (services, name) = (record.options.services.clone(), record.name.clone());
+    app.records.save(record, &services).await?.or_retry(format_args!("the record of `{name}`"))
+}
+
+/// Only what Everleaf does with the certificate changes; services that are new to it are seen to at once.
+async fn keep(app: &App, mut record: Record, options: Options) -> Result<Answer, Failure> {
+    let (before, name) = (record.options.services.clone(), record.name.clone());
+    record.options = options;
+    app.records.save(&mut record, &before).await?.or_retry(format_args!("the record of `{name}`"))?;
+    app.records.tag(&record).await?;
+    if !record.options.services.is_subset(&before) {
+        let event = Event::about(Kind::CertificateCurrent, &app.records.settings.prefix, &record, "services changed by request");
+        publish(&app.eventbridge, &[event]).await?;
+    }
+    unchanged(app, record).await
+}
+
+/// The answer for what exists already. A caller with a key of its own gets its certificate again.
+async fn unchanged(app: &App, record: Record) -> Result<Answer, Failure> {
+    let public = match (&record.origin, &record.current) {
+        (Origin::CallerKey(_), Some(current)) => {
+            let text = app.records.value_of_version(&record.name, &current.version_id).await?;
+            let material = text.map(|text| Material::read(&text)).transpose();
+            let material =
+                material.map_err(|why| Failure::permanent(format!("read the secret of `{}`", record.name), why))?.flatten();
+            material.map(|material| (material.certificate, material.certificate_chain))
+        }
+        _ => None,
+    };
+    Answer::of(Outcome::Unchanged, &record, public)
+}

@@ -1,0 +1,154 @@
+//! `renew-on-expiry`: looks at certificates and lets happen what is due.
+//!
+//! ```text
+//!   event of ACM ─▶ one certificate ─┐
+//!   schedule ─▶ the sweep: every     ├─▶ facts gathered ─▶ plan ─▶ recorded ─▶ asked for, or told
+//!   certificate whose time has come ─┘
+//! ```
+//!
+//! It issues and exports nothing itself. What it asks for by an event that is lost, it asks for again at the next look.
+
+mod look;
+mod walk;
+
+use std::time::Duration;
+
+use aws_sdk_acm::Client as Acm;
+use aws_sdk_eventbridge::Client as EventBridge;
+use lifecycle::events::AcmDetail;
+use lifecycle::names::{Arn, CertificateName};
+use lifecycle::record::{Origin, Record};
+use records::{Records, Settings};
+use runtime::vars::Vars;
+use runtime::{Failure, Invocation, Trigger};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::look::Budget;
+
+pub struct App {
+    pub records: Records,
+    pub acm: Acm,
+    pub eventbridge: EventBridge,
+    pub sweep_interval: Duration,
+    /// Renewals, issuances and exports that the sweep may ask for in an hour.
+    pub hourly_budget: u32,
+}
+
+impl App {
+    pub fn new(mut vars: Vars<'_>, sdk: &aws_config::SdkConfig) -> Result<Self, String> {
+        let settings = Settings::of_reader(&mut vars);
+        let minutes: Option<u64> = vars.required("EVERLEAF_SWEEP_MINUTES");
+        let budget: Option<u32> = vars.required("EVERLEAF_HOURLY_BUDGET");
+        let (settings, (minutes, hourly_budget)) = vars.finish(settings.zip(minutes.zip(budget)))?;
+        Ok(Self {
+            records: Records {
+                dynamodb: aws_sdk_dynamodb::Client::new(sdk),
+                secretsmanager: aws_sdk_secretsmanager::Client::new(sdk),
+                settings,
+            },
+            acm: Acm::new(sdk),
+            eventbridge: EventBridge::new(sdk),
+            sweep_interval: Duration::from_secs(minutes * 60),
+            hourly_budget,
+        })
+    }
+}
+
+/// The schedule's input, or a request by hand: one of the two.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    #[serde(default)]
+    sweep: bool,
+    certificate: Option<CertificateName>,
+}
+
+pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
+    match Trigger::parse(event)? {
+        Trigger::Event { source, resource, detail, .. } if source == "aws.acm" => {
+            let arn = Arn::of(resource.as_deref().unwrap_or_default(), "acm", "certificate/");
+            let arn = arn.map_err(|error| Failure::permanent("read which certificate the event is about", error))?;
+            acm_event(app, &arn, Trigger::body(detail)?, invocation).await
+        }
+        Trigger::Event { detail_type, .. } => Err(Failure::permanent(
+            "take the event",
+            format!("`{detail_type}` is not for this function; mend the rule that sent it"),
+        )),
+        Trigger::ByHand(request) => match Trigger::body(request)? {
+            Request { sweep: true, certificate: None } => sweep(app, invocation).await,
+            Request { sweep: false, certificate: Some(name) } => by_name(app, &name, invocation).await,
+            _ => Err(Failure::permanent("read the request", "give either {\"sweep\": true} or {\"certificate\": \"name\"}")),
+        },
+    }
+}
+
+/// ACM spoke of a certificate. What it said may be old or late, so the certificate is looked at, and that decides.
+async fn acm_event(app: &App, arn: &Arn, detail: AcmDetail, invocation: &Invocation) -> Result<Value, Failure> {
+    let Some(managed) = acm::managed(&app.acm, arn, &app.records.settings.prefix).await? else {
+        return Ok(json!({"outcome": "unmanaged", "certificate_arn": arn}));
+    };
+    let record = match app.records.load(&managed.name).await? {
+        Some(record) => record,
+        None => Record::new(managed.name, Origin::Exported { certificate_arn: arn.clone() }, managed.options, invocation.now()),
+    };
+    let looked = look::look(app, record, detail.renewal_status_reason.as_deref(), &mut Budget::unlimited(), invocation).await?;
+    Ok(looked.into_json())
+}
+
+async fn by_name(app: &App, name: &CertificateName, invocation: &Invocation) -> Result<Value, Failure> {
+    let record = match app.records.load(name).await? {
+        Some(record) => Some(record),
+        None => app.records.rebuild(name, invocation.now()).await?,
+    };
+    let Some(record) = record else {
+        return Err(Failure::permanent(format!("look at `{name}`"), "neither the table nor a secret knows it"));
+    };
+    Ok(look::look(app, record, None, &mut Budget::unlimited(), invocation).await?.into_json())
+}
+
+/// Looks at every certificate whose time has come, then goes on with the daily walk. Stops in time; what is left is still due.
+async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
+    let (mut looked_at, mut asked, mut failures) = (0, 0, Vec::new());
+    let mut budget = Budget::of_this_hour(app.hourly_budget);
+    let mut after = None;
+    'pages: loop {
+        let page = app.records.due(invocation.now(), after).await?;
+        failures.extend(page.unreadable);
+        for record in page.records {
+            if !enough_time(invocation) {
+                break 'pages;
+            }
+            looked_at += 1;
+            match look::look_in_sweep(app, record, &mut budget, invocation).await {
+                Ok(looked) => asked += looked.steps.len(),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let found = match walk::walk(app, &mut failures, invocation).await {
+        Ok(found) => found,
+        Err(failure) => {
+            failures.push(failure);
+            0
+        }
+    };
+    tracing::info!(
+        sweep.looked_at = looked_at,
+        sweep.asked = asked,
+        sweep.found = found,
+        sweep.failed = failures.len(),
+        "Swept {looked_at} certificates"
+    );
+    Failure::several("sweep", failures)?;
+    Ok(json!({"outcome": "swept", "looked_at": looked_at, "asked": asked, "found": found}))
+}
+
+/// A minute is kept for what is under way.
+fn enough_time(invocation: &Invocation) -> bool {
+    invocation.time_left() > Duration::from_secs(60)
+}

@@ -1,0 +1,138 @@
+//! The daily walk: managed secrets and certificates of ACM that the table does not know. It is how a lost table comes back, and
+//! how a certificate is found whose every event was lost.
+
+use std::time::Duration;
+
+use aws_sdk_acm::types::{CertificateExport, CertificateStatus, CertificateType, Filters, KeyAlgorithm};
+use lifecycle::names::Arn;
+use lifecycle::record::{Origin, Record};
+use records::table::{Place, Walk};
+use runtime::{Failure, Invocation};
+
+use crate::look::{Budget, look};
+use crate::{App, enough_time};
+
+/// A little less than a day, so that the hour of the walk does not move.
+const DAILY: i64 = 23 * 60 * 60 + 30 * 60;
+
+/// ACM lists tags ten times a second; this walk leaves half of that to others.
+const BETWEEN_TAGS: Duration = Duration::from_millis(200);
+
+/// Goes on with the walk, or begins it when a day has passed. Says how many certificates it found; what it could not take over
+/// goes to `failures` and does not keep it from going on.
+pub(crate) async fn walk(app: &App, failures: &mut Vec<Failure>, invocation: &Invocation) -> Result<usize, Failure> {
+    let now = invocation.now().unix_timestamp();
+    let mut walk = app.records.walk().await?;
+    if walk.place.is_none() {
+        if now - walk.began < DAILY {
+            return Ok(0);
+        }
+        walk = Walk { place: Some(Place::Secrets(None)), began: now };
+    }
+    let mut found = 0;
+    while let Some(place) = walk.place.clone()
+        && enough_time(invocation)
+    {
+        let step = match &place {
+            Place::Secrets(token) => secrets(app, token.clone(), failures, invocation).await,
+            Place::Certificates(token) => certificates(app, token.clone(), failures, invocation).await,
+        };
+        let (more, next) = match step {
+            Ok(step) => step,
+            // A continuation token does not last for ever: the walk ends here and begins anew tomorrow.
+            Err(failure) if failure.is_permanent() => {
+                failures.push(failure);
+                walk.place = None;
+                break;
+            }
+            Err(failure) => {
+                failures.push(failure);
+                break;
+            }
+        };
+        found += more;
+        walk.place = match (place, next) {
+            (Place::Secrets(_), Some(token)) => Some(Place::Secrets(Some(token))),
+            (Place::Secrets(_), None) => Some(Place::Certificates(None)),
+            (Place::Certificates(_), next) => next.map(|token| Place::Certificates(Some(token))),
+        };
+    }
+    app.records.save_walk(&walk).await?;
+    Ok(found)
+}
+
+/// One page of secrets; what has no record gets one.
+async fn secrets(
+    app: &App,
+    token: Option<String>,
+    failures: &mut Vec<Failure>,
+    invocation: &Invocation,
+) -> Result<(usize, Option<String>), Failure> {
+    let (names, next) = app.records.list(token).await?;
+    let mut found = 0;
+    for name in app.records.unknown(names).await? {
+        match app.records.rebuild(&name, invocation.now()).await {
+            Ok(Some(_)) => found += 1,
+            // Never issued, or ACM's: that is found in ACM.
+            Ok(None) => {}
+            Err(failure) => failures.push(failure),
+        }
+    }
+    Ok((found, next))
+}
+
+/// One page of ACM's certificates that can be exported; what is tagged for this stack and has no record is looked at.
+/// <https://docs.aws.amazon.com/acm/latest/APIReference/API_ListCertificates.html>
+async fn certificates(
+    app: &App,
+    token: Option<String>,
+    failures: &mut Vec<Failure>,
+    invocation: &Invocation,
+) -> Result<(usize, Option<String>), Failure> {
+    let answer = app
+        .acm
+        .list_certificates()
+        .certificate_statuses(CertificateStatus::Issued)
+        // Without this ACM leaves out every certificate with an EC key.
+        .includes(Filters::builder().set_key_types(Some(KEY_TYPES.to_vec())).build())
+        .max_items(100)
+        .set_next_token(token)
+        .send()
+        .await
+        .map_err(|error| Failure::aws("list ACM's certificates", error))?;
+    let exportable = answer.certificate_summary_list().iter().filter(|summary| {
+        summary.r#type() == Some(&CertificateType::Private) || summary.export_option() == Some(&CertificateExport::Enabled)
+    });
+    let arns: Vec<Arn> = exportable.filter_map(|summary| summary.certificate_arn()?.parse().ok()).collect();
+    let known = app.records.known_arns(&arns).await?;
+    let mut found = 0;
+    for arn in arns.into_iter().filter(|arn| !known.contains(arn)) {
+        match certificate(app, arn, invocation).await {
+            Ok(new) => found += usize::from(new),
+            Err(failure) => failures.push(failure),
+        }
+        tokio::time::sleep(BETWEEN_TAGS).await;
+    }
+    Ok((found, answer.next_token))
+}
+
+async fn certificate(app: &App, arn: Arn, invocation: &Invocation) -> Result<bool, Failure> {
+    let Some(managed) = acm::managed(&app.acm, &arn, &app.records.settings.prefix).await? else { return Ok(false) };
+    if app.records.load(&managed.name).await?.is_some() {
+        // Its event came while the walk was on its way, or its name is still another certificate's.
+        return Ok(false);
+    }
+    let record = Record::new(managed.name, Origin::Exported { certificate_arn: arn }, managed.options, invocation.now());
+    look(app, record, None, &mut Budget::unlimited(), invocation).await?;
+    Ok(true)
+}
+
+const KEY_TYPES: &[KeyAlgorithm] = &[
+    KeyAlgorithm::Rsa1024,
+    KeyAlgorithm::Rsa2048,
+    KeyAlgorithm::Rsa3072,
+    KeyAlgorithm::Rsa4096,
+    KeyAlgorithm::EcPrime256v1,
+    KeyAlgorithm::EcSecp384r1,
+    KeyAlgorithm::EcSecp521r1,
+];

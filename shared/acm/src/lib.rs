@@ -1,0 +1,115 @@
+//! What more than one function asks of ACM: <https://docs.aws.amazon.com/acm/latest/APIReference/>.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_acm::Client;
+use aws_sdk_acm::types::{CertificateExport, RenewalEligibility};
+use lifecycle::export::{Held, Renewal};
+use lifecycle::leaf::Serial;
+use lifecycle::names::{Arn, CertificateName};
+use lifecycle::record::{KeyFormat, Options};
+use runtime::Failure;
+use time::OffsetDateTime;
+
+/// What the tags on a certificate of ACM say: whose it is, and what to do with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Managed {
+    pub name: CertificateName,
+    pub options: Options,
+}
+
+/// The certificate as ACM describes it; `None` when ACM does not know it.
+pub async fn describe(acm: &Client, arn: &Arn) -> Result<Option<Held>, Failure> {
+    let certificate = match acm.describe_certificate().certificate_arn(arn.as_str()).send().await {
+        Ok(answer) => answer.certificate,
+        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => return Ok(None),
+        Err(error) => return Err(Failure::aws(format!("look at {arn}"), error)),
+    };
+    let Some(certificate) = certificate else { return Ok(None) };
+    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+    Ok(Some(Held {
+        certificate_arn: arn.clone(),
+        status: text(certificate.status().map(|status| status.as_str())),
+        kind: text(certificate.r#type().map(|kind| kind.as_str())),
+        exportable: certificate.options().and_then(|options| options.export()) == Some(&CertificateExport::Enabled),
+        serial: certificate.serial().map(Serial::from_hex),
+        not_after: certificate.not_after().and_then(|at| OffsetDateTime::from_unix_timestamp_nanos(at.as_nanos()).ok()),
+        eligible: certificate.renewal_eligibility() == Some(&RenewalEligibility::Eligible),
+        failure: certificate.failure_reason().map(|reason| reason.as_str().to_owned()),
+        renewal: certificate.renewal_summary().map(|summary| Renewal {
+            status: summary.renewal_status().as_str().to_owned(),
+            reason: summary.renewal_status_reason().map(|reason| reason.as_str().to_owned()),
+        }),
+        certificate_authority_arn: certificate.certificate_authority_arn().and_then(|arn| arn.parse().ok()),
+    }))
+}
+
+/// Whether the certificate is managed by the stack of this prefix. A tag that cannot be read is a fault of whoever set it.
+pub async fn managed(acm: &Client, arn: &Arn, prefix: &str) -> Result<Option<Managed>, Failure> {
+    let doing = || format!("read the tags of {arn}");
+    let answer = match acm.list_tags_for_certificate().certificate_arn(arn.as_str()).send().await {
+        Ok(answer) => answer,
+        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => return Ok(None),
+        Err(error) => return Err(Failure::aws(doing(), error)),
+    };
+    let tags = answer.tags().iter().map(|tag| (tag.key().to_owned(), tag.value().unwrap_or_default().to_owned())).collect();
+    read_tags(&tags, prefix).map_err(|faults| Failure::permanent(doing(), faults.join("; ")))
+}
+
+fn read_tags(tags: &BTreeMap<String, String>, prefix: &str) -> Result<Option<Managed>, Vec<String>> {
+    let Some(name) = tags.get("everleaf:certificate").and_then(|whole| whole.strip_prefix(prefix)?.strip_prefix('/')) else {
+        return Ok(None);
+    };
+    let mut faults = Vec::new();
+    let name = name.parse::<CertificateName>().map_err(|error| faults.push(format!("everleaf:certificate: {error}"))).ok();
+    let mut options = Options::default();
+    for (key, value) in tags.iter().filter(|(key, _)| key.starts_with("everleaf:service-")) {
+        match value.parse() {
+            Ok(service) => _ = options.services.insert(service),
+            Err(error) => faults.push(format!("{key}: {error}")),
+        }
+    }
+    match tags.get("everleaf:key-format").map(String::as_str) {
+        None | Some("encrypted") => {}
+        Some("plain") => options.key_format = KeyFormat::Plain,
+        Some(other) => faults.push(format!("everleaf:key-format: `{other}` is neither `encrypted` nor `plain`")),
+    }
+    match name {
+        Some(name) if faults.is_empty() => Ok(Some(Managed { name, options })),
+        _ => Err(faults),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tags(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_certificate_is_managed_by_the_stack_whose_prefix_its_tag_names() {
+        let ours = tags(&[
+            ("everleaf:certificate", "everleaf/edge"),
+            ("everleaf:service-1", "payments/gateway"),
+            ("everleaf:key-format", "plain"),
+        ]);
+        let managed = read_tags(&ours, "everleaf").unwrap().unwrap();
+        assert_eq!(managed.name.to_string(), "edge");
+        assert_eq!(managed.options.services, ["payments/gateway".parse().unwrap()].into());
+        assert_eq!(managed.options.key_format, KeyFormat::Plain);
+        for other in ["everleaf2/edge", "other/edge", "edge", "everleaf"] {
+            assert_eq!(read_tags(&tags(&[("everleaf:certificate", other)]), "everleaf"), Ok(None), "{other}");
+        }
+        assert_eq!(read_tags(&tags(&[]), "everleaf"), Ok(None));
+    }
+
+    #[test]
+    fn every_tag_that_cannot_be_read_is_named() {
+        let bad =
+            tags(&[("everleaf:certificate", "everleaf/a b"), ("everleaf:service-1", "gateway"), ("everleaf:key-format", "pem")]);
+        let faults = read_tags(&bad, "everleaf").unwrap_err();
+        assert_eq!(faults.len(), 3, "{faults:?}");
+    }
+}

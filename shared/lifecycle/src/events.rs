@@ -1,0 +1,265 @@
+//! What the functions tell one another and the outside: events of source `everleaf` on the account's default bus. They carry
+//! public facts only; the names and fields are an interface that other people's rules match.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::names::ServiceName;
+use crate::record::{Moment, Record};
+
+pub const SOURCE: &str = "everleaf";
+
+/// An event of ours, as `detail-type` spells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// To `issue-client-cert`: a certificate wants a new pair.
+    CertificateDue,
+    /// To `export-to-secrets`: ACM holds a certificate that the secret does not.
+    ExportDue,
+    /// To `force-redeploy` and the outside: a new pair is current.
+    CertificateCurrent,
+    /// To the outside: every task of these services was started with the current pair.
+    ServicesRedeployed,
+    /// To a person.
+    ActionRequired,
+}
+
+impl Kind {
+    pub const ALL: [Self; 5] =
+        [Self::CertificateDue, Self::ExportDue, Self::CertificateCurrent, Self::ServicesRedeployed, Self::ActionRequired];
+
+    pub fn detail_type(self) -> &'static str {
+        match self {
+            Self::CertificateDue => "Certificate Due",
+            Self::ExportDue => "Export Due",
+            Self::CertificateCurrent => "Certificate Current",
+            Self::ServicesRedeployed => "Services Redeployed",
+            Self::ActionRequired => "Action Required",
+        }
+    }
+}
+
+/// One event of ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub kind: Kind,
+    pub detail: Detail,
+}
+
+/// The body of each event of ours; what does not apply is left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Detail {
+    /// The stack's, so that several stacks live side by side on one bus.
+    pub prefix: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_arn: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial_number: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Moment>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub services: BTreeSet<ServiceName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Event {
+    /// An event about a certificate: its name, its secret and its current pair.
+    pub fn about(kind: Kind, prefix: &str, record: &Record, reason: impl Into<String>) -> Self {
+        let current = record.current.as_ref();
+        Self {
+            kind,
+            detail: Detail {
+                prefix: prefix.to_owned(),
+                certificate: Some(record.name.to_string()),
+                secret_arn: record.secret_arn.as_ref().map(ToString::to_string),
+                version_id: current.map(|pair| pair.version_id.clone()),
+                serial_number: current.map(|pair| pair.serial.to_string()),
+                not_after: current.map(|pair| pair.not_after),
+                services: record.options.services.clone(),
+                reason: Some(reason.into()),
+            },
+        }
+    }
+}
+
+/// What is read of the events of ACM. Every field may be absent, and AWS adds fields:
+/// <https://docs.aws.amazon.com/acm/latest/userguide/supported-events.html>.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct AcmDetail {
+    pub action: Option<String>,
+    pub certificate_type: Option<String>,
+    pub certificate_expiration_date: Option<String>,
+    pub renewal_status_reason: Option<String>,
+}
+
+impl AcmDetail {
+    /// The expiry that the event speaks of, when it is legible.
+    pub fn expires(&self) -> Option<OffsetDateTime> {
+        OffsetDateTime::parse(self.certificate_expiration_date.as_deref()?, &Rfc3339).ok()
+    }
+}
+
+/// What is read of `ECS Deployment State Change`:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_service_deployment_events.html>.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EcsDetail {
+    pub event_name: String,
+    pub deployment_id: String,
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::samples::{arn, at, issued};
+
+    #[test]
+    fn an_event_about_a_certificate_carries_the_documented_fields_and_no_other() {
+        let mut record = issued();
+        record.secret_arn = Some(arn("arn:aws:secretsmanager:eu-central-1:111122223333:secret:everleaf/orders-client-AbCd3F"));
+        record.options.services = ["payments/orders".parse().unwrap()].into();
+        let Event { kind, detail } = Event::about(Kind::CertificateCurrent, "everleaf", &record, "due");
+        let written = serde_json::to_value(&detail).unwrap();
+        assert_eq!(
+            written,
+            json!({
+                "prefix": "everleaf",
+                "certificate": "orders-client",
+                "secret_arn": "arn:aws:secretsmanager:eu-central-1:111122223333:secret:everleaf/orders-client-AbCd3F",
+                "version_id": "version-1",
+                "serial_number": "a01",
+                "not_after": "2026-12-01T01:00:00Z",
+                "services": ["payments/orders"],
+                "reason": "due"
+            })
+        );
+        assert_eq!(kind, Kind::CertificateCurrent);
+        assert_eq!(serde_json::from_value::<Detail>(written).unwrap(), detail);
+    }
+
+    #[test]
+    fn what_does_not_apply_to_an_event_is_left_out() {
+        let new = Record { current: None, ..issued() };
+        let Event { detail, .. } = Event::about(Kind::ActionRequired, "everleaf", &new, "not issued yet");
+        assert_eq!(
+            serde_json::to_value(detail).unwrap(),
+            json!({"prefix": "everleaf", "certificate": "orders-client", "reason": "not issued yet"})
+        );
+        let least: Detail = serde_json::from_value(json!({"prefix": "everleaf", "of_a_later_version": 1})).unwrap();
+        assert_eq!(least, Detail { prefix: "everleaf".to_owned(), ..Detail::default() });
+    }
+
+    #[test]
+    fn events_are_called_as_documented() {
+        assert_eq!(SOURCE, "everleaf");
+        assert_eq!(
+            Kind::ALL.map(Kind::detail_type),
+            ["Certificate Due", "Export Due", "Certificate Current", "Services Redeployed", "Action Required"]
+        );
+    }
+
+    /// <https://docs.aws.amazon.com/acm/latest/userguide/supported-events.html>
+    #[test]
+    fn the_documented_events_of_acm_are_read() {
+        let expires = Some(at("2019-12-22T18:43:48Z"));
+        let text = |text: &str| Some(text.to_owned());
+        let ends = || text("2019-12-22T18:43:48Z");
+        for (detail, expected, expiry) in [
+            // ACM Certificate Approaching Expiration
+            (json!({"DaysToExpiry": 31, "CommonName": "example.com"}), AcmDetail::default(), None),
+            // The same by the schema registry
+            (json!({"DaysToExpiry": 31.5, "Exportable": true}), AcmDetail::default(), None),
+            // ACM Certificate Expired
+            (
+                json!({
+                    "CertificateType": "PRIVATE", "CommonName": "example.com",
+                    "CertificateCreatedDate": "2018-12-22T18:43:48Z", "CertificateExpirationDate": "2019-12-22T18:43:48Z",
+                    "InUse": true, "Exported": true
+                }),
+                AcmDetail { certificate_type: text("PRIVATE"), certificate_expiration_date: ends(), ..AcmDetail::default() },
+                expires,
+            ),
+            // ACM Certificate Available
+            (
+                json!({
+                    "Action": "RENEWAL", "CertificateType": "PRIVATE", "CommonName": "example.com", "DomainValidationMethod": "DNS",
+                    "CertificateCreatedDate": "2019-12-22T18:43:48Z", "CertificateExpirationDate": "2019-12-22T18:43:48Z",
+                    "DaysToExpiry": 198, "InUse": true, "Exported": true,
+                    "FirstSubjectAlternativeName": "example.com", "ValidityInDays": 395, "CertificateKeyPairOrigin": "AWS_MANAGED"
+                }),
+                AcmDetail {
+                    action: text("RENEWAL"),
+                    certificate_type: text("PRIVATE"),
+                    certificate_expiration_date: ends(),
+                    ..AcmDetail::default()
+                },
+                expires,
+            ),
+            // ACM Certificate Renewal Action Required
+            (
+                json!({
+                    "CertificateType": "PRIVATE", "CommonName": "example.com", "RenewalStatusReason": "PCA_ACCESS_DENIED",
+                    "DaysToExpiry": 30, "CertificateExpirationDate": "2019-12-22T18:43:48Z", "InUse": true, "Exported": true
+                }),
+                AcmDetail {
+                    certificate_type: text("PRIVATE"),
+                    certificate_expiration_date: ends(),
+                    renewal_status_reason: text("PCA_ACCESS_DENIED"),
+                    ..AcmDetail::default()
+                },
+                expires,
+            ),
+            // ACM Certificate Revoked
+            (
+                json!({
+                    "CertificateType": "PRIVATE", "CommonName": "example.com",
+                    "CertificateExpirationDate": "2019-12-22T18:43:48Z", "Exportable": true
+                }),
+                AcmDetail { certificate_type: text("PRIVATE"), certificate_expiration_date: ends(), ..AcmDetail::default() },
+                expires,
+            ),
+            (json!({}), AcmDetail::default(), None),
+            (
+                json!({"CertificateExpirationDate": "soon"}),
+                AcmDetail { certificate_expiration_date: text("soon"), ..AcmDetail::default() },
+                None,
+            ),
+        ] {
+            let read: AcmDetail = serde_json::from_value(detail).unwrap();
+            assert_eq!((read.expires(), read), (expiry, expected));
+        }
+    }
+
+    /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_service_deployment_events.html>
+    #[test]
+    fn the_documented_events_of_ecs_are_read() {
+        let failed = json!({
+            "eventType": "ERROR", "eventName": "SERVICE_DEPLOYMENT_FAILED", "deploymentId": "ecs-svc/123",
+            "updatedAt": "2020-05-23T11:11:11Z", "reason": "ECS deployment circuit breaker: task failed to start."
+        });
+        let without_reason = json!({"eventName": "SERVICE_DEPLOYMENT_COMPLETED", "deploymentId": "ecs-svc/123"});
+        let read = |detail: Value| serde_json::from_value::<EcsDetail>(detail).unwrap();
+        assert_eq!(
+            read(failed),
+            EcsDetail {
+                event_name: "SERVICE_DEPLOYMENT_FAILED".to_owned(),
+                deployment_id: "ecs-svc/123".to_owned(),
+                reason: Some("ECS deployment circuit breaker: task failed to start.".to_owned())
+            }
+        );
+        assert_eq!(read(without_reason).reason, None);
+    }
+}

@@ -1,0 +1,703 @@
+use serde_json::json;
+
+use super::*;
+use crate::record::Pair;
+use crate::samples::{self, CA, DAY, HOUR, arn, at, exported, issued, pair};
+
+const NOW: &str = "2026-11-10T06:00:00.75Z";
+const OTHER_CA: &str = "arn:aws:acm-pca:eu-central-1:111122223333:certificate-authority/33333333-3333-3333-3333-333333333333";
+const FOREIGN_CA: &str = "arn:aws:acm-pca:eu-central-1:999999999999:certificate-authority/11111111-1111-1111-1111-111111111111";
+
+fn policy() -> Policy {
+    Policy {
+        issuing_ca: Some(arn(CA)),
+        other_cas: [arn(OTHER_CA)].into(),
+        names: ["example.com", "10.0.0.0/8", "2001:db8::/32"].map(|scope| scope.parse().unwrap()).into(),
+        trust_domains: ["example.com".to_owned()].into(),
+        key_algorithms: [KeyAlgorithm::EcPrime256v1, KeyAlgorithm::Rsa2048].into(),
+        longest_validity: DAY * 90,
+        sweep_interval: HOUR,
+    }
+}
+
+fn anything_goes() -> Policy {
+    let key_algorithms = KeyAlgorithm::ALL.into();
+    Policy { names: Vec::new(), trust_domains: BTreeSet::new(), key_algorithms, ..policy() }
+}
+
+/// The request that is ordered as [`samples::issued`] is, with `fields` put over it.
+fn request(fields: &Value) -> Value {
+    let mut request = json!({
+        "name": "orders-mtls",
+        "subject": {"common_name": "orders"},
+        "subject_alternative_names": ["dns:orders.example.com"]
+    });
+    for (field, value) in fields.as_object().unwrap() {
+        request[field] = value.clone();
+    }
+    request
+}
+
+fn ordered(request: &Value, policy: &Policy) -> Order {
+    order(request, policy, at(NOW)).unwrap_or_else(|refusal| panic!("{request}: {refusal}"))
+}
+
+fn reasons(request: &Value, policy: &Policy) -> Vec<String> {
+    order(request, policy, at(NOW)).err().unwrap_or_else(|| panic!("{request} is accepted")).reasons
+}
+
+/// Each reason is about its field and says its part.
+fn assert_reasons(what: &dyn std::fmt::Display, said: &[String], expected: &[(&str, &str)]) {
+    assert_eq!(said.len(), expected.len(), "{what}: {said:#?}");
+    for (said, (field, part)) in said.iter().zip(expected) {
+        assert!(said.starts_with(&format!("{field}: ")) && said.contains(part), "{what}: {said}");
+    }
+}
+
+#[test]
+fn a_request_of_names_alone_gets_the_defaults() {
+    assert_eq!(
+        ordered(&request(&json!({})), &policy()),
+        Order {
+            name: "orders-mtls".parse().unwrap(),
+            specification: samples::specification(),
+            end: None,
+            options: Options::default(),
+            csr: None,
+            replace: false,
+            dry_run: false,
+        }
+    );
+}
+
+#[test]
+fn every_field_of_a_request_is_in_the_order() {
+    let all = json!({
+        "name": "team/orders",
+        "subject": {
+            "common_name": "c".repeat(64), "organization": "Ö".repeat(64), "organizational_unit": "Payments", "country": "DE",
+            "state": "S".repeat(128), "locality": "München"
+        },
+        "subject_alternative_names": [
+            "dns:Orders.example.com", "uri:spiffe://example.com/orders", "ip:10.1.2.3", "ip:2001:DB8::1", "email:ops@example.com"
+        ],
+        "key_algorithm": "RSA_2048",
+        "usage": "client-and-server",
+        "validity": {"hours": 1000},
+        "certificate_authority_arn": OTHER_CA,
+        "services": ["payments/orders", "arn:aws:ecs:eu-central-1:111122223333:service/payments/refunds"],
+        "key_format": "plain",
+        "renew_before": {"days": 3},
+        "replace": true,
+        "dry_run": true
+    });
+    let text = |text: &str| Some(text.to_owned());
+    let expected = Order {
+        name: "team/orders".parse().unwrap(),
+        specification: Specification {
+            subject: Subject {
+                common_name: Some("c".repeat(64)),
+                organization: Some("Ö".repeat(64)),
+                organizational_unit: text("Payments"),
+                country: text("DE"),
+                state: Some("S".repeat(128)),
+                locality: text("München"),
+            },
+            names: [
+                "dns:orders.example.com",
+                "uri:spiffe://example.com/orders",
+                "ip:10.1.2.3",
+                "ip:2001:db8::1",
+                "email:ops@example.com",
+            ]
+            .map(|name| name.parse().unwrap())
+            .into(),
+            key_algorithm: KeyAlgorithm::Rsa2048,
+            usage: Usage::ClientAndServer,
+            lifetime: HOUR * 1000,
+            certificate_authority_arn: arn(OTHER_CA),
+        },
+        end: None,
+        options: Options {
+            services: ["payments/orders", "payments/refunds"].map(|name| name.parse().unwrap()).into(),
+            key_format: KeyFormat::Plain,
+            renew_before: Some(DAY * 3),
+        },
+        csr: None,
+        replace: true,
+        dry_run: true,
+    };
+    assert_eq!(ordered(&all, &policy()), expected);
+}
+
+#[test]
+fn null_counts_as_not_given() {
+    let nulls = json!({
+        "key_algorithm": null, "usage": null, "validity": null, "certificate_authority_arn": null, "services": null, "csr": null,
+        "key_format": null, "renew_before": null, "replace": null, "dry_run": null,
+        "subject": {"common_name": "orders", "organization": null}
+    });
+    assert_eq!(ordered(&request(&nulls), &policy()), ordered(&request(&json!({})), &policy()));
+}
+
+#[test]
+fn each_bad_value_is_refused_with_its_field_for_one_reason() {
+    let services: Vec<String> = (0..=MOST_SERVICES).map(|n| format!("payments/orders-{n}")).collect();
+    let names: Vec<String> = (0..1500).map(|n| format!("dns:{n}.example.com")).collect();
+    for (field, value, refused, part) in [
+        ("name", json!(null), "name", "is missing; give"),
+        ("name", json!(7), "name", "`7` is not text"),
+        ("name", json!("orders client"), "name", "has a character other than"),
+        ("subject", json!("CN=orders"), "subject", "is not an object such as"),
+        ("subject", json!({"common_name": 7}), "subject.common_name", "`7` is not text"),
+        ("subject", json!({"CN": "orders"}), "subject.CN", "is not known; it can be common_name, organization,"),
+        ("subject", json!({"common_name": ""}), "subject.common_name", "is not 1 to 64 printable characters"),
+        ("subject", json!({"common_name": "c".repeat(65)}), "subject.common_name", "is not 1 to 64 printable characters"),
+        ("subject", json!({"organization": " Example"}), "subject.organization", "without space at its ends"),
+        ("subject", json!({"organizational_unit": "a\u{0}b"}), "subject.organizational_unit", "printable"),
+        ("subject", json!({"state": "S".repeat(129)}), "subject.state", "is not 1 to 128"),
+        ("subject", json!({"locality": "Bonn\n"}), "subject.locality", "is not 1 to 128"),
+        ("subject", json!({"country": "de"}), "subject.country", "two capital letters"),
+        ("subject", json!({"country": "DEU"}), "subject.country", "two capital letters"),
+        ("subject", json!({"country": ""}), "subject.country", "two capital letters"),
+        ("subject_alternative_names", json!("dns:orders.example.com"), "subject_alternative_names", "is not a list of text"),
+        ("subject_alternative_names", json!([7]), "subject_alternative_names", "`7` is not text"),
+        ("subject_alternative_names", json!(["orders"]), "subject_alternative_names", "needs one of the prefixes"),
+        (
+            "subject_alternative_names",
+            json!(["dns:a.example.com", "dns:A.example.com"]),
+            "subject_alternative_names",
+            "\"dns:A.example.com\" stands twice",
+        ),
+        ("subject_alternative_names", json!(names), "subject_alternative_names", "are more than a CSR holds"),
+        ("key_algorithm", json!("EC_secp521r1"), "key_algorithm", "is not one of EC_prime256v1, EC_secp384r1,"),
+        ("key_algorithm", json!(2048), "key_algorithm", "`2048` is not text"),
+        (
+            "key_algorithm",
+            json!("RSA_4096"),
+            "key_algorithm",
+            "RSA_4096 is not allowed here; allowed are EC_prime256v1, RSA_2048",
+        ),
+        ("usage", json!("both"), "usage", "is not one of client, server, client-and-server"),
+        ("validity", json!(30), "validity", "30 is not understood; give one of"),
+        ("validity", json!({}), "validity", "is not understood"),
+        ("validity", json!({"weeks": 4}), "validity", "is not understood"),
+        ("validity", json!({"days": 1, "hours": 1}), "validity", "is not understood"),
+        ("validity", json!({"days": 0}), "validity", "is not understood"),
+        ("validity", json!({"days": -1}), "validity", "is not understood"),
+        ("validity", json!({"days": 1.5}), "validity", "is not understood"),
+        ("validity", json!({"days": "30"}), "validity", "is not understood"),
+        ("validity", json!({"days": 100_001}), "validity", "is not understood"),
+        ("validity", json!({"end": "2026-12-01"}), "validity", "is not understood"),
+        ("validity", json!({"end": 1_800_000_000}), "validity", "is not understood"),
+        ("validity", json!({"end": "2026-11-10T06:00:00Z"}), "validity.end", "is past"),
+        ("validity", json!({"days": 91}), "validity", "91 days is longer than the longest allowed, 90 days"),
+        ("validity", json!({"hours": 90 * 24 + 1}), "validity", "2161 hours is longer than the longest allowed, 90 days"),
+        ("validity", json!({"end": "2027-02-08T06:00:02Z"}), "validity", "is longer than the longest allowed"),
+        ("validity", json!({"hours": 8}), "validity", "leaves 2 hours 40 minutes to renew in, less than three sweeps (3 hours)"),
+        ("certificate_authority_arn", json!(7), "certificate_authority_arn", "is not an ARN"),
+        ("certificate_authority_arn", json!(samples::IN_ACM), "certificate_authority_arn", "is not an ARN of the form"),
+        ("certificate_authority_arn", json!(FOREIGN_CA), "certificate_authority_arn", "is not one of the stack's CAs"),
+        ("services", json!("payments/orders"), "services", "is not a list of text"),
+        ("services", json!(["orders"]), "services", "is not a service"),
+        (
+            "services",
+            json!(["payments/orders", "arn:aws:ecs:eu-central-1:111122223333:service/payments/orders"]),
+            "services",
+            "stands twice",
+        ),
+        ("services", json!(services), "services", "are 41, more than the 40"),
+        ("csr", json!(7), "csr", "is not text"),
+        ("csr", json!("MIIB"), "csr", "the CSR is not readable: there is no PEM block"),
+        ("csr", json!("x".repeat(32_769)), "csr", "has more than the 32768 characters"),
+        ("key_format", json!("der"), "key_format", "is not one of \"encrypted\", \"plain\""),
+        ("key_format", json!(true), "key_format", "is not one of"),
+        ("renew_before", json!({"end": "2026-12-01T00:00:00Z"}), "renew_before", "is not understood; give {\"hours\": n} or"),
+        ("renew_before", json!({"hours": 0}), "renew_before", "is not understood"),
+        ("renew_before", json!({"hours": 2}), "renew_before", "leaves 2 hours to renew in, less than three sweeps (3 hours)"),
+        ("renew_before", json!({"days": 30}), "renew_before", "30 days is not less than the lifetime, 30 days"),
+        ("replace", json!("yes"), "replace", "`\"yes\"` is neither true nor false"),
+        ("dry_run", json!(1), "dry_run", "`1` is neither true nor false"),
+        ("passphrase", json!("secret"), "passphrase", "is not a field of a request; known are name,"),
+    ] {
+        let what = format!("{field} {}", value.to_string().chars().take(60).collect::<String>());
+        assert_reasons(&what, &reasons(&request(&json!({field: value})), &policy()), &[(refused, part)]);
+    }
+}
+
+#[test]
+fn good_values_at_the_limits_are_taken() {
+    let services: Vec<String> = (0..MOST_SERVICES).map(|n| format!("payments/orders-{n}")).collect();
+    for (field, value) in [
+        ("validity", json!({"days": 90})),
+        ("validity", json!({"hours": 9})),
+        ("validity", json!({"end": "2027-02-08T06:00:00Z"})),
+        ("validity", json!({"end": "2027-02-08T07:00:00+01:00"})),
+        ("renew_before", json!({"hours": 3})),
+        ("renew_before", json!({"hours": 719})),
+        ("services", json!(services)),
+        ("services", json!([])),
+        ("subject", json!({})),
+        ("subject_alternative_names", json!([])),
+        ("certificate_authority_arn", json!(CA)),
+    ] {
+        ordered(&request(&json!({field: value})), &policy());
+    }
+}
+
+#[test]
+fn a_request_wrong_in_every_field_is_told_all_of_it_at_once() {
+    let wrong = json!({
+        "name": "/",
+        "subject": {"common_name": "evil.test", "country": "de", "title": "Dr"},
+        "subject_alternative_names": ["dns:evil.test", "dns:a..b", "uri:spiffe://evil.test/x", "ip:192.168.0.1"],
+        "key_algorithm": "RSA_4096",
+        "usage": "both",
+        "validity": {"days": 91},
+        "certificate_authority_arn": FOREIGN_CA,
+        "services": ["orders"],
+        "key_format": "der",
+        "renew_before": {"hours": 1},
+        "replace": "yes",
+        "dry_run": "no",
+        "revoke": {}
+    });
+    let expected = [
+        ("name", "an empty part"),
+        ("subject.title", "is not known"),
+        ("subject_alternative_names", "`dns:a..b`"),
+        ("usage", "`both`"),
+        ("certificate_authority_arn", "is not one of the stack's CAs"),
+        ("services", "`orders`"),
+        ("key_format", "\"der\""),
+        ("replace", "neither true nor false"),
+        ("dry_run", "neither true nor false"),
+        ("revoke", "is not a field of a request"),
+        ("subject.country", "`de`"),
+        ("subject.common_name", "`dns:evil.test`"),
+        ("subject_alternative_names", "`dns:evil.test`"),
+        ("subject_alternative_names", "`spiffe://evil.test/x`"),
+        ("subject_alternative_names", "`ip:192.168.0.1`"),
+        ("key_algorithm", "RSA_4096 is not allowed"),
+        ("validity", "91 days is longer"),
+        ("renew_before", "leaves 1 hours"),
+    ];
+    let refusal = order(&wrong, &policy(), at(NOW)).unwrap_err();
+    assert_reasons(&"everything", &refusal.reasons, &expected);
+    assert_eq!(refusal.to_string(), refusal.reasons.join("; "));
+}
+
+#[test]
+fn what_is_no_request_or_names_nobody_is_refused() {
+    assert_eq!(reasons(&json!("orders"), &policy()), ["the request is not a JSON object; send one with at least `name`"]);
+    assert_reasons(
+        &"nothing",
+        &reasons(&json!({}), &policy()),
+        &[("name", "is missing"), ("subject", "is empty and there is no")],
+    );
+    assert_reasons(&"name only", &reasons(&json!({"name": "orders"}), &policy()), &[("subject", "is empty and there is no")]);
+    // A name that is wrong is not told to be missing as well.
+    let wrong = json!({"name": "orders", "subject_alternative_names": ["dns:a..b"]});
+    assert_reasons(&"wrong name", &reasons(&wrong, &policy()), &[("subject_alternative_names", "`dns:a..b`")]);
+}
+
+#[test]
+fn a_bad_value_is_not_judged_by_what_would_stand_in_its_place() {
+    let strict = Policy { key_algorithms: [KeyAlgorithm::Rsa4096].into(), longest_validity: DAY * 7, ..policy() };
+    for (field, value, only) in [("key_algorithm", json!("RSA_1024"), "key_algorithm"), ("csr", json!("MIIB"), "csr")] {
+        let fields = json!({"validity": {"days": 7}, field: value});
+        assert_reasons(&field, &reasons(&request(&fields), &strict), &[(only, "")]);
+    }
+    let fields = json!({"key_algorithm": "RSA_4096", "validity": "a week"});
+    assert_reasons(&"validity", &reasons(&request(&fields), &strict), &[("validity", "is not understood")]);
+    let fields = json!({"key_algorithm": "RSA_4096", "validity": {"hours": 8}, "renew_before": "soon"});
+    assert_reasons(&"renew_before", &reasons(&request(&fields), &strict), &[("renew_before", "is not understood")]);
+}
+
+#[test]
+fn a_stack_without_an_issuing_ca_asks_for_one() {
+    let without = Policy { issuing_ca: None, ..policy() };
+    let said = reasons(&request(&json!({})), &without);
+    assert_reasons(&"no CA", &said, &[("certificate_authority_arn", "is missing and the stack has no issuing CA")]);
+    ordered(&request(&json!({"certificate_authority_arn": OTHER_CA})), &without);
+}
+
+#[test]
+fn an_end_date_is_kept_with_the_whole_seconds_left() {
+    let order = ordered(&request(&json!({"validity": {"end": "2026-12-01T06:00:00Z"}})), &policy());
+    assert_eq!(order.end, Some(at("2026-12-01T06:00:00Z")));
+    assert_eq!(order.specification.lifetime, DAY * 21 - Duration::from_secs(1));
+    let read: Specification = serde_json::from_value(serde_json::to_value(&order.specification).unwrap()).unwrap();
+    assert_eq!(read, order.specification);
+}
+
+#[test]
+fn names_are_issued_inside_the_policy_only() {
+    for (inside, names) in [
+        (
+            true,
+            [
+                "dns:example.com",
+                "dns:a.b.example.com",
+                "dns:*.example.com",
+                "dns:EXAMPLE.COM",
+                "email:ops@example.com",
+                "email:ops@mail.example.com",
+                "ip:10.0.0.0",
+                "ip:10.255.255.255",
+                "ip:2001:db8::",
+                "ip:2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
+                "uri:spiffe://example.com",
+                "uri:spiffe://example.com/orders",
+            ]
+            .as_slice(),
+        ),
+        (
+            false,
+            &[
+                "dns:evilexample.com",
+                "dns:example.com.evil.test",
+                "dns:*.com",
+                "dns:com",
+                "dns:localhost",
+                "email:ops@evilexample.com",
+                "email:example.com@evil.test",
+                "ip:9.255.255.255",
+                "ip:11.0.0.0",
+                "ip:2001:db7:ffff:ffff:ffff:ffff:ffff:ffff",
+                "ip:2001:db9::",
+                // An IPv4 address in another dress is judged as what it is written as.
+                "ip:::ffff:10.0.0.1",
+                "uri:spiffe://evil.test/example.com",
+                "uri:spiffe://sub.example.com/orders",
+                "uri:SPIFFE://example.com/orders",
+                "uri:https://example.com/orders",
+                "uri:urn:example.com",
+            ],
+        ),
+    ] {
+        for name in names {
+            let request = request(&json!({"subject_alternative_names": [name]}));
+            match inside {
+                true => _ = ordered(&request, &policy()),
+                false => {
+                    assert_reasons(name, &reasons(&request, &policy()), &[("subject_alternative_names", "example.com")]);
+                    ordered(&request, &anything_goes());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_common_name_that_reads_as_a_name_of_another_kind_is_judged_as_one() {
+    for inside in [
+        "orders",
+        "Orders of the payments team",
+        "localhost",
+        "orders.example.com",
+        "*.example.com",
+        "Example.COM",
+        "10.0.0.1",
+        "2001:db8::1",
+        "ops@example.com",
+        "spiffe://example.com/orders",
+        "release 1.2",
+        "v1.2",
+    ] {
+        ordered(&request(&json!({"subject": {"common_name": inside}})), &policy());
+    }
+    for outside in [
+        "evil.test",
+        "EVIL.test",
+        "evilexample.com",
+        "*.evil.test",
+        // Some take a dot at the end, or an asterisk inside a label, for nothing out of the way.
+        "evil.test.",
+        "w*.evil.test",
+        "*evilexample.com",
+        "*example.com",
+        "example.*",
+        "192.168.0.1",
+        "192.168.0.1.",
+        "2001:db9::1",
+        "ops@evil.test",
+        "ops@localhost",
+        "spiffe://evil.test/orders",
+        "https://example.com/",
+    ] {
+        let request = request(&json!({"subject": {"common_name": outside}}));
+        assert_reasons(&outside, &reasons(&request, &policy()), &[("subject.common_name", "example.com")]);
+        ordered(&request, &anything_goes());
+    }
+}
+
+#[test]
+fn networks_hold_addresses_by_their_prefix_alone() {
+    for (scope, address, holds) in [
+        ("0.0.0.0/0", "ip:203.0.113.9", true),
+        ("0.0.0.0/0", "ip:2001:db8::1", false),
+        ("::/0", "ip:2001:db8::1", true),
+        ("::/0", "ip:203.0.113.9", false),
+        ("10.1.2.3/32", "ip:10.1.2.3", true),
+        ("10.1.2.3/32", "ip:10.1.2.4", false),
+        ("10.1.2.3/8", "ip:10.9.9.9", true),
+        ("10.0.0.0/9", "ip:10.127.255.255", true),
+        ("10.0.0.0/9", "ip:10.128.0.0", false),
+        ("2001:db8::1/128", "ip:2001:db8::1", true),
+        ("2001:db8::1/128", "ip:2001:db8::2", false),
+        ("2001:db8::/33", "ip:2001:db8:8000::", false),
+        ("10.0.0.0/8", "dns:10.example.com", false),
+    ] {
+        let scope: NameScope = scope.parse().unwrap();
+        assert_eq!(scope.holds(&address.parse().unwrap()), holds, "{scope} {address}");
+    }
+}
+
+#[test]
+fn a_scope_is_a_domain_or_a_network() {
+    for (text, reads_as) in [
+        ("example.com", "example.com"),
+        (".Example.com", "example.com"),
+        ("internal", "internal"),
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("2001:db8::/32", "2001:db8::/32"),
+    ] {
+        assert_eq!(text.parse::<NameScope>().unwrap().to_string(), reads_as);
+    }
+    for bad in ["", ".", "*.example.com", "..example.com", "10.0.0.1", "10.0.0.0/33", "2001:db8::/129", "2001:db8::1", "a b"] {
+        assert!(bad.parse::<NameScope>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_callers_csr_is_ordered_as_it_asks() {
+    let pem = samples::csr("full");
+    let csr = Csr::from_pem(pem).unwrap();
+    for beside in [
+        json!({}),
+        json!({"key_algorithm": "EC_prime256v1"}),
+        json!({"subject": {
+            "common_name": "orders", "organization": "Example", "organizational_unit": "Payments", "country": "DE",
+            "state": "Bayern", "locality": "München"
+        }}),
+        json!({"subject_alternative_names": [
+            "email:Ops@example.com", "ip:2001:db8::1", "ip:10.0.0.1", "uri:spiffe://example.com/orders", "dns:*.example.com",
+            "dns:orders.example.com"
+        ]}),
+    ] {
+        let mut request = json!({"name": "orders-mtls", "csr": pem});
+        request.as_object_mut().unwrap().extend(beside.as_object().unwrap().clone());
+        let order = ordered(&request, &policy());
+        assert_eq!(order.csr, Some(CallersCsr { pem: pem.to_owned(), key_fingerprint: csr.key_fingerprint.clone() }));
+        assert_eq!((order.specification.subject, order.specification.names), (csr.subject.clone(), csr.names.clone()));
+        assert_eq!(order.specification.key_algorithm, KeyAlgorithm::EcPrime256v1);
+    }
+}
+
+#[test]
+fn a_callers_csr_is_judged_by_the_same_policy() {
+    let strict =
+        Policy { names: vec!["example.org".parse().unwrap()], trust_domains: ["example.org".to_owned()].into(), ..policy() };
+    let unknown_key = ("csr", "its key is not one of EC_prime256v1, EC_secp384r1, RSA_2048, RSA_3072, RSA_4096");
+    let attributes = ("csr", "has attributes other than one each of CN, O, OU, C, ST and L");
+    for (name, policy, expected) in [
+        ("key-p256", policy(), &[][..]),
+        ("key-rsa2048", policy(), &[]),
+        ("names-only", policy(), &[]),
+        ("ca-wish", policy(), &[]),
+        ("key-p384", anything_goes(), &[]),
+        ("key-rsa3072", anything_goes(), &[]),
+        ("key-rsa4096", anything_goes(), &[]),
+        ("key-p384", policy(), &[("key_algorithm", "EC_secp384r1 is not allowed here")]),
+        ("key-rsa4096", policy(), &[("key_algorithm", "RSA_4096 is not allowed here")]),
+        ("key-rsa1024", anything_goes(), &[unknown_key]),
+        ("key-p521", anything_goes(), &[unknown_key]),
+        ("key-ed25519", anything_goes(), &[unknown_key]),
+        ("key-rsa-pss", anything_goes(), &[unknown_key]),
+        ("key-p256-explicit", anything_goes(), &[unknown_key]),
+        ("serial-number", anything_goes(), &[attributes]),
+        ("two-units", anything_goes(), &[attributes]),
+        ("mail-attribute", anything_goes(), &[attributes]),
+        // Its only attribute is one that cannot be read.
+        ("bmp-string", anything_goes(), &[attributes, ("subject", "is empty and there is no")]),
+        ("lower-country", anything_goes(), &[("subject.organization", "without space"), ("subject.country", "`de`")]),
+        ("other-name", anything_goes(), &[("csr", "OtherName(1.3.6.1.4.1.311.20.2.3")]),
+        ("dir-name", anything_goes(), &[("csr", "CN=admin"), ("csr", "RegisteredID(1.2.3.4)"), ("csr", "dns:a..b")]),
+        ("unreadable-names", anything_goes(), &[("csr", "the extension 2.5.29.17 is not readable")]),
+        ("two-requests", anything_goes(), &[("csr", "asks for extensions more than once")]),
+        ("two-values", anything_goes(), &[("csr", "asks for extensions more than once")]),
+        ("trailing", anything_goes(), &[("csr", "something follows it in its PEM block")]),
+        (
+            "full",
+            strict,
+            &[
+                ("subject_alternative_names", "`dns:*.example.com`"),
+                ("subject_alternative_names", "`dns:orders.example.com`"),
+                ("subject_alternative_names", "`spiffe://example.com/orders`"),
+                ("subject_alternative_names", "`ip:10.0.0.1`"),
+                ("subject_alternative_names", "`ip:2001:db8::1`"),
+                ("subject_alternative_names", "`email:Ops@example.com`"),
+            ],
+        ),
+    ] {
+        let request = json!({"name": "orders-mtls", "csr": samples::csr(name)});
+        match expected {
+            [] => _ = ordered(&request, &policy),
+            _ => assert_reasons(&name, &reasons(&request, &policy), expected),
+        }
+    }
+}
+
+#[test]
+fn what_is_given_beside_a_csr_must_agree_with_it() {
+    let disagrees = "is not what the CSR says; leave it out or make them agree";
+    for (field, value, part) in [
+        ("subject", json!({"common_name": "orders"}), disagrees),
+        ("subject", json!({}), disagrees),
+        ("subject_alternative_names", json!(["dns:orders.example.com"]), disagrees),
+        ("subject_alternative_names", json!([]), disagrees),
+        ("key_algorithm", json!("RSA_2048"), disagrees),
+        ("key_format", json!("encrypted"), "has no meaning beside a CSR"),
+    ] {
+        let request = json!({"name": "orders-mtls", "csr": samples::csr("full"), field: value});
+        assert_reasons(&field, &reasons(&request, &policy()), &[(field, part)]);
+    }
+    let all = json!({
+        "name": "orders-mtls", "csr": samples::csr("dir-name"), "subject": {"common_name": "evil.test"},
+        "subject_alternative_names": ["dns:evil.test"], "key_algorithm": "RSA_2048", "key_format": "plain"
+    });
+    let fields: Vec<String> =
+        reasons(&all, &policy()).iter().filter_map(|said| Some(said.split_once(':')?.0.to_owned())).collect();
+    assert_eq!(fields, ["csr", "csr", "csr", "subject", "subject_alternative_names", "key_algorithm", "key_format"]);
+}
+
+/// What the order of `fields` means for `record`, in a word.
+fn said(fields: &Value, record: &Record, now: &str) -> String {
+    let order = order(&request(fields), &anything_goes(), at(now)).unwrap();
+    match verdict(&order, Some(record), HOUR, at(now)) {
+        Ok(Verdict::Unchanged) => "unchanged".to_owned(),
+        Ok(Verdict::Keep { options }) => {
+            assert_eq!(options, order.options);
+            "keep".to_owned()
+        }
+        Ok(Verdict::Issue { reason }) => format!("issue: {reason}"),
+        Err(refusal) => {
+            let text = refusal.to_string();
+            let start = text.find("differs in ").unwrap();
+            text[start..text.find(';').unwrap()].to_owned()
+        }
+    }
+}
+
+#[test]
+fn asking_for_what_exists_changes_nothing_and_for_something_else_needs_replace() {
+    for (fields, without, with) in [
+        (json!({}), "unchanged", "unchanged"),
+        (json!({"validity": {"days": 30}, "key_algorithm": "EC_prime256v1", "usage": "client"}), "unchanged", "unchanged"),
+        (json!({"validity": {"hours": 720}, "certificate_authority_arn": CA}), "unchanged", "unchanged"),
+        (json!({"validity": {"end": "2026-12-01T01:00:59Z"}}), "unchanged", "unchanged"),
+        (json!({"validity": {"end": "2026-12-01T01:01:00Z"}}), "differs in validity", "issue: replaced by request"),
+        (json!({"validity": {"end": "2026-12-01T00:59:00Z"}}), "differs in validity", "issue: replaced by request"),
+        (json!({"validity": {"days": 31}}), "differs in validity", "issue: replaced by request"),
+        (json!({"subject": {"common_name": "other"}}), "differs in subject", "issue: replaced by request"),
+        (
+            json!({"subject_alternative_names": ["dns:other.example.com"]}),
+            "differs in subject_alternative_names",
+            "issue: replaced by request",
+        ),
+        (json!({"key_algorithm": "RSA_2048"}), "differs in key_algorithm", "issue: replaced by request"),
+        (json!({"usage": "server"}), "differs in usage", "issue: replaced by request"),
+        (json!({"certificate_authority_arn": OTHER_CA}), "differs in certificate_authority_arn", "issue: replaced by request"),
+        (json!({"key_format": "plain"}), "differs in key_format", "issue: replaced by request"),
+        (json!({"services": ["payments/orders"]}), "differs in services", "keep"),
+        (json!({"renew_before": {"days": 5}}), "differs in renew_before", "keep"),
+        (json!({"services": ["payments/orders"], "renew_before": {"days": 5}}), "differs in services, renew_before", "keep"),
+        (json!({"services": ["payments/orders"], "usage": "server"}), "differs in usage, services", "issue: replaced by request"),
+    ] {
+        assert_eq!(said(&fields, &issued(), NOW), without, "{fields}");
+        let mut replacing = fields.clone();
+        replacing["replace"] = json!(true);
+        assert_eq!(said(&replacing, &issued(), NOW), with, "{fields} with replace");
+    }
+}
+
+#[test]
+fn what_does_not_exist_is_not_good_or_is_due_is_issued() {
+    let due = renewal::due(&issued(), HOUR).unwrap();
+    let (before, at_due) = (due - Duration::from_secs(1), due);
+    let moment = |at: OffsetDateTime| at.format(&Rfc3339).unwrap();
+    let rejected_before = Pair { not_before: at("2026-11-11T00:00:00Z").into(), ..pair() };
+    for (what, record, now, expected) in [
+        ("before it is due", issued(), &*moment(before), "unchanged"),
+        ("when it is due", issued(), &moment(at_due), "issue: due"),
+        ("when it has expired", issued(), "2027-06-01T00:00:00Z", "issue: due"),
+        ("before it is valid", Record { current: Some(rejected_before), ..issued() }, NOW, "issue: due"),
+        ("when nothing is current", Record { current: None, ..issued() }, NOW, "issue: asked for"),
+        (
+            "while an attempt is unfinished",
+            Record { attempt: Some(samples::attempt(at(NOW))), ..issued() },
+            NOW,
+            "issue: left unfinished",
+        ),
+        (
+            "after an attempt failed for good",
+            Record { halted: Some(crate::record::Halt { at: at(NOW).into(), reason: String::new() }), ..issued() },
+            NOW,
+            "issue: left unfinished",
+        ),
+        ("when ACM holds that name", exported(), NOW, "differs in origin"),
+    ] {
+        assert_eq!(said(&json!({}), &record, now), expected, "{what}");
+    }
+    assert_eq!(said(&json!({"replace": true}), &exported(), NOW), "issue: replaced by request");
+    let new = ordered(&request(&json!({})), &policy());
+    assert_eq!(verdict(&new, None, HOUR, at(NOW)), Ok(Verdict::Issue { reason: "asked for" }));
+}
+
+#[test]
+fn a_request_by_end_date_may_be_repeated_before_anything_was_issued() {
+    let fields = json!({"validity": {"end": "2026-12-05T00:00:00Z"}});
+    let specification = ordered(&request(&fields), &policy()).specification;
+    let record = Record { origin: Origin::Issued(specification), current: None, ..issued() };
+    for later in [NOW, "2026-11-10T06:01:00Z", "2026-11-10T08:00:00Z"] {
+        assert_eq!(said(&fields, &record, later), "issue: asked for", "{later}");
+    }
+}
+
+#[test]
+fn a_refused_replacement_names_the_certificate_and_the_ways_out() {
+    let order = ordered(&request(&json!({"usage": "server"})), &policy());
+    let refusal = verdict(&order, Some(&issued()), HOUR, at(NOW)).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "name: `orders-mtls` exists and differs in usage; ask for what it is, choose another name, or set `replace` to true"
+    );
+}
+
+#[test]
+fn the_same_csr_again_changes_nothing_and_another_key_needs_replace() {
+    let ask = |csr: &str, replace: bool| {
+        ordered(&json!({"name": "orders-mtls", "csr": samples::csr(csr), "replace": replace}), &anything_goes())
+    };
+    let first = ask("key-p256", false);
+    let key_fingerprint = first.csr.clone().unwrap().key_fingerprint;
+    let record = Record {
+        origin: Origin::CallerKey(first.specification.clone()),
+        current: Some(Pair { key_fingerprint, ..pair() }),
+        ..issued()
+    };
+    let judge = |order: &Order, now: &str| verdict(order, Some(&record), HOUR, at(now)).map_err(|refusal| refusal.to_string());
+    assert_eq!(judge(&first, NOW), Ok(Verdict::Unchanged));
+    // The other key is of the same kind, for the same names: only the CSR differs.
+    let other =
+        Order { csr: Some(CallersCsr { key_fingerprint: "other".to_owned(), ..first.csr.clone().unwrap() }), ..first.clone() };
+    assert!(judge(&other, NOW).unwrap_err().contains("differs in csr;"));
+    let replacing = Order { replace: true, ..other };
+    assert_eq!(judge(&replacing, NOW), Ok(Verdict::Issue { reason: "replaced by request" }));
+    assert!(judge(&ask("key-rsa2048", false), NOW).unwrap_err().contains("differs in key_algorithm, csr;"));
+    // With a key of ours it is another thing altogether.
+    let ours = Order { csr: None, ..first.clone() };
+    assert!(judge(&ours, NOW).unwrap_err().contains("differs in origin;"));
+    assert_eq!(judge(&first, "2026-11-30T00:00:00Z"), Ok(Verdict::Issue { reason: "due" }));
+}

@@ -1,0 +1,56 @@
+//! What Everleaf decides. Nothing here calls AWS, waits, or reads a clock: facts and the time come in, a decision goes out.
+//!
+//! A certificate's life, in the order of the modules:
+//!
+//! ```text
+//!            order (issuance)            verified, promoted            due (renewal)
+//!  nothing ───────────────────▶ attempt ───────────────────▶ current ───────────────▶ attempt ─▶ …
+//!                                  │ crash: resumed,            │
+//!                                  ▼ or dead after 4 minutes    ▼ every service older than the pair (rollout)
+//!                               next attempt                 redeployed
+//! ```
+//!
+//! - [`names`]: what things are called: certificates, services, ARNs, subject alternative names
+//! - [`leaf`]: what a certificate says of itself
+//! - [`record`]: what is kept of a certificate between two looks at it
+//! - [`attempt`]: who may work on a certificate now, and the tokens that make every repeat harmless
+//! - [`issuance`]: request and policy in, order or every reason against it out
+//! - [`export`]: what ACM holds and what the secret holds, compared
+//! - [`renewal`]: record, what AWS shows, now → what to do and why
+//! - [`rollout`]: a service and the pairs it uses → redeploy or not
+//! - [`events`]: what the functions tell one another and the outside
+
+pub mod attempt;
+pub mod events;
+pub mod export;
+pub mod issuance;
+pub mod leaf;
+pub mod names;
+pub mod record;
+pub mod renewal;
+pub mod rollout;
+#[cfg(test)]
+mod samples;
+
+/// Text for people: `2026-11-22 05:47 UTC`.
+pub fn date(at: time::OffsetDateTime) -> String {
+    let at = at.to_offset(time::UtcOffset::UTC);
+    format!("{} {:02}:{:02} UTC", at.date(), at.hour(), at.minute())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::at;
+
+    #[test]
+    fn a_date_for_people_is_in_utc_and_has_two_digits_everywhere() {
+        for (moment, text) in [
+            ("2026-11-22T05:47:59.9Z", "2026-11-22 05:47 UTC"),
+            ("2026-01-02T03:04:00Z", "2026-01-02 03:04 UTC"),
+            ("2026-12-31T23:30:00-01:00", "2027-01-01 00:30 UTC"),
+        ] {
+            assert_eq!(date(at(moment)), text);
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! What is kept of a certificate between two looks at it. One item of the table each, written whole under its revision.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::attempt::{Attempt, Attempts};
+use crate::leaf::{KeyAlgorithm, Leaf, Serial, Subject, Usage};
+use crate::names::{Arn, CertificateName, San, ServiceName};
+
+/// Everything known of one certificate. Fields that later versions add are optional: an older record must always be readable.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub name: CertificateName,
+    pub origin: Origin,
+    pub options: Options,
+    /// The secret, once it exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_arn: Option<Arn>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<Pair>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Pair>,
+    /// What is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<Attempt>,
+    #[serde(default)]
+    pub attempts: Attempts,
+    /// When ACM was last asked to renew, and which serial it held then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal_asked: Option<RenewalAsked>,
+    /// What stands against another attempt, for a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted: Option<Halt>,
+    /// What a person was told, by reason, and when last.
+    #[serde(default)]
+    pub told: BTreeMap<String, Moment>,
+    /// Serials that must never become current again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub rejected: BTreeSet<Serial>,
+    /// When it wants to be looked at next, in seconds since 1970: what the sweep's index is sorted by.
+    pub look_at: i64,
+    /// Grows by one with each write; 0 is not written yet.
+    pub revision: u64,
+}
+
+/// Where a certificate comes from, with what it is to be where that is ours to say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Origin {
+    /// Issued from AWS Private CA, the key made here.
+    Issued(Specification),
+    /// Issued from AWS Private CA on a caller's CSR. The key is not here, so it cannot be renewed here.
+    CallerKey(Specification),
+    /// ACM's: ACM issues and renews, Everleaf exports.
+    Exported { certificate_arn: Arn },
+}
+
+impl Origin {
+    /// As the tag `everleaf:origin` spells it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Issued(_) => "issued",
+            Self::CallerKey(_) => "caller-key",
+            Self::Exported { .. } => "exported",
+        }
+    }
+}
+
+/// What a certificate of AWS Private CA is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Specification {
+    pub subject: Subject,
+    pub names: BTreeSet<San>,
+    pub key_algorithm: KeyAlgorithm,
+    pub usage: Usage,
+    #[serde(with = "seconds")]
+    pub lifetime: Duration,
+    pub certificate_authority_arn: Arn,
+}
+
+/// What Everleaf does with a certificate; changing it needs no new one, the key's format aside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    pub services: BTreeSet<ServiceName>,
+    pub key_format: KeyFormat,
+    /// How long before its expiry a certificate is renewed; `None`: when the last third of its lifetime begins.
+    #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub renew_before: Option<Duration>,
+}
+
+/// How the private key stands in the secret.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyFormat {
+    /// PKCS#8 under a passphrase that stands beside it.
+    #[default]
+    Encrypted,
+    /// PKCS#8 as it is.
+    Plain,
+}
+
+/// A pair of key and certificate that was verified and made current.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    pub version_id: String,
+    pub serial: Serial,
+    pub not_before: Moment,
+    pub not_after: Moment,
+    pub fingerprint: String,
+    /// SHA-256 over the public key, as [`Leaf::key_fingerprint`].
+    pub key_fingerprint: String,
+    /// The issuing CA's ARN where AWS tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<Arn>,
+    /// When it became current, by the clock of Secrets Manager. Tasks started earlier hold an older pair.
+    pub since: Moment,
+}
+
+impl Pair {
+    pub fn of(leaf: &Leaf, version_id: String, issuer: Option<Arn>, since: OffsetDateTime) -> Self {
+        Self {
+            version_id,
+            serial: leaf.serial.clone(),
+            not_before: leaf.not_before.into(),
+            not_after: leaf.not_after.into(),
+            fingerprint: leaf.fingerprint.clone(),
+            key_fingerprint: leaf.key_fingerprint.clone(),
+            issuer,
+            since: since.into(),
+        }
+    }
+
+    pub fn is_valid_at(&self, now: OffsetDateTime) -> bool {
+        *self.not_before <= now && now < *self.not_after
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalAsked {
+    pub at: Moment,
+    pub serial: Serial,
+}
+
+/// A permanent failure: trying again before a person has seen to it would only fail again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Halt {
+    pub at: Moment,
+    pub reason: String,
+}
+
+impl Record {
+    pub fn new(name: CertificateName, origin: Origin, options: Options, now: OffsetDateTime) -> Self {
+        Self {
+            name,
+            origin,
+            options,
+            secret_arn: None,
+            current: None,
+            previous: None,
+            attempt: None,
+            attempts: Attempts::default(),
+            renewal_asked: None,
+            halted: None,
+            told: BTreeMap::new(),
+            rejected: BTreeSet::new(),
+            look_at: now.unix_timestamp(),
+            revision: 0,
+        }
+    }
+
+    pub fn specification(&self) -> Option<&Specification> {
+        match &self.origin {
+            Origin::Issued(specification) | Origin::CallerKey(specification) => Some(specification),
+            Origin::Exported { .. } => None,
+        }
+    }
+
+    /// Makes `pair` the current one. The one before it stays as the previous one; the attempt is over.
+    pub fn promote(&mut self, pair: Pair) {
+        if self.current.as_ref().is_some_and(|current| current.version_id != pair.version_id) {
+            self.previous = self.current.take();
+        }
+        self.current = Some(pair);
+        self.attempt = None;
+        self.renewal_asked = None;
+        self.halted = None;
+    }
+
+    /// Whether a person may be told of `reason` now: once a day each. What comes a few minutes earlier in its day than the
+    /// day before is the next day's.
+    pub fn may_tell(&self, reason: &str, now: OffsetDateTime) -> bool {
+        self.told.get(reason).is_none_or(|last| now - **last >= time::Duration::days(1) - time::Duration::minutes(10))
+    }
+}
+
+/// A point in time that stands as RFC 3339 text wherever it is written, so that the table can be read by people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Moment(#[serde(with = "time::serde::rfc3339")] pub OffsetDateTime);
+
+impl From<OffsetDateTime> for Moment {
+    fn from(at: OffsetDateTime) -> Self {
+        Self(at)
+    }
+}
+
+impl std::ops::Deref for Moment {
+    type Target = OffsetDateTime;
+
+    fn deref(&self) -> &OffsetDateTime {
+        &self.0
+    }
+}
+
+mod seconds {
+    use super::{Deserialize, Duration};
+
+    pub(super) fn serialize<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(duration.as_secs())
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_secs)
+    }
+}
+
+mod optional_seconds {
+    use super::{Deserialize, Duration};
+
+    pub(super) fn serialize<S: serde::Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => serializer.serialize_some(&duration.as_secs()),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_secs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attempt::A_DAY;
+    use crate::samples::{self, DAY, HOUR, arn, at, attempt, exported, issued, pair};
+
+    /// Every field has something in it.
+    fn full() -> Record {
+        let now = at("2026-11-22T05:47:00.123Z");
+        let mut record = issued();
+        record.options.services = ["payments/orders", "payments/refunds"].map(|name| name.parse().unwrap()).into();
+        record.options.renew_before = Some(HOUR * 36);
+        record.secret_arn = Some(arn("arn:aws:secretsmanager:eu-central-1:111122223333:secret:everleaf/orders-client-AbCd3F"));
+        record.previous = Some(Pair { version_id: "version-0".to_owned(), issuer: None, ..pair() });
+        record.take_up(attempt(now));
+        record.attempt = Some(Attempt { certificate_arn: Some(arn(&format!("{}/certificate/ab", samples::CA))), ..attempt(now) });
+        record.renewal_asked = Some(RenewalAsked { at: now.into(), serial: Serial::from_hex("0a01") });
+        record.halted = Some(Halt { at: now.into(), reason: "the CA is disabled".to_owned() });
+        record.told.insert("renewal-late".to_owned(), now.into());
+        record.rejected.insert(Serial::from_hex("0b02"));
+        record.revision = 12;
+        record
+    }
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written() {
+        let caller = Record { origin: Origin::CallerKey(samples::specification()), ..issued() };
+        let new = Record { current: None, ..issued() };
+        for record in [full(), issued(), exported(), caller, new] {
+            let text = serde_json::to_string(&record).unwrap();
+            assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record, "{text}");
+        }
+    }
+
+    /// These texts stand in tables out there. A change that fails here needs another way; the texts never change.
+    #[test]
+    fn the_records_of_version_0_1_are_readable() {
+        assert_eq!(serde_json::from_str::<Record>(include_str!("../tests-data/record-0.1.json")).unwrap(), full());
+        let least = r#"{
+            "name": "orders-acm",
+            "origin": {"kind": "exported", "certificate_arn": "arn:aws:acm:eu-central-1:111122223333:certificate/2"},
+            "options": {},
+            "look_at": 1795326420,
+            "revision": 1
+        }"#;
+        let record: Record = serde_json::from_str(least).unwrap();
+        assert_eq!((record.options, record.attempts, record.current), (Options::default(), Attempts::default(), None));
+        assert_eq!(
+            record.origin,
+            Origin::Exported { certificate_arn: arn("arn:aws:acm:eu-central-1:111122223333:certificate/2") }
+        );
+    }
+
+    #[test]
+    fn a_promoted_pair_ends_what_was_under_way_and_keeps_the_one_before_it() {
+        let next = Pair { version_id: "version-2".to_owned(), ..pair() };
+        let old = full();
+        let mut record = old.clone();
+        record.promote(next.clone());
+        let expected = Record {
+            current: Some(next.clone()),
+            previous: old.current.clone(),
+            attempt: None,
+            renewal_asked: None,
+            halted: None,
+            ..old
+        };
+        assert_eq!(record, expected);
+
+        // Again, with the moment that Secrets Manager tells now.
+        let later = Pair { since: at("2026-11-22T06:00:00Z").into(), ..next };
+        record.promote(later.clone());
+        assert_eq!(record, Record { current: Some(later), ..expected });
+
+        let mut first = Record { current: None, ..issued() };
+        first.promote(pair());
+        assert_eq!((first.current, first.previous), (Some(pair()), None));
+    }
+
+    #[test]
+    fn a_pair_of_a_leaf_holds_the_leafs_facts() {
+        let leaf = Leaf::from_pem(samples::leaf("client")).unwrap();
+        let since = at("2026-11-01T01:00:05.25Z");
+        let Pair { version_id, serial, not_before, not_after, fingerprint, key_fingerprint, issuer, since: recorded } =
+            Pair::of(&leaf, "v".to_owned(), Some(arn(samples::CA)), since);
+        assert_eq!((version_id.as_str(), serial, *recorded), ("v", leaf.serial, since));
+        assert_eq!((*not_before, *not_after), (leaf.not_before, leaf.not_after));
+        assert_eq!((fingerprint, key_fingerprint), (leaf.fingerprint, leaf.key_fingerprint));
+        assert_eq!(issuer, Some(arn(samples::CA)));
+    }
+
+    #[test]
+    fn a_pair_is_valid_from_its_first_second_until_before_its_last() {
+        for (now, valid) in [
+            ("2026-10-31T23:59:59Z", false),
+            ("2026-11-01T00:00:00Z", true),
+            ("2026-12-01T00:59:59.999Z", true),
+            ("2026-12-01T01:00:00Z", false),
+        ] {
+            assert_eq!(pair().is_valid_at(at(now)), valid, "{now}");
+        }
+    }
+
+    #[test]
+    fn a_person_is_told_once_a_day_for_each_reason() {
+        let told = at("2026-11-22T05:47:00Z");
+        let mut record = issued();
+        assert!(record.may_tell("renewal-late", told));
+        record.told.insert("renewal-late".to_owned(), told.into());
+        assert!(!record.may_tell("renewal-late", told + DAY - HOUR / 5));
+        assert!(record.may_tell("renewal-late", told + DAY - HOUR / 6));
+        assert!(record.may_tell("expired", told));
+    }
+
+    #[test]
+    fn only_what_the_ca_issues_here_has_a_specification() {
+        let callers = Record { origin: Origin::CallerKey(samples::specification()), ..issued() };
+        for (record, kind, specified) in
+            [(issued(), "issued", true), (callers, "caller-key", true), (exported(), "exported", false)]
+        {
+            assert_eq!((record.origin.as_str(), record.specification().is_some()), (kind, specified));
+            assert_eq!(serde_json::to_value(&record.origin).unwrap()["kind"], kind);
+        }
+    }
+
+    #[test]
+    fn a_new_record_wants_to_be_looked_at_at_once() {
+        let now = at("2026-11-22T05:47:00Z");
+        let new = Record::new(issued().name, issued().origin, Options::default(), now);
+        assert_eq!((new.look_at, new.revision, new.attempts.on_day < A_DAY), (now.unix_timestamp(), 0, true));
+    }
+}

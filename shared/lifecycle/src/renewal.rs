@@ -1,0 +1,312 @@
+//! The heart of the sweep: a record, what AWS shows, and the time go in; what to do and why comes out.
+//!
+//! ```text
+//!   not_before                                       due, spread over a tenth of the window
+//!       │                                            │····│            late: a person is told     not_after
+//!       ├────────────────────────────────────────────┼────┴─────────────────┼───────────────────────────┤
+//!       │                 lifetime                   │◀── window: the last third, or `renew_before` ───▶│
+//! ```
+//!
+//! ACM renews its own certificates 60 days before they expire; from [`ACM_WINDOW`] on it is asked to.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+
+use crate::attempt::{self, Turn};
+use crate::date;
+use crate::export::{self, Export, Held};
+use crate::names::{CertificateName, ServiceName};
+use crate::record::{Origin, Pair, Record};
+use crate::rollout::BindingState;
+
+/// What AWS shows of a certificate at this look.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    pub secret: Secret,
+    /// What ACM holds, for a certificate of ACM's; `None` when ACM does not know it any more.
+    pub held: Option<Held>,
+    pub services: BTreeMap<ServiceName, BindingState>,
+}
+
+/// A certificate's secret. That it holds the record's current pair was seen to before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    Good,
+    Missing,
+    PendingDeletion,
+    /// What is current in it is not a pair that can be read.
+    Unreadable(String),
+}
+
+/// What to do, in this order, and when to look again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub look_at: OffsetDateTime,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Let `issue-client-cert` make a new pair.
+    Issue { reason: String },
+    /// Let `export-to-secrets` fetch what ACM holds.
+    Export { reason: String },
+    /// Ask ACM to renew.
+    Renew { reason: String },
+    /// Let `force-redeploy` see to the services again.
+    Redeploy { services: Vec<ServiceName> },
+    /// Tell a person.
+    Tell { code: &'static str, message: String },
+}
+
+/// ACM's renewal has had two weeks when this begins: <https://docs.aws.amazon.com/acm/latest/userguide/renew-private-cert.html>.
+pub const ACM_WINDOW: Duration = Duration::from_secs(45 * 24 * 60 * 60);
+
+/// A renewal of ACM that shows nothing after this long will show nothing.
+/// <https://docs.aws.amazon.com/acm/latest/userguide/check-certificate-renewal-status.html>
+pub const ACM_PATIENCE: Duration = Duration::from_secs(72 * 60 * 60);
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A rollout that was asked for this recently is left to the event that asked.
+pub const ROLLOUT_GRACE: Duration = Duration::from_secs(10 * 60);
+
+/// When the current pair is to be replaced by a new one, by its own dates. `None` when nothing is current.
+pub fn due(record: &Record, sweep_interval: Duration) -> Option<OffsetDateTime> {
+    let current = record.current.as_ref()?;
+    let window = window(record, current);
+    // A tenth of the window, but never so much that fewer than two sweeps are left.
+    let spread = (window / 10).min(window.saturating_sub(sweep_interval * 2)).mul_f64(fraction(&record.name));
+    Some(*current.not_after - window + spread)
+}
+
+fn window(record: &Record, current: &Pair) -> Duration {
+    let lifetime =
+        Duration::try_from(*current.not_after - *current.not_before).unwrap_or_default().saturating_sub(crate::leaf::BACKDATED);
+    record.options.renew_before.filter(|window| *window < lifetime).unwrap_or(lifetime / 3)
+}
+
+/// How long a permanent failure stands against another attempt: a day, or less where a day would be much of the window.
+fn rest(record: &Record, sweep_interval: Duration) -> Duration {
+    record.current.as_ref().map_or(DAY, |current| DAY.min(window(record, current) / 4).max(sweep_interval))
+}
+
+/// A number from 0 up to 1 that stays the same for a name.
+fn fraction(name: &CertificateName) -> f64 {
+    let digest = Sha256::digest(name.to_string());
+    f64::from(u16::from_be_bytes([digest[0], digest[1]])) / 65_536.0
+}
+
+/// One look at one certificate.
+pub fn plan(record: &Record, facts: &Facts, sweep_interval: Duration, now: OffsetDateTime) -> Plan {
+    let mut plan = Plan { steps: Vec::new(), look_at: now + DAY };
+    let name = &record.name;
+    match &facts.secret {
+        Secret::PendingDeletion => {
+            plan.tell("secret-deleted", format!("the secret of `{name}` is scheduled for deletion; restore it, or leave it be"));
+            return plan;
+        }
+        Secret::Missing if record.current.is_some() => {
+            plan.tell("secret-missing", format!("the secret of `{name}` is gone; issue or export it anew with `replace`"));
+            return plan;
+        }
+        Secret::Unreadable(why) => {
+            plan.tell(
+                "secret-unreadable",
+                format!("the current version of the secret of `{name}` is not a good pair ({why}); nothing was overwritten: put AWSCURRENT back on a good version"),
+            );
+            return plan;
+        }
+        Secret::Good | Secret::Missing => {}
+    }
+    match &record.origin {
+        Origin::Issued(_) => plan.ours(record, sweep_interval, now),
+        Origin::CallerKey(_) => plan.callers(record, sweep_interval, now),
+        Origin::Exported { certificate_arn } => match &facts.held {
+            Some(held) => plan.acms(record, held, sweep_interval, now),
+            None => plan.tell("acm-missing", format!("ACM has no {certificate_arn} any more; `{name}` will not be renewed")),
+        },
+    }
+    plan.services(record, &facts.services, sweep_interval, now);
+    plan
+}
+
+impl Plan {
+    fn tell(&mut self, code: &'static str, message: String) {
+        self.steps.push(Step::Tell { code, message });
+    }
+
+    fn look_by(&mut self, when: OffsetDateTime) {
+        self.look_at = self.look_at.min(when);
+    }
+
+    fn ours(&mut self, record: &Record, sweep_interval: Duration, now: OffsetDateTime) {
+        let due = due(record, sweep_interval);
+        let reason = match (&record.current, &record.attempt, due) {
+            (_, Some(attempt), _) => format!("attempt {} was left unfinished", attempt.number),
+            (Some(current), None, Some(due)) if due <= now => format!("expires {}", date(*current.not_after)),
+            (Some(_), None, due) => {
+                self.look_by(due.unwrap_or(now));
+                return;
+            }
+            (None, None, _) => "not issued yet".to_owned(),
+        };
+        self.when_its_turn(record, sweep_interval, now, Step::Issue { reason });
+        if let Some(current) = &record.current {
+            let late = *current.not_after - window(record, current) / 2;
+            if *current.not_after <= now {
+                self.tell("expired", format!("`{}` expired {}; no renewal has succeeded", record.name, date(*current.not_after)));
+            } else if late <= now {
+                self.tell(
+                    "renewal-late",
+                    format!("`{}` expires {} and is not renewed yet", record.name, date(*current.not_after)),
+                );
+                self.look_by(*current.not_after);
+            } else {
+                self.look_by(late);
+            }
+        }
+    }
+
+    fn callers(&mut self, record: &Record, sweep_interval: Duration, now: OffsetDateTime) {
+        if let Some(attempt) = &record.attempt {
+            match *attempt.lease > now {
+                true => self.look_by(*attempt.lease),
+                false => self.tell(
+                    "callers-key-unfinished",
+                    format!(
+                        "attempt {} at `{}` was left unfinished and its key is its caller's; send the same CSR again",
+                        attempt.number, record.name
+                    ),
+                ),
+            }
+        }
+        match (&record.current, due(record, sweep_interval)) {
+            (Some(_), Some(due)) if due > now => self.look_by(due),
+            (Some(current), _) => self.tell(
+                "callers-key-due",
+                format!("`{}` expires {} and its key is its caller's; send a CSR again", record.name, date(*current.not_after)),
+            ),
+            (None, _) => {}
+        }
+    }
+
+    fn acms(&mut self, record: &Record, held: &Held, sweep_interval: Duration, now: OffsetDateTime) {
+        let arn = &held.certificate_arn;
+        match export::export(held, Some(record), None, now) {
+            Export::Take { reason, .. } => {
+                self.when_its_turn(record, sweep_interval, now, Step::Export { reason: reason.to_owned() });
+                return;
+            }
+            Export::TooEarly(_) => {
+                self.look_by(now + sweep_interval);
+                return;
+            }
+            Export::Never(why) => {
+                self.tell("acm-refused", why);
+                return;
+            }
+            Export::Unchanged => {}
+        }
+        let Some(current) = &record.current else { return };
+        let window = *current.not_after - ACM_WINDOW;
+        if now < window {
+            return self.look_by(window);
+        }
+        let failing = held.renewal.as_ref().filter(|renewal| renewal.status != "SUCCESS");
+        let why = failing.map_or_else(String::new, |renewal| {
+            format!(" ({}{})", renewal.status, renewal.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default())
+        });
+        match record.renewal_asked.as_ref().filter(|asked| asked.serial == current.serial) {
+            Some(asked) if now - *asked.at < ACM_PATIENCE => self.look_by(now + sweep_interval),
+            Some(asked) => {
+                self.tell(
+                    "renewal-stuck",
+                    format!(
+                        "ACM was asked to renew {arn} {} and has not{why}; it expires {}",
+                        date(*asked.at),
+                        date(*current.not_after)
+                    ),
+                );
+                if held.eligible {
+                    self.steps.push(Step::Renew { reason: "the renewal asked for before came to nothing".to_owned() });
+                    self.look_by(now + sweep_interval);
+                }
+            }
+            None if held.eligible => {
+                let reason = format!("expires {} and ACM has not renewed it{why}", date(*current.not_after));
+                self.steps.push(Step::Renew { reason });
+                self.look_by(now + sweep_interval);
+            }
+            None => self.tell(
+                "renewal-refused",
+                format!(
+                    "{arn} expires {} and ACM calls it ineligible for renewal{why}; see to it in ACM",
+                    date(*current.not_after)
+                ),
+            ),
+        }
+    }
+
+    /// Takes `step` when nobody else is at it, the day's attempts are not used up, and nothing permanent stands against it.
+    fn when_its_turn(&mut self, record: &Record, sweep_interval: Duration, now: OffsetDateTime, step: Step) {
+        let rest = rest(record, sweep_interval);
+        if let Some(halt) = &record.halted
+            && now - *halt.at < rest
+        {
+            return self.look_by(*halt.at + rest);
+        }
+        let replaces = record.current.as_ref().map(|pair| pair.version_id.as_str());
+        match attempt::turn(record, "", "", replaces, now) {
+            Turn::Busy { until } => self.look_by(until),
+            Turn::Exhausted { until } => {
+                self.tell(
+                    "attempts-exhausted",
+                    format!("{} attempts at `{}` failed today; the next is made {}", attempt::A_DAY, record.name, date(until)),
+                );
+                self.look_by(until);
+            }
+            Turn::Begin(_) | Turn::Resume(_) => {
+                self.steps.push(step);
+                self.look_by(now + sweep_interval);
+            }
+        }
+    }
+
+    fn services(
+        &mut self,
+        record: &Record,
+        states: &BTreeMap<ServiceName, BindingState>,
+        sweep_interval: Duration,
+        now: OffsetDateTime,
+    ) {
+        let Some(current) = &record.current else { return };
+        let mut services = Vec::new();
+        for service in &record.options.services {
+            let state = states.get(service);
+            if state.is_some_and(|state| !state.lags(*current.since)) {
+                continue;
+            }
+            // What stands against a service is a person's to mend: asked again once a day.
+            if let Some(fault) = state.and_then(|state| state.fault.as_ref())
+                && now - *fault.at < DAY
+            {
+                self.look_by(*fault.at + DAY);
+            } else if now - *current.since < ROLLOUT_GRACE {
+                self.look_by(*current.since + ROLLOUT_GRACE);
+            } else {
+                services.push(service.clone());
+                self.look_by(now + sweep_interval);
+            }
+        }
+        if !services.is_empty() {
+            self.steps.push(Step::Redeploy { services });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,649 @@
+use super::*;
+use crate::attempt::{A_DAY, Attempts};
+use crate::export::Renewal;
+use crate::leaf::Serial;
+use crate::record::{Halt, Moment, RenewalAsked};
+use crate::rollout::{Deployment, Fault, Progress};
+use crate::samples::{self, HOUR, at, attempt, exported, held, issued, pair};
+
+/// Neither due nor anything else.
+const QUIET: &str = "2026-11-10T06:00:00Z";
+/// When [`issued`] is due: the last third of its thirty days begins at 01:00 on that day.
+const DUE: &str = "2026-11-21T02:36:30.234375Z";
+const MINUTE: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn facts() -> Facts {
+    Facts { secret: Secret::Good, held: Some(held()), services: BTreeMap::new() }
+}
+
+fn named(name: &str) -> Record {
+    Record { name: name.parse().unwrap(), ..issued() }
+}
+
+fn with_services(record: Record) -> Record {
+    let services = ["payments/orders", "payments/refunds"].map(|name| name.parse().unwrap()).into();
+    Record { options: crate::record::Options { services, ..record.options.clone() }, ..record }
+}
+
+fn callers() -> Record {
+    Record { origin: Origin::CallerKey(samples::specification()), ..issued() }
+}
+
+fn pair_of(record: &Record) -> Pair {
+    record.current.clone().unwrap()
+}
+
+fn living(hours: u32) -> Record {
+    let not_after = at("2026-11-01T01:00:00Z") + HOUR * hours;
+    Record { current: Some(Pair { not_after: not_after.into(), ..pair() }), ..issued() }
+}
+
+/// Each step in words.
+fn words(steps: &[Step]) -> Vec<String> {
+    let in_words = |step: &Step| match step {
+        Step::Issue { reason } => format!("issue: {reason}"),
+        Step::Export { reason } => format!("export: {reason}"),
+        Step::Renew { reason } => format!("renew: {reason}"),
+        Step::Redeploy { services } => {
+            format!("redeploy: {}", services.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        }
+        Step::Tell { code, message } => format!("tell {code}: {message}"),
+    };
+    steps.iter().map(in_words).collect()
+}
+
+/// The steps say what is expected, in that order, and the next look is at `look_at`.
+fn assert_plan(what: &str, (record, facts): (&Record, &Facts), now: OffsetDateTime, steps: &[&str], look_at: OffsetDateTime) {
+    let plan = plan(record, facts, HOUR, now);
+    let said = words(&plan.steps);
+    assert_eq!(said.len(), steps.len(), "{what}: {said:#?}");
+    for (said, expected) in said.iter().zip(steps) {
+        assert!(said.starts_with(expected), "{what}: {said}");
+    }
+    assert_eq!(plan.look_at, look_at, "{what}");
+}
+
+#[test]
+fn a_certificate_is_due_in_the_first_tenth_of_its_last_third_always_at_the_same_moment() {
+    assert_eq!(due(&issued(), HOUR), Some(at(DUE)));
+    assert_eq!(due(&Record { current: None, ..issued() }, HOUR), None);
+
+    let window = at("2026-11-21T01:00:00Z");
+    let all: Vec<_> = (0..1000).map(|n| due(&named(&format!("orders-{n}")), HOUR).unwrap() - window).collect();
+    let tenth = time::Duration::hours(24);
+    assert!(all.iter().all(|spread| (time::Duration::ZERO..tenth).contains(spread)));
+    // Spread evenly enough that no hour has more than three times its share.
+    for hour in 0..24 {
+        let in_hour = all.iter().filter(|spread| spread.whole_hours() == hour).count();
+        assert!((10..125).contains(&in_hour), "{in_hour} in hour {hour}");
+    }
+}
+
+#[test]
+fn the_window_is_what_is_asked_for_or_the_last_third() {
+    let with = |hours: u32| {
+        let mut record = issued();
+        record.options.renew_before = Some(HOUR * hours);
+        record
+    };
+    for (what, record, window) in [
+        ("nothing asked", issued(), HOUR * 240),
+        ("less than a third", with(48), HOUR * 48),
+        ("more than a third", with(500), HOUR * 500),
+        ("just less than the lifetime", with(719), HOUR * 719),
+        ("the whole lifetime", with(720), HOUR * 240),
+        ("more than the lifetime", with(2000), HOUR * 240),
+        ("a short one", living(9), HOUR * 3),
+    ] {
+        let end = *pair_of(&record).not_after;
+        let begin = end - window;
+        let due = due(&record, HOUR).unwrap();
+        assert!((begin..begin + window / 10).contains(&due), "{what}: {due}");
+    }
+}
+
+#[test]
+fn at_least_two_sweeps_are_left_when_a_certificate_is_due() {
+    for n in 0..200 {
+        for (hours, sweep) in [(9, HOUR), (9, MINUTE * 70), (9, MINUTE * 85), (9, MINUTE * 90), (720, HOUR * 119)] {
+            let record = Record { name: format!("orders-{n}").parse().unwrap(), ..living(hours) };
+            let left = *pair_of(&record).not_after - due(&record, sweep).unwrap();
+            assert!(left >= sweep * 2, "{left} for {hours} hours, swept every {sweep:?}");
+        }
+    }
+    // A window shorter than that is used whole.
+    let (short, sweep) = (living(3), HOUR);
+    assert_eq!(due(&short, sweep), Some(*pair_of(&short).not_after - HOUR));
+}
+
+#[test]
+fn a_certificate_issued_here_is_renewed_when_it_is_due() {
+    let unfinished = |started: OffsetDateTime| Record { attempt: Some(attempt(started)), ..issued() };
+    let used_up = |on_day, day: &str| Record { attempts: Attempts { last: 9, day: Some(at(day).date()), on_day }, ..issued() };
+    let halted = |since: OffsetDateTime| Record {
+        halted: Some(Halt { at: since.into(), reason: "the CA is disabled".to_owned() }),
+        ..issued()
+    };
+    let new = Record { current: None, ..issued() };
+    let (quiet, due) = (at(QUIET), at(DUE));
+    let end = at("2026-12-01T01:00:00Z");
+    let late = at("2026-11-26T01:00:00Z");
+    let issue = "issue: expires 2026-12-01 01:00 UTC";
+    let tell_late = "tell renewal-late: `orders-client` expires 2026-12-01 01:00 UTC and is not renewed yet";
+    let tell_expired = "tell expired: `orders-client` expired 2026-12-01 01:00 UTC; no renewal has succeeded";
+    let tell_used_up =
+        "tell attempts-exhausted: 5 attempts at `orders-client` failed today; the next is made 2026-11-27 00:00 UTC";
+    for (what, record, now, steps, look_at) in [
+        ("long before", issued(), quiet, &[][..], quiet + DAY),
+        ("a day and a second before it is due", issued(), due - DAY - SECOND, &[], due - SECOND),
+        ("less than a day before it is due", issued(), due - HOUR, &[], due),
+        ("when it is due", issued(), due, &[issue], due + HOUR),
+        ("when half of the window is gone", issued(), late, &[issue, tell_late], late + HOUR),
+        ("just before half of the window is gone", issued(), late - MINUTE, &[issue], late),
+        ("just before it expires", issued(), end - SECOND, &[issue, tell_late], end),
+        ("when it expires", issued(), end, &[issue, tell_expired], end + HOUR),
+        ("a year after it expired", issued(), end + DAY * 365, &[issue, tell_expired], end + DAY * 365 + HOUR),
+        ("never issued", new.clone(), quiet, &["issue: not issued yet"], quiet + HOUR),
+        ("an attempt that somebody is at", unfinished(quiet), quiet + SECOND, &[], quiet + attempt::LEASE),
+        (
+            "an attempt left unfinished",
+            unfinished(quiet),
+            quiet + attempt::LEASE,
+            &["issue: attempt 7 was left unfinished"],
+            quiet + attempt::LEASE + HOUR,
+        ),
+        (
+            "an attempt that is dead",
+            unfinished(quiet),
+            quiet + HOUR * 3,
+            &["issue: attempt 7 was left unfinished"],
+            quiet + HOUR * 4,
+        ),
+        (
+            "a first attempt left unfinished",
+            Record { attempt: Some(attempt(quiet)), ..new },
+            quiet + HOUR,
+            &["issue: attempt 7 was left unfinished"],
+            quiet + HOUR * 2,
+        ),
+        (
+            "today's attempts used up",
+            used_up(A_DAY, "2026-11-26T05:00:00Z"),
+            at("2026-11-26T23:00:00Z"),
+            &[tell_used_up, tell_late],
+            at("2026-11-27T00:00:00Z"),
+        ),
+        (
+            "yesterday's attempts used up",
+            used_up(A_DAY, "2026-11-26T05:00:00Z"),
+            at("2026-11-27T00:00:00Z"),
+            &[issue, tell_late],
+            at("2026-11-27T01:00:00Z"),
+        ),
+        (
+            "one attempt left today",
+            used_up(A_DAY - 1, "2026-11-26T05:00:00Z"),
+            at("2026-11-26T23:00:00Z"),
+            &[issue, tell_late],
+            at("2026-11-27T00:00:00Z"),
+        ),
+        ("used up and not due", used_up(A_DAY, QUIET), quiet, &[], quiet + DAY),
+        ("a permanent failure, an hour ago", halted(due + HOUR), due + HOUR * 2, &[], due + HOUR + DAY),
+        ("a permanent failure, a day ago", halted(due), due + DAY, &[issue], due + DAY + HOUR),
+        ("a permanent failure, and late", halted(late - HOUR), late, &[tell_late], late - HOUR + DAY),
+        ("a permanent failure, late before the day is over", halted(late - HOUR * 2), late - HOUR, &[], late),
+        ("a permanent failure, expired before the day is over", halted(end - HOUR * 2), end - HOUR, &[tell_late], end),
+        ("a permanent failure at the first attempt", Record { current: None, ..halted(quiet) }, quiet + HOUR, &[], quiet + DAY),
+    ] {
+        assert_plan(what, (&record, &facts()), now, steps, look_at);
+    }
+}
+
+#[test]
+fn a_permanent_failure_stands_for_a_quarter_of_a_short_window_but_never_less_than_a_sweep() {
+    for (what, hours, rest) in
+        [("a window of 96 hours", 288, DAY), ("one of 48 hours", 144, HOUR * 12), ("one of three hours", 9, HOUR)]
+    {
+        let record = living(hours);
+        let halt = *pair_of(&record).not_after - window(&record, &pair_of(&record)) / 2 - rest;
+        let record = Record { halted: Some(Halt { at: halt.into(), reason: "the CA is disabled".to_owned() }), ..record };
+        let over = halt + rest;
+        let issues = |now| plan(&record, &facts(), HOUR, now).steps.iter().any(|step| matches!(step, Step::Issue { .. }));
+        assert_eq!((issues(over - SECOND), issues(over)), (false, true), "{what}");
+    }
+}
+
+#[test]
+fn a_callers_certificate_is_never_renewed_and_the_caller_is_told_in_time() {
+    let due = at(DUE);
+    let started = due - HOUR * 30;
+    let unfinished = Record { attempt: Some(attempt(started)), ..callers() };
+    let new = Record { current: None, ..callers() };
+    let tell = "tell callers-key-due: `orders-client` expires 2026-12-01 01:00 UTC and its key is its caller's; send a CSR again";
+    let tell_unfinished =
+        "tell callers-key-unfinished: attempt 7 at `orders-client` was left unfinished and its key is its caller's";
+    for (what, record, now, steps, look_at) in [
+        ("long before", callers(), due - DAY * 3, &[][..], due - DAY * 2),
+        ("less than a day before", callers(), due - HOUR, &[], due),
+        ("when it is due", callers(), due, &[tell], due + DAY),
+        ("when it has expired", callers(), due + DAY * 90, &[tell], due + DAY * 91),
+        ("never issued, nothing under way", new.clone(), due, &[], due + DAY),
+        ("somebody is at it", unfinished.clone(), started + SECOND, &[], started + attempt::LEASE),
+        ("left unfinished", unfinished, started + HOUR, &[tell_unfinished], started + HOUR + DAY),
+        (
+            "the first left unfinished",
+            Record { attempt: Some(attempt(started)), ..new },
+            started + HOUR,
+            &[tell_unfinished],
+            started + HOUR + DAY,
+        ),
+    ] {
+        assert_plan(what, (&record, &facts()), now, steps, look_at);
+    }
+}
+
+#[test]
+fn a_permanent_failure_does_not_stand_for_a_day_when_the_certificate_lives_for_hours() {
+    // A window of eight hours: a failure stands for two of them.
+    let record = living(24);
+    let due = due(&record, HOUR).unwrap();
+    let record = Record { halted: Some(Halt { at: due.into(), reason: "the CA is disabled".to_owned() }), ..record };
+    assert_plan("an hour later", (&record, &facts()), due + HOUR, &[], due + HOUR * 2);
+    assert_plan("two hours later", (&record, &facts()), due + HOUR * 2, &["issue"], due + HOUR * 3);
+}
+
+#[test]
+fn acm_renews_its_own_first_is_asked_from_45_days_and_each_renewal_is_exported() {
+    let quiet = at("2026-06-01T00:00:00Z");
+    let end = at("2027-01-31T00:00:00Z");
+    let window = end - DAY * 45;
+    let with_held = |held: Held| Facts { held: Some(held), ..facts() };
+    let renewed = with_held(Held { serial: Some(Serial::from_hex("0c03")), not_after: Some(end + DAY * 390), ..held() });
+    let ineligible = with_held(Held { eligible: false, ..held() });
+    let failing = |reason: Option<&str>, eligible| {
+        let renewal = Renewal { status: "FAILED".to_owned(), reason: reason.map(str::to_owned) };
+        with_held(Held { renewal: Some(renewal), eligible, ..held() })
+    };
+    let succeeded = with_held(Held { renewal: Some(Renewal { status: "SUCCESS".to_owned(), reason: None }), ..held() });
+    let asked = |at: OffsetDateTime, serial: &str| Record {
+        renewal_asked: Some(RenewalAsked { at: at.into(), serial: Serial::from_hex(serial) }),
+        ..exported()
+    };
+    let new = Record { current: None, ..exported() };
+    let halted = Record { halted: Some(Halt { at: quiet.into(), reason: String::new() }), ..exported() };
+    let used_up = Record { attempts: Attempts { last: 5, day: Some(quiet.date()), on_day: A_DAY }, ..exported() };
+    let unfinished = Record { attempt: Some(attempt(quiet)), ..exported() };
+    let pending = with_held(Held { status: "PENDING_VALIDATION".to_owned(), serial: None, not_after: None, ..held() });
+    let failed = with_held(Held { status: "FAILED".to_owned(), ..held() });
+    let renew = "renew: expires 2027-01-31 00:00 UTC and ACM has not renewed it";
+    let stuck = "tell renewal-stuck: ACM was asked to renew arn:aws:acm:";
+    for (what, record, facts, now, steps, look_at) in [
+        ("long before", exported(), facts(), quiet, &[][..], quiet + DAY),
+        ("hours before 45 days are left", exported(), facts(), window - HOUR, &[], window),
+        ("when 45 days are left", exported(), facts(), window, &[renew], window + HOUR),
+        (
+            "with what ACM tells of its own try",
+            exported(),
+            failing(Some("PCA_ACCESS_DENIED"), true),
+            window,
+            &["renew: expires 2027-01-31 00:00 UTC and ACM has not renewed it (FAILED: PCA_ACCESS_DENIED)"],
+            window + HOUR,
+        ),
+        (
+            "with a try of which ACM tells no reason",
+            exported(),
+            failing(None, true),
+            window,
+            &["renew: expires 2027-01-31 00:00 UTC and ACM has not renewed it (FAILED)"],
+            window + HOUR,
+        ),
+        ("with the success of the renewal before", exported(), succeeded.clone(), window, &[renew], window + HOUR),
+        ("asked just now", asked(window, "0a01"), facts(), window + HOUR, &[], window + HOUR * 2),
+        (
+            "asked almost 72 hours ago",
+            asked(window, "0a01"),
+            facts(),
+            window + HOUR * 72 - SECOND,
+            &[],
+            window + HOUR * 73 - SECOND,
+        ),
+        (
+            "asked 72 hours ago",
+            asked(window, "0a01"),
+            facts(),
+            window + HOUR * 72,
+            &[stuck, "renew: the renewal asked for before came to nothing"],
+            window + HOUR * 73,
+        ),
+        (
+            "asked 72 hours ago and ineligible since",
+            asked(window, "0a01"),
+            ineligible.clone(),
+            window + HOUR * 72,
+            &[stuck],
+            window + HOUR * 72 + DAY,
+        ),
+        ("asked about the serial before", asked(window, "0909"), facts(), window + HOUR, &[renew], window + HOUR * 2),
+        ("ineligible", exported(), ineligible.clone(), window, &["tell renewal-refused: arn:aws:acm:"], window + DAY),
+        ("ineligible since it was asked", asked(window, "0a01"), ineligible.clone(), window + HOUR, &[], window + HOUR * 2),
+        ("ineligible before that matters", exported(), ineligible, quiet, &[], quiet + DAY),
+        ("renewed", exported(), renewed.clone(), quiet, &["export: renewed by ACM"], quiet + HOUR),
+        (
+            "renewed after it was asked",
+            asked(window, "0a01"),
+            renewed.clone(),
+            window + HOUR,
+            &["export: renewed by ACM"],
+            window + HOUR * 2,
+        ),
+        ("renewed after it expired", exported(), renewed.clone(), end + DAY, &["export: renewed by ACM"], end + DAY + HOUR),
+        ("issued", new.clone(), facts(), quiet, &["export: issued by ACM"], quiet + HOUR),
+        ("renewed, and somebody exports it", unfinished.clone(), renewed.clone(), quiet + SECOND, &[], quiet + attempt::LEASE),
+        (
+            "renewed, and an export was left",
+            unfinished,
+            renewed.clone(),
+            quiet + HOUR,
+            &["export: renewed by ACM"],
+            quiet + HOUR * 2,
+        ),
+        (
+            "renewed, and exports failed five times",
+            used_up,
+            renewed.clone(),
+            quiet + HOUR,
+            &["tell attempts-exhausted: 5 attempts"],
+            quiet + DAY,
+        ),
+        ("renewed, and the export failed for good", halted.clone(), renewed.clone(), quiet + HOUR, &[], quiet + DAY),
+        (
+            "renewed, and the export failed for good a day ago",
+            halted,
+            renewed,
+            quiet + DAY,
+            &["export: renewed by ACM"],
+            quiet + DAY + HOUR,
+        ),
+        ("not issued yet", new.clone(), pending, quiet, &[], quiet + HOUR),
+        ("failed", new, failed, quiet, &["tell acm-refused: arn:aws:acm:"], quiet + DAY),
+        ("expired in ACM", exported(), facts(), end, &["tell acm-refused: arn:aws:acm:"], end + DAY),
+        (
+            "gone from ACM",
+            exported(),
+            Facts { held: None, ..facts() },
+            quiet,
+            &["tell acm-missing: ACM has no arn:aws:acm:"],
+            quiet + DAY,
+        ),
+    ] {
+        assert_plan(what, (&record, &facts), now, steps, look_at);
+    }
+    // The renewal before this one says nothing of this one.
+    assert_eq!(words(&plan(&exported(), &succeeded, HOUR, window).steps), [renew]);
+}
+
+#[test]
+fn a_secret_that_is_not_as_it_should_be_is_a_persons_and_nothing_is_overwritten() {
+    let due = at(DUE);
+    let unreadable = Secret::Unreadable("it is empty".to_owned());
+    let new = |record: Record| Record { current: None, ..record };
+    let deleted = "tell secret-deleted: the secret of `orders-client` is scheduled for deletion";
+    let missing = "tell secret-missing: the secret of `orders-client` is gone";
+    let broken = "tell secret-unreadable: the current version of the secret of `orders-client` is not a good pair (it is empty)";
+    for (what, record, secret, steps, next) in [
+        ("to be deleted", issued(), Secret::PendingDeletion, &[deleted][..], DAY),
+        ("to be deleted, ACM's", exported(), Secret::PendingDeletion, &[deleted], DAY),
+        ("to be deleted before anything was issued", new(issued()), Secret::PendingDeletion, &[deleted], DAY),
+        ("gone", issued(), Secret::Missing, &[missing], DAY),
+        ("gone, a caller's", callers(), Secret::Missing, &[missing], DAY),
+        ("gone, ACM's", exported(), Secret::Missing, &[missing], DAY),
+        ("not there yet", new(issued()), Secret::Missing, &["issue: not issued yet"], HOUR),
+        ("not there yet, ACM's", new(exported()), Secret::Missing, &["export: issued by ACM"], HOUR),
+        ("unreadable", issued(), unreadable.clone(), &[broken], DAY),
+        ("unreadable before anything was issued", new(issued()), unreadable.clone(), &[broken], DAY),
+        ("unreadable, with services behind", with_services(issued()), unreadable, &[broken], DAY),
+    ] {
+        assert_plan(what, (&record, &Facts { secret, ..facts() }), due, steps, due + next);
+    }
+}
+
+#[test]
+fn services_older_than_the_pair_are_asked_for_again() {
+    let since = *pair().since;
+    let quiet = at(QUIET);
+    let record = with_services(issued());
+    let deployed = |began: OffsetDateTime, progress| BindingState {
+        deployment: Some(Deployment { id: "ecs-svc/1".to_owned(), began: began.into(), progress }),
+        ..BindingState::default()
+    };
+    let faulty = |at: OffsetDateTime| BindingState {
+        fault: Some(Fault { at: at.into(), reason: "it is DRAINING".to_owned() }),
+        ..BindingState::default()
+    };
+    let good = || deployed(since + SECOND, Progress::Completed);
+    let both = "redeploy: payments/orders payments/refunds";
+    for (what, orders, refunds, now, steps, look_at) in [
+        ("both deployed since", Some(good()), Some(good()), quiet, &[][..], quiet + DAY),
+        ("nothing known of either", None, None, quiet, &[both], quiet + HOUR),
+        ("one deployed since", Some(good()), None, quiet, &["redeploy: payments/refunds"], quiet + HOUR),
+        (
+            "deployed before",
+            Some(deployed(since - SECOND, Progress::Completed)),
+            Some(good()),
+            quiet,
+            &["redeploy: payments/orders"],
+            quiet + HOUR,
+        ),
+        (
+            "deployed at the same moment",
+            Some(deployed(since, Progress::Completed)),
+            Some(good()),
+            quiet,
+            &["redeploy: payments/orders"],
+            quiet + HOUR,
+        ),
+        (
+            "still deploying",
+            Some(deployed(since + SECOND, Progress::Running)),
+            Some(good()),
+            quiet,
+            &["redeploy: payments/orders"],
+            quiet + HOUR,
+        ),
+        ("failed since", Some(deployed(since + SECOND, Progress::Failed)), Some(good()), quiet, &[], quiet + DAY),
+        ("right after the promotion", None, None, since + SECOND, &[], since + ROLLOUT_GRACE),
+        ("ten minutes after the promotion", None, None, since + ROLLOUT_GRACE, &[both], since + ROLLOUT_GRACE + HOUR),
+        (
+            "one that cannot be deployed",
+            Some(faulty(quiet)),
+            None,
+            quiet + HOUR,
+            &["redeploy: payments/refunds"],
+            quiet + HOUR * 2,
+        ),
+        ("only one that cannot be deployed", Some(faulty(quiet)), Some(good()), quiet + HOUR, &[], quiet + DAY),
+        (
+            "one that could not be deployed a day ago",
+            Some(faulty(quiet)),
+            Some(good()),
+            quiet + DAY,
+            &["redeploy: payments/orders"],
+            quiet + DAY + HOUR,
+        ),
+    ] {
+        let states = [("payments/orders", orders), ("payments/refunds", refunds)];
+        let services = states.into_iter().filter_map(|(name, state)| Some((name.parse().unwrap(), state?))).collect();
+        assert_plan(what, (&record, &Facts { services, ..facts() }), now, steps, look_at);
+    }
+    let new = Record { current: None, ..record.clone() };
+    assert_plan("nothing issued", (&new, &facts()), quiet, &["issue: not issued yet"], quiet + HOUR);
+    for record in [callers(), exported()] {
+        let record = with_services(record);
+        assert_plan("of another origin", (&record, &facts()), quiet, &[both], quiet + HOUR);
+    }
+    assert_plan("due as well", (&record, &facts()), at(DUE), &["issue: expires", both], at(DUE) + HOUR);
+}
+
+/// Every combination of what a record and AWS can show at `now`.
+fn everything(now: OffsetDateTime, mut see: impl FnMut(&Record, &Facts)) {
+    let ago = |hours: u32| Moment::from(now - HOUR * hours);
+    let day = 86_400;
+    let left = [-day, 0, 1, 3_600, 4 * day, 9 * day, 30 * day, 45 * day, 46 * day];
+    let currents = left.map(|seconds| {
+        let not_after = now + time::Duration::seconds(seconds);
+        Some(Pair { not_after: not_after.into(), not_before: (not_after - DAY * 30 - HOUR).into(), ..pair() })
+    });
+    let begun = |seconds| Some(attempt(now - SECOND * seconds));
+    let answered = Some(attempt::Attempt { certificate_arn: Some(samples::arn(samples::CA)), ..attempt(now - DAY * 2) });
+    let attempts = [None, begun(0), begun(149), begun(150), begun(240), answered];
+    let helds = [
+        None,
+        Some(held()),
+        Some(Held { eligible: false, ..held() }),
+        Some(Held { serial: Some(Serial::from_hex("0c03")), ..held() }),
+        Some(Held { status: "PENDING_VALIDATION".to_owned(), ..held() }),
+        Some(Held { status: "EXPIRED".to_owned(), ..held() }),
+    ];
+    let faulty = BindingState { fault: Some(Fault { at: ago(1), reason: String::new() }), ..BindingState::default() };
+    let services = [BTreeMap::new(), [("payments/orders".parse().unwrap(), faulty)].into()];
+    for origin in [issued(), callers(), exported()] {
+        for current in currents.iter().chain([&None]) {
+            for attempt in &attempts {
+                for (halted, on_day, asked) in [(0, 0, 0), (1, 0, 1), (25, A_DAY, 73), (0, A_DAY, 1), (25, 0, 0)] {
+                    let record = Record {
+                        current: current.clone(),
+                        attempt: attempt.clone(),
+                        attempts: Attempts { last: 7, day: Some(now.date()), on_day },
+                        halted: (halted > 0).then(|| Halt { at: ago(halted), reason: String::new() }),
+                        renewal_asked: (asked > 0).then(|| RenewalAsked { at: ago(asked), serial: pair().serial }),
+                        ..with_services(origin.clone())
+                    };
+                    for held in &helds {
+                        let not_after = current.as_ref().map(|pair| *pair.not_after);
+                        let held = held.clone().map(|held| Held { not_after, ..held });
+                        for services in services.clone() {
+                            see(&record, &Facts { secret: Secret::Good, held: held.clone(), services });
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_looked_at_again_at_once_or_forgotten_for_more_than_a_day() {
+    let now = at("2026-11-26T12:00:00Z");
+    let mut seen = 0;
+    everything(now, |record, facts| {
+        let plan = plan(record, facts, HOUR, now);
+        assert!(now < plan.look_at && plan.look_at <= now + DAY, "{plan:?} for {record:?} {facts:?}");
+        // What is worked at is looked at soon.
+        if plan.steps.iter().any(|step| !matches!(step, Step::Tell { .. })) {
+            assert!(plan.look_at <= now + HOUR, "{plan:?} for {record:?} {facts:?}");
+        }
+        seen += 1;
+    });
+    assert_eq!(seen, 10_800);
+}
+
+#[test]
+fn once_a_step_is_under_way_it_is_not_planned_again() {
+    let now = at("2026-11-26T12:00:00Z");
+    let mut taken = BTreeMap::<&str, u32>::new();
+    everything(now, |record, facts| {
+        let (mut record, mut facts) = (record.clone(), facts.clone());
+        let before = plan(&record, &facts, HOUR, now);
+        for step in &before.steps {
+            let kind = match step {
+                Step::Issue { .. } | Step::Export { .. } => {
+                    let replaces = record.current.as_ref().map(|pair| pair.version_id.clone());
+                    match attempt::turn(&record, "me", "due", replaces.as_deref(), now) {
+                        Turn::Begin(attempt) | Turn::Resume(attempt) => record.take_up(attempt),
+                        turn => panic!("{step:?}, but {turn:?}"),
+                    }
+                    "attempt"
+                }
+                Step::Renew { .. } => {
+                    record.renewal_asked = Some(RenewalAsked { at: now.into(), serial: pair().serial });
+                    "renewal"
+                }
+                Step::Redeploy { services } => {
+                    let done = Deployment { id: "ecs-svc/1".to_owned(), began: now.into(), progress: Progress::Completed };
+                    let state = BindingState { deployment: Some(done), ..BindingState::default() };
+                    facts.services.extend(services.iter().map(|service| (service.clone(), state.clone())));
+                    "deployment"
+                }
+                // Whoever tells a person asks the record first.
+                Step::Tell { .. } => continue,
+            };
+            *taken.entry(kind).or_default() += 1;
+        }
+        let after = plan(&record, &facts, HOUR, now);
+        assert!(after.steps.iter().all(|step| matches!(step, Step::Tell { .. })), "{after:?} after {before:?}");
+    });
+    assert!(["attempt", "renewal", "deployment"].iter().all(|kind| taken[kind] > 50), "{taken:?}");
+}
+
+#[test]
+fn a_record_that_is_looked_at_when_it_wants_to_be_is_renewed_within_a_sweep_of_its_due_time() {
+    for (n, hours, sweep) in
+        [(0, 720, HOUR), (1, 720, MINUTE * 15), (2, 9, HOUR), (3, 24, HOUR * 2), (4, 8760, HOUR), (5, 9, MINUTE)]
+    {
+        let record = Record { name: format!("orders-{n}").parse().unwrap(), ..living(hours) };
+        let (due, mut now) = (due(&record, sweep).unwrap(), *pair_of(&record).since);
+        let (mut looks, mut look_at) = (0, now);
+        loop {
+            if look_at <= now {
+                looks += 1;
+                let plan = plan(&record, &facts(), sweep, now);
+                if matches!(plan.steps[..], [Step::Issue { .. }]) {
+                    break;
+                }
+                assert_eq!(plan.steps, [], "{n} at {now}");
+                look_at = plan.look_at;
+            }
+            now += sweep;
+            assert!(now < due + DAY, "{n} is not renewed");
+        }
+        assert!(due <= now && now < due + sweep, "{n} at {now}, due {due}");
+        // Once a day, and once more for the first and the last.
+        assert!(looks <= hours / 24 + 2, "{n} was looked at {looks} times");
+    }
+}
+
+#[test]
+fn five_failing_attempts_a_day_are_made_until_one_succeeds_and_a_person_knows() {
+    let mut record = issued();
+    let (mut now, end) = (at(DUE), at("2026-12-01T01:00:00Z"));
+    let mut told = BTreeMap::<&str, u32>::new();
+    let mut on_day = BTreeMap::<time::Date, u32>::new();
+    while now < end {
+        let plan = plan(&record, &facts(), HOUR, now);
+        for step in &plan.steps {
+            match step {
+                Step::Issue { .. } => {
+                    let Turn::Begin(attempt) = attempt::turn(&record, "me", "due", Some("version-1"), now) else {
+                        panic!("its turn has not come at {now}")
+                    };
+                    record.take_up(attempt);
+                    *on_day.entry(now.date()).or_default() += 1;
+                }
+                Step::Tell { code, .. } if record.may_tell(code, now) => {
+                    record.told.insert((*code).to_owned(), now.into());
+                    *told.entry(code).or_default() += 1;
+                }
+                Step::Tell { .. } => {}
+                step => panic!("{step:?}"),
+            }
+        }
+        assert!(now < plan.look_at, "{plan:?} at {now}");
+        now = plan.look_at;
+    }
+    // The last day is its first hour.
+    let days: Vec<u32> = on_day.into_values().collect();
+    assert_eq!(days, [5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 1]);
+    // On the second day they are used up earlier than on the first, when it is not a day since.
+    assert_eq!(told.into_iter().collect::<Vec<_>>(), [("attempts-exhausted", 9), ("renewal-late", 5)]);
+}

@@ -1,0 +1,189 @@
+//! A service and the pairs that its tasks read: is every task new enough?
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::names::{CertificateName, ServiceName};
+use crate::record::Moment;
+
+/// What is kept of a service: whose certificates it reads, and the last deployment known to have begun after they became current.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Binding {
+    pub service: ServiceName,
+    pub certificates: BTreeSet<CertificateName>,
+    pub state: BindingState,
+    pub revision: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BindingState {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<Deployment>,
+    /// Whoever is about to deploy the service, until when. Keeps two from deploying it at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<Lock>,
+    /// Why the service cannot be deployed, and since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    pub holder: String,
+    pub until: Moment,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    pub at: Moment,
+    pub reason: String,
+}
+
+/// A deployment of ECS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// `ecs-svc/…`
+    pub id: String,
+    pub began: Moment,
+    pub progress: Progress,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Progress {
+    Running,
+    Completed,
+    Failed,
+}
+
+/// A service as ECS describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// `ACTIVE`, `DRAINING` or `INACTIVE`.
+    pub status: String,
+    /// `ECS`, `CODE_DEPLOY` or `EXTERNAL`.
+    pub controller: String,
+    /// The deployment whose tasks are to run.
+    pub primary: Option<Deployment>,
+}
+
+/// What is to be done with a service.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Rollout {
+    /// Its tasks may hold an older pair.
+    Redeploy,
+    /// This deployment began after the newest of its pairs became current.
+    Covered(Deployment),
+    /// It cannot be deployed, for a reason that only a person can mend.
+    Refused(String),
+}
+
+/// Judges a service by the moment when the newest of its pairs became current, both times by AWS's clock. A deployment that
+/// began at that very moment may have started tasks before it.
+pub fn rollout(service: Option<&Service>, newest_pair: OffsetDateTime) -> Rollout {
+    let Some(Service { status, controller, primary }) = service else {
+        return Rollout::Refused("ECS knows no such service; remove it from the certificate, or create it".to_owned());
+    };
+    if status != "ACTIVE" {
+        return Rollout::Refused(format!("it is {status}; remove it from the certificate"));
+    }
+    match primary {
+        Some(deployment) if *deployment.began > newest_pair => Rollout::Covered(deployment.clone()),
+        _ if controller != "ECS" => Rollout::Refused(format!(
+            "its deployment controller is {controller}, which takes deployments only by its own means; deploy it there"
+        )),
+        _ => Rollout::Redeploy,
+    }
+}
+
+impl BindingState {
+    /// Whether the service still has to be seen to for a pair that became current at `since`.
+    pub fn lags(&self, since: OffsetDateTime) -> bool {
+        match &self.deployment {
+            Some(deployment) => *deployment.began <= since || deployment.progress == Progress::Running,
+            None => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::at;
+
+    const PAIR: &str = "2026-11-22T06:00:00.5Z";
+
+    fn deployment(began: &str, progress: Progress) -> Deployment {
+        Deployment { id: "ecs-svc/1".to_owned(), began: at(began).into(), progress }
+    }
+
+    fn service(status: &str, controller: &str, began: Option<&str>) -> Service {
+        let primary = began.map(|began| deployment(began, Progress::Completed));
+        Service { status: status.to_owned(), controller: controller.to_owned(), primary }
+    }
+
+    #[test]
+    fn a_service_is_deployed_unless_its_deployment_began_after_its_newest_pair() {
+        for (what, service, expected) in [
+            ("began before", Some(service("ACTIVE", "ECS", Some("2026-11-22T06:00:00.499Z"))), "redeploy"),
+            ("began at the same moment", Some(service("ACTIVE", "ECS", Some(PAIR))), "redeploy"),
+            ("began after", Some(service("ACTIVE", "ECS", Some("2026-11-22T06:00:00.501Z"))), "covered"),
+            ("was never deployed", Some(service("ACTIVE", "ECS", None)), "redeploy"),
+            ("is not there", None, "ECS knows no such service"),
+            ("is draining", Some(service("DRAINING", "ECS", Some("2026-11-22T07:00:00Z"))), "it is DRAINING"),
+            ("is deleted", Some(service("INACTIVE", "ECS", None)), "it is INACTIVE"),
+            ("is CodeDeploy's", Some(service("ACTIVE", "CODE_DEPLOY", Some(PAIR))), "controller is CODE_DEPLOY"),
+            ("is somebody's, without a deployment", Some(service("ACTIVE", "EXTERNAL", None)), "controller is EXTERNAL"),
+            ("is CodeDeploy's, deployed since", Some(service("ACTIVE", "CODE_DEPLOY", Some("2026-11-22T07:00:00Z"))), "covered"),
+        ] {
+            match rollout(service.as_ref(), at(PAIR)) {
+                Rollout::Redeploy => assert_eq!(expected, "redeploy", "{what}"),
+                Rollout::Covered(by) => {
+                    assert_eq!(expected, "covered", "{what}");
+                    assert_eq!(Some(by), service.and_then(|service| service.primary), "{what}");
+                }
+                Rollout::Refused(why) => assert!(why.contains(expected), "{what}: {why}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_service_lags_until_a_deployment_that_began_after_the_pair_has_ended() {
+        for (deployment, lags) in [
+            (None, true),
+            (Some(deployment("2026-11-22T05:00:00Z", Progress::Completed)), true),
+            (Some(deployment(PAIR, Progress::Completed)), true),
+            (Some(deployment("2026-11-22T07:00:00Z", Progress::Running)), true),
+            (Some(deployment("2026-11-22T07:00:00Z", Progress::Completed)), false),
+            (Some(deployment("2026-11-22T07:00:00Z", Progress::Failed)), false),
+        ] {
+            let state = BindingState { deployment, ..BindingState::default() };
+            assert_eq!(state.lags(at(PAIR)), lags, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_bindings_state_reads_back_as_it_was_written_and_an_empty_one_is_empty() {
+        let moment = at(PAIR).into();
+        let full = BindingState {
+            deployment: Some(deployment(PAIR, Progress::Running)),
+            lock: Some(Lock { holder: "me".to_owned(), until: moment }),
+            fault: Some(Fault { at: moment, reason: "it is DRAINING".to_owned() }),
+        };
+        for (state, text) in [
+            (BindingState::default(), "{}".to_owned()),
+            (
+                full,
+                format!(r#"{{"deployment":{{"id":"ecs-svc/1","began":"{PAIR}","progress":"running"}},"#)
+                    + &format!(
+                        r#""lock":{{"holder":"me","until":"{PAIR}"}},"fault":{{"at":"{PAIR}","reason":"it is DRAINING"}}}}"#
+                    ),
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&state).unwrap(), text);
+            assert_eq!(serde_json::from_str::<BindingState>(&text).unwrap(), state);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! A secret's versions and their labels. Every write carries a token of ours as its version's id, so that a repeat meets what
+//! the first try left.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
+use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, Tag};
+use lifecycle::attempt::empty_version;
+use lifecycle::names::{Arn, CertificateName};
+use lifecycle::record::{Origin, Record};
+use runtime::Failure;
+use secrecy::{ExposeSecret, SecretString};
+use time::OffsetDateTime;
+
+use crate::Records;
+
+/// The stages of a version. `AWSPENDING` marks only a complete, verified pair.
+pub const CURRENT: &str = "AWSCURRENT";
+pub const PENDING: &str = "AWSPENDING";
+/// A key and its CSR that wait for their certificate.
+pub const KEY: &str = "everleaf-key";
+
+/// A secret without its values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    pub arn: Arn,
+    /// The version that `AWSCURRENT` is on.
+    pub current: Option<String>,
+    /// When anything about the secret was last changed, by the clock of Secrets Manager.
+    pub changed: OffsetDateTime,
+    pub pending_deletion: bool,
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A version that was to be written.
+pub enum Put {
+    Written,
+    /// Our own token had been there before, with other bytes. Those win.
+    AlreadyThere,
+}
+
+/// A promotion that was to be made.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Promotion {
+    Done,
+    /// `AWSCURRENT` was not on the version that the decision was made on.
+    Overtaken,
+}
+
+impl Records {
+    pub fn secret_name(&self, name: &CertificateName) -> String {
+        format!("{}/{name}", self.settings.prefix)
+    }
+
+    /// The secret's state; `None` when there is no such secret.
+    pub async fn describe(&self, name: &CertificateName) -> Result<Option<State>, Failure> {
+        let doing = || format!("look at the secret of `{name}`");
+        let answer = self.secretsmanager.describe_secret().secret_id(self.secret_name(name)).send().await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(Failure::aws(doing(), error)),
+        };
+        let legible = |what: &str| Failure::permanent(doing(), format!("AWS answered without a legible {what}"));
+        let stages = answer.version_ids_to_stages.unwrap_or_default();
+        Ok(Some(State {
+            arn: answer.arn.as_deref().unwrap_or_default().parse().map_err(|_| legible("ARN"))?,
+            current: stages
+                .into_iter()
+                .find(|(_, labels)| labels.iter().any(|label| label == CURRENT))
+                .map(|(version, _)| version),
+            changed: answer.last_changed_date.and_then(moment).ok_or_else(|| legible("LastChangedDate"))?,
+            pending_deletion: answer.deleted_date.is_some(),
+            tags: answer.tags.unwrap_or_default().into_iter().filter_map(|tag| Some((tag.key?, tag.value?))).collect(),
+        }))
+    }
+
+    /// Creates the secret holding `{}`: a secret's first version always becomes current, so it must be one that breaks nothing.
+    /// `None` when a secret of that name exists.
+    pub async fn create(&self, name: &CertificateName, origin: &Origin) -> Result<Option<Arn>, Failure> {
+        let doing = || format!("create the secret of `{name}`");
+        let answer = self
+            .secretsmanager
+            .create_secret()
+            .name(self.secret_name(name))
+            .client_request_token(empty_version(&self.settings.prefix, name))
+            .description("Certificate and private key, kept and renewed by Everleaf")
+            .set_kms_key_id(self.settings.kms_key.clone())
+            .secret_string("{}")
+            .tags(tag("everleaf:certificate", &self.secret_name(name)))
+            .tags(tag("everleaf:origin", origin.as_str()))
+            .send()
+            .await;
+        match answer {
+            Ok(answer) => {
+                let arn = answer.arn().unwrap_or_default().parse();
+                arn.map(Some).map_err(|_| Failure::permanent(doing(), "AWS answered without the secret's ARN"))
+            }
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_exists_exception()) => Ok(None),
+            Err(error) if error.code() == Some("InvalidRequestException") => Err(Failure::permanent(
+                doing(),
+                "a secret of that name is scheduled for deletion; restore it, or wait until it is gone",
+            )),
+            Err(error) => Err(Failure::aws(doing(), error)),
+        }
+    }
+
+    /// Writes a version under `token`, with `stage` on it.
+    pub async fn put_version(
+        &self,
+        name: &CertificateName,
+        token: &str,
+        stage: &str,
+        value: &SecretString,
+    ) -> Result<Put, Failure> {
+        let put = self.secretsmanager.put_secret_value().secret_id(self.secret_name(name)).client_request_token(token);
+        match put.version_stages(stage).secret_string(value.expose_secret()).send().await {
+            Ok(_) => Ok(Put::Written),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_exists_exception()) => {
+                Ok(Put::AlreadyThere)
+            }
+            Err(error) => Err(Failure::aws(format!("write to the secret of `{name}`"), error)),
+        }
+    }
+
+    /// The value of a version; `None` when there is no such version.
+    pub async fn value_of_version(&self, name: &CertificateName, version: &str) -> Result<Option<SecretString>, Failure> {
+        let get = self.secretsmanager.get_secret_value().secret_id(self.secret_name(name)).version_id(version);
+        Ok(self.value(name, get).await?.map(|(_, value)| value))
+    }
+
+    /// The version that `stage` is on, with its value; `None` when it is on none.
+    pub async fn value_at_stage(&self, name: &CertificateName, stage: &str) -> Result<Option<(String, SecretString)>, Failure> {
+        let get = self.secretsmanager.get_secret_value().secret_id(self.secret_name(name)).version_stage(stage);
+        self.value(name, get).await
+    }
+
+    async fn value(
+        &self,
+        name: &CertificateName,
+        get: aws_sdk_secretsmanager::operation::get_secret_value::builders::GetSecretValueFluentBuilder,
+    ) -> Result<Option<(String, SecretString)>, Failure> {
+        match get.send().await {
+            Ok(answer) => {
+                let version = answer.version_id.unwrap_or_default();
+                Ok(Some((version, answer.secret_string.unwrap_or_default().into())))
+            }
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => Ok(None),
+            Err(error) => Err(Failure::aws(format!("read the secret of `{name}`"), error)),
+        }
+    }
+
+    /// Moves `AWSCURRENT` from the version that the decision was made on to another; `AWSPREVIOUS` follows by itself.
+    pub async fn move_current(&self, name: &CertificateName, from: &str, to: &str) -> Result<Promotion, Failure> {
+        let update = self.secretsmanager.update_secret_version_stage().secret_id(self.secret_name(name)).version_stage(CURRENT);
+        match update.move_to_version_id(to).remove_from_version_id(from).send().await {
+            Ok(_) => Ok(Promotion::Done),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_invalid_parameter_exception()) => {
+                Ok(Promotion::Overtaken)
+            }
+            Err(error) => Err(Failure::aws(format!("make the new pair of `{name}` current"), error)),
+        }
+    }
+
+    /// Tags for people, policies and rebuilding. They are written last and decide nothing.
+    pub async fn tag(&self, record: &Record) -> Result<(), Failure> {
+        let name = &record.name;
+        let mut tags = vec![tag("everleaf:certificate", &self.secret_name(name)), tag("everleaf:origin", record.origin.as_str())];
+        if let Some(pair) = &record.current {
+            tags.push(tag("everleaf:serial", pair.serial.as_str()));
+            tags.push(tag("everleaf:not-after", &rfc3339(*pair.not_after)));
+            tags.extend(pair.issuer.iter().map(|issuer| tag("everleaf:issuer", issuer.as_str())));
+        }
+        if let Some(window) = record.options.renew_before {
+            tags.push(tag(RENEW_BEFORE_TAG, &format!("{} hours", window.as_secs() / 3600)));
+        }
+        for (index, service) in record.options.services.iter().enumerate() {
+            tags.push(tag(&format!("{SERVICE_TAG}{}", index + 1), &service.to_string()));
+        }
+        let request = self.secretsmanager.tag_resource().secret_id(self.secret_name(name)).set_tags(Some(tags));
+        request.send().await.map(|_| ()).map_err(|error| Failure::aws(format!("tag the secret of `{name}`"), error))
+    }
+
+    /// Takes the tags of services away that the record no longer has. `has` is what stands on the secret.
+    pub async fn untag(&self, record: &Record, has: &BTreeMap<String, String>) -> Result<(), Failure> {
+        let kept = |index: &str| index.parse::<usize>().is_ok_and(|index| (1..=record.options.services.len()).contains(&index));
+        let gone: Vec<_> =
+            has.keys().filter(|key| key.strip_prefix(SERVICE_TAG).is_some_and(|index| !kept(index))).cloned().collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let request = self.secretsmanager.untag_resource().secret_id(self.secret_name(&record.name)).set_tag_keys(Some(gone));
+        request.send().await.map(|_| ()).map_err(|error| Failure::aws(format!("untag the secret of `{}`", record.name), error))
+    }
+
+    /// One page of the stack's secrets by their certificate names, and where the next page starts.
+    pub async fn list(&self, token: Option<String>) -> Result<(Vec<CertificateName>, Option<String>), Failure> {
+        let prefix = format!("{}/", self.settings.prefix);
+        let filter = |key, value: &str| Filter::builder().key(key).values(value).build();
+        let answer = self
+            .secretsmanager
+            .list_secrets()
+            .filters(filter(FilterNameStringType::Name, &prefix))
+            .filters(filter(FilterNameStringType::TagKey, "everleaf:certificate"))
+            .max_results(100)
+            .set_next_token(token)
+            .send()
+            .await
+            .map_err(|error| Failure::aws("list the stack's secrets", error))?;
+        let names = answer.secret_list().iter().filter_map(|secret| secret.name()?.strip_prefix(&prefix)?.parse().ok()).collect();
+        Ok((names, answer.next_token))
+    }
+}
+
+pub(crate) const RENEW_BEFORE_TAG: &str = "everleaf:renew-before";
+pub(crate) const SERVICE_TAG: &str = "everleaf:service-";
+
+fn tag(key: &str, value: &str) -> Tag {
+    Tag::builder().key(key).value(value).build()
+}
+
+fn rfc3339(at: OffsetDateTime) -> String {
+    at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}
+
+fn moment(at: aws_sdk_secretsmanager::primitives::DateTime) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(at.as_nanos()).ok()
+}

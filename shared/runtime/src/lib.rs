@@ -1,0 +1,76 @@
+//! How a function of Everleaf starts, reads its settings, is triggered, publishes events, and fails.
+
+mod failure;
+mod publish;
+mod trigger;
+pub mod vars;
+
+use std::time::Duration;
+
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use lambda_runtime::{LambdaEvent, service_fn};
+use serde_json::Value;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+pub use crate::failure::Failure;
+pub use crate::publish::publish;
+pub use crate::trigger::Trigger;
+
+/// One invocation: who it is, what time it is, and how long it may go on.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// Lambda's request id. A retry of a failed asynchronous invocation has the same one.
+    pub id: String,
+    began: OffsetDateTime,
+    zero: Instant,
+    limit: Duration,
+}
+
+impl Invocation {
+    pub fn new(id: impl Into<String>, now: OffsetDateTime, limit: Duration) -> Self {
+        Self { id: id.into(), began: now, zero: Instant::now(), limit }
+    }
+
+    pub fn now(&self) -> OffsetDateTime {
+        self.began + self.zero.elapsed()
+    }
+
+    /// What is left before Lambda ends the invocation.
+    pub fn time_left(&self) -> Duration {
+        self.limit.saturating_sub(self.zero.elapsed())
+    }
+}
+
+/// The settings of every SDK client: credentials and region as Lambda gives them, and no call that waits for ever.
+pub async fn sdk_config() -> SdkConfig {
+    sdk_settings().load().await
+}
+
+/// The same before it is loaded, for whoever brings another HTTP client.
+pub fn sdk_settings() -> ConfigLoader {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(3))
+        .operation_attempt_timeout(Duration::from_secs(8))
+        .operation_timeout(Duration::from_secs(25))
+        .build();
+    aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts)
+}
+
+/// Runs a function until Lambda ends the process: each event goes to `handle` with the invocation it belongs to.
+pub async fn run(handle: impl AsyncFn(Value, &Invocation) -> Result<Value, Failure>) -> Result<(), lambda_runtime::Error> {
+    lambda_runtime::tracing::init_default_subscriber();
+    lambda_runtime::run(service_fn(async |event: LambdaEvent<Value>| {
+        let now = now();
+        let deadline = OffsetDateTime::from_unix_timestamp_nanos(i128::from(event.context.deadline) * 1_000_000).unwrap_or(now);
+        let limit = Duration::try_from(deadline - now).unwrap_or_default();
+        handle(event.payload, &Invocation::new(event.context.request_id, now, limit)).await
+    }))
+    .await
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where a function reads the clock")]
+fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
+}

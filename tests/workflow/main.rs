@@ -1,0 +1,9 @@
+//! The whole flow on Local AWS.
+
+#[macro_use]
+mod scenario;
+
+mod account;
+mod crashes;
+mod faults;
+mod triggers;

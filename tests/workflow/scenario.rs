@@ -1,0 +1,367 @@
+//! Where each story begins: an account in which something has happened, and the event that tells a function of it.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use workflow::Stack;
+
+/// A trigger of a function.
+pub(crate) struct Scenario {
+    pub(crate) function: &'static str,
+    /// As a person says it.
+    pub(crate) name: &'static str,
+    /// What the function brings about when nobody else does anything, as [`crate::account::effects`] spells it.
+    pub(crate) effects: &'static str,
+    set_up: for<'a> fn(&'a Stack) -> Pin<Box<dyn Future<Output = Value> + 'a>>,
+}
+
+impl Scenario {
+    /// A stack of its own to which nothing is delivered by itself, and the event. What led there is forgotten.
+    pub(crate) async fn begin(&self) -> (Stack, Value) {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        lose_deliveries(&stack);
+        let event = (self.set_up)(&stack).await;
+        stack.aws.take_calls();
+        stack.aws.take_events();
+        (stack, event)
+    }
+}
+
+/// Makes the check of the module above a test of each of these scenarios.
+macro_rules! of_each {
+    ($check:ident: $($scenario:ident)*) => {
+        $(
+            #[test]
+            fn $scenario() {
+                super::$check(&crate::scenario::$scenario());
+            }
+        )*
+    };
+}
+
+/// Runs a story in a time of its own: what a stack does by the clock ends with it.
+pub(crate) fn run<T>(story: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(story)
+}
+
+pub(crate) async fn minutes(minutes: u64) {
+    tokio::time::sleep(Duration::from_secs(60 * minutes)).await;
+}
+
+pub(crate) async fn days(days: u64) {
+    minutes(24 * 60 * days).await;
+}
+
+/// From now on no event and no schedule reaches a function.
+pub(crate) fn lose_deliveries(stack: &Stack) {
+    stack.aws.set_deliveries(Some(Box::new(|_, _| Vec::new())));
+}
+
+/// The function does it, as a step of the story.
+pub(crate) async fn act(stack: &Stack, function: &str, event: Value) -> Value {
+    stack.handle(function, event, "of the story").await.unwrap()
+}
+
+pub(crate) async fn user(stack: &Stack, action: &str, input: Value) -> Value {
+    stack.aws.call(action, input).await.unwrap()
+}
+
+/// The last event of that type on the bus.
+pub(crate) fn last_event(stack: &Stack, detail_type: &str) -> Value {
+    let events = stack.aws.take_events();
+    let found = events.iter().rev().find(|event| event.event["detail-type"] == detail_type);
+    found.unwrap_or_else(|| panic!("no `{detail_type}` among {events:#?}")).event.clone()
+}
+
+/// A certificate of ACM for the stack, with a service that uses it; its ARN.
+pub(crate) async fn request(stack: &Stack, name: &str, public: bool) -> String {
+    let mut input = json!({
+        "DomainName": format!("{name}.example.com"), "KeyAlgorithm": "EC_prime256v1",
+        "Tags": [
+            {"Key": "everleaf:certificate", "Value": format!("everleaf/{name}")},
+            {"Key": "everleaf:service-1", "Value": format!("payments/{name}")},
+        ],
+    });
+    match public {
+        true => input["Options"] = json!({"Export": "ENABLED"}),
+        false => input["CertificateAuthorityArn"] = json!(stack.issuing_ca),
+    }
+    let arn = user(stack, "acm:RequestCertificate", input).await["CertificateArn"].as_str().unwrap().to_owned();
+    minutes(1).await;
+    arn
+}
+
+/// An ECS service of one task that reads the certificates of these secrets when it starts. Its circuit breaker is on.
+pub(crate) async fn service(stack: &Stack, service: &str, certificates: &[&str]) {
+    let (cluster, service) = service.split_once('/').unwrap();
+    let read = |name: &&str| {
+        let secret = format!("arn:aws:secretsmanager:eu-central-1:111122223333:secret:everleaf/{name}");
+        json!({"name": name, "valueFrom": format!("{secret}:certificate::")})
+    };
+    let secrets: Vec<_> = certificates.iter().map(read).collect();
+    user(stack, "ecs:CreateCluster", json!({"clusterName": cluster})).await;
+    let containers = json!([{"name": "app", "image": "app", "secrets": secrets}]);
+    user(stack, "ecs:RegisterTaskDefinition", json!({"family": service, "containerDefinitions": containers})).await;
+    user(
+        stack,
+        "ecs:CreateService",
+        json!({
+            "cluster": cluster, "serviceName": service, "taskDefinition": service, "desiredCount": 1,
+            "deploymentConfiguration": {"deploymentCircuitBreaker": {"enable": true, "rollback": false}},
+        }),
+    )
+    .await;
+    minutes(2).await;
+}
+
+/// What is issued by hand in most stories.
+pub(crate) fn order() -> Value {
+    json!({
+        "name": "orders", "subject": {"common_name": "orders"}, "subject_alternative_names": ["dns:orders.example.internal"],
+        "services": ["payments/orders"],
+    })
+}
+
+fn orders_csr() -> Value {
+    let mut request: Value = serde_json::from_str(include_str!("../../events/issue-client-cert.csr.json")).unwrap();
+    request["services"] = json!(["payments/billing"]);
+    request
+}
+
+/// `orders` is issued, and its service runs on it.
+async fn issued(stack: &Stack) {
+    act(stack, "issue-client-cert", order()).await;
+    service(stack, "payments/orders", &["orders"]).await;
+    act(stack, "force-redeploy", json!({"certificate": "orders"})).await;
+}
+
+/// `gateway` was exported from ACM, and its service runs on it; its ARN.
+async fn exported(stack: &Stack, public: bool) -> String {
+    let arn = request(stack, "gateway", public).await;
+    act(stack, "export-to-secrets", json!({"certificate_arn": arn})).await;
+    service(stack, "payments/gateway", &["gateway"]).await;
+    act(stack, "force-redeploy", json!({"certificate": "gateway"})).await;
+    arn
+}
+
+/// The same after ACM renewed it.
+async fn renewed_by_acm(stack: &Stack, public: bool) -> String {
+    let arn = exported(stack, public).await;
+    days(1).await;
+    user(stack, "acm:RenewCertificate", json!({"CertificateArn": arn})).await;
+    minutes(3).await;
+    arn
+}
+
+/// The same when ACM has failed to renew it until so many days before its expiry.
+async fn not_renewed_by_acm(stack: &Stack, days_left: u64) -> String {
+    let arn = exported(stack, false).await;
+    stack.aws.world(|world, _| world.acm.renewal_fails = Some("PCA_ACCESS_DENIED".to_owned()));
+    days(395 - days_left).await;
+    minutes(5).await;
+    stack.aws.world(|world, _| world.acm.renewal_fails = None);
+    arn
+}
+
+macro_rules! scenario {
+    ($called:ident, $function:literal, $name:literal, $effects:literal, |$stack:ident| $set_up:expr) => {
+        pub(crate) fn $called() -> Scenario {
+            Scenario { function: $function, name: $name, effects: $effects, set_up: |$stack| Box::pin(async move { $set_up }) }
+        }
+    };
+}
+
+scenario!(issue_by_hand, "issue-client-cert", "by hand", "Certificate Current 1, issued 1, version of orders 2", |stack| {
+    service(stack, "payments/orders", &["orders"]).await;
+    order()
+});
+
+scenario!(
+    sign_a_callers_csr,
+    "issue-client-cert",
+    "by hand, with a CSR",
+    "Certificate Current 1, issued 1, version of billing-mtls 1",
+    |stack| {
+        service(stack, "payments/billing", &["billing-mtls"]).await;
+        orders_csr()
+    }
+);
+
+scenario!(
+    replace_by_hand,
+    "issue-client-cert",
+    "by hand, replacing",
+    "Certificate Current 1, issued 1, version of orders 2",
+    |stack| {
+        issued(stack).await;
+        let mut order = order();
+        order["subject_alternative_names"] = json!(["dns:orders.example.internal", "dns:orders.example.com"]);
+        order["replace"] = json!(true);
+        order
+    }
+);
+
+scenario!(
+    certificate_due,
+    "issue-client-cert",
+    "Certificate Due",
+    "Certificate Current 1, issued 1, version of orders 2",
+    |stack| {
+        issued(stack).await;
+        days(22).await;
+        act(stack, "renew-on-expiry", json!({"sweep": true})).await;
+        last_event(stack, "Certificate Due")
+    }
+);
+
+scenario!(
+    acm_available_issuance,
+    "export-to-secrets",
+    "ACM Certificate Available, ISSUANCE, private",
+    "Certificate Current 1, version of gateway 1",
+    |stack| {
+        service(stack, "payments/gateway", &["gateway"]).await;
+        request(stack, "gateway", false).await;
+        last_event(stack, "ACM Certificate Available")
+    }
+);
+
+scenario!(
+    acm_available_issuance_public,
+    "export-to-secrets",
+    "ACM Certificate Available, ISSUANCE, public",
+    "Certificate Current 1, version of gateway 1",
+    |stack| {
+        request(stack, "gateway", true).await;
+        last_event(stack, "ACM Certificate Available")
+    }
+);
+
+scenario!(
+    acm_available_renewal,
+    "export-to-secrets",
+    "ACM Certificate Available, RENEWAL, private",
+    "Certificate Current 1, version of gateway 1",
+    |stack| {
+        renewed_by_acm(stack, false).await;
+        last_event(stack, "ACM Certificate Available")
+    }
+);
+
+scenario!(
+    acm_available_renewal_public,
+    "export-to-secrets",
+    "ACM Certificate Available, RENEWAL, public",
+    "Certificate Current 1, version of gateway 1",
+    |stack| {
+        renewed_by_acm(stack, true).await;
+        last_event(stack, "ACM Certificate Available")
+    }
+);
+
+scenario!(export_due, "export-to-secrets", "Export Due", "Certificate Current 1, version of gateway 1", |stack| {
+    request(stack, "gateway", false).await;
+    act(stack, "renew-on-expiry", json!({"sweep": true})).await;
+    last_event(stack, "Export Due")
+});
+
+scenario!(export_by_arn, "export-to-secrets", "by hand, an ARN", "Certificate Current 1, version of gateway 1", |stack| {
+    json!({"certificate_arn": request(stack, "gateway", false).await})
+});
+
+scenario!(export_by_name, "export-to-secrets", "by hand, a name", "Certificate Current 1, version of gateway 1", |stack| {
+    renewed_by_acm(stack, false).await;
+    json!({"certificate": "gateway"})
+});
+
+scenario!(
+    approaching_expiration,
+    "renew-on-expiry",
+    "ACM Certificate Approaching Expiration",
+    "renewal asked of ACM 1",
+    |stack| {
+        not_renewed_by_acm(stack, 44).await;
+        last_event(stack, "ACM Certificate Approaching Expiration")
+    }
+);
+
+scenario!(
+    renewal_action_required,
+    "renew-on-expiry",
+    "ACM Certificate Renewal Action Required",
+    "Action Required 1, renewal asked of ACM 1",
+    |stack| {
+        not_renewed_by_acm(stack, 30).await;
+        last_event(stack, "ACM Certificate Renewal Action Required")
+    }
+);
+
+scenario!(expired, "renew-on-expiry", "ACM Certificate Expired", "Action Required 1", |stack| {
+    not_renewed_by_acm(stack, 0).await;
+    last_event(stack, "ACM Certificate Expired")
+});
+
+scenario!(revoked, "renew-on-expiry", "ACM Certificate Revoked", "Action Required 1", |stack| {
+    let arn = exported(stack, false).await;
+    stack.aws.world(|world, now| local_aws::acm::revoke(world, now, &arn));
+    last_event(stack, "ACM Certificate Revoked")
+});
+
+// Something of everything that may be due.
+scenario!(sweep, "renew-on-expiry", "the sweep", "Certificate Current 1, Certificate Due 1, Export Due 1", |stack| {
+    issued(stack).await;
+    renewed_by_acm(stack, false).await;
+    days(21).await;
+    service(stack, "payments/refunds", &["refunds"]).await;
+    let refunds = json!({"name": "refunds", "subject": {"common_name": "refunds"}, "services": ["payments/refunds"]});
+    act(stack, "issue-client-cert", refunds).await;
+    minutes(15).await;
+    json!({"sweep": true})
+});
+
+scenario!(look_by_hand, "renew-on-expiry", "by hand", "Certificate Due 1", |stack| {
+    issued(stack).await;
+    days(22).await;
+    json!({"certificate": "orders"})
+});
+
+/// A service from before the certificate, and the event that it is there.
+async fn current(stack: &Stack) -> Value {
+    service(stack, "payments/orders", &["orders"]).await;
+    act(stack, "issue-client-cert", order()).await;
+    last_event(stack, "Certificate Current")
+}
+
+scenario!(certificate_current, "force-redeploy", "Certificate Current", "deployed payments/orders 1", |stack| current(stack)
+    .await);
+
+scenario!(redeploy_by_certificate, "force-redeploy", "by hand, a certificate", "deployed payments/orders 1", |stack| {
+    current(stack).await;
+    json!({"certificate": "orders"})
+});
+
+scenario!(redeploy_by_service, "force-redeploy", "by hand, services", "deployed payments/orders 1", |stack| {
+    current(stack).await;
+    json!({"services": ["payments/orders"]})
+});
+
+scenario!(ecs_completed, "force-redeploy", "ECS Deployment State Change, COMPLETED", "Services Redeployed 1", |stack| {
+    let event = current(stack).await;
+    act(stack, "force-redeploy", event).await;
+    minutes(2).await;
+    last_event(stack, "ECS Deployment State Change")
+});
+
+scenario!(ecs_failed, "force-redeploy", "ECS Deployment State Change, FAILED", "Action Required 1", |stack| {
+    issued(stack).await;
+    let mut order = order();
+    order["usage"] = json!("client-and-server");
+    order["replace"] = json!(true);
+    act(stack, "issue-client-cert", order).await;
+    stack.aws.world(|world, _| world.ecs.fail_deployments("payments", "orders", 1));
+    act(stack, "force-redeploy", json!({"certificate": "orders"})).await;
+    minutes(10).await;
+    last_event(stack, "ECS Deployment State Change")
+});

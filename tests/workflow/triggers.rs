@@ -1,0 +1,149 @@
+//! Every trigger of every function: the first run does it, a second run of the same event makes no writing call, and two runs at
+//! once do it once. What each costs in calls of AWS stands in `calls.txt`, which the test run shows.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use local_aws::Call;
+use tokio::sync::Notify;
+
+use crate::account::{Seen, Since, Watch};
+use crate::scenario::{Scenario, act, minutes, run};
+
+const CALLS: &str = include_str!("calls.txt");
+
+macro_rules! of_every_trigger {
+    ($check:ident) => {
+        of_each! { $check:
+            issue_by_hand sign_a_callers_csr replace_by_hand certificate_due
+            acm_available_issuance acm_available_issuance_public acm_available_renewal acm_available_renewal_public
+            export_due export_by_arn export_by_name
+            approaching_expiration renewal_action_required expired revoked sweep look_by_hand
+            certificate_current redeploy_by_certificate redeploy_by_service ecs_completed ecs_failed
+        }
+    };
+}
+
+mod the_first_run_does_it_and_a_second_one_writes_nothing {
+    of_every_trigger! { done_once }
+}
+
+mod two_runs_at_once_do_it_once {
+    of_every_trigger! { done_once_at_once }
+}
+
+fn done_once(scenario: &Scenario) {
+    run(async {
+        let Scenario { function, effects, .. } = *scenario;
+        let (stack, event) = scenario.begin().await;
+        let watch = Watch::over(&stack, |_| None);
+        let since = Since::now(&stack);
+        let answer = stack.handle(function, event.clone(), "first").await.unwrap();
+        let first = since.seen(&stack);
+        assert_eq!(first.effects.to_string(), effects, "{answer}");
+        // What was asked of others and is not done would be asked for again: the asking may have been lost.
+        for event in first.events.into_iter().filter(|event| event["detail-type"] == "Certificate Due") {
+            act(&stack, "issue-client-cert", event).await;
+        }
+
+        let since = Since::now(&stack);
+        let answer = stack.handle(function, event, "second").await.unwrap();
+        let second = since.seen(&stack);
+        assert_eq!(second.effects.to_string(), "", "{answer}");
+        let writes: Vec<_> = second.calls.iter().filter(|call| call.writes()).map(Call::action).collect();
+        assert!(writes.is_empty(), "{writes:?}, {answer}");
+        watch.assert_good(&stack, scenario.name);
+
+        let measured = section(scenario, &first.calls, &second.calls);
+        assert!(CALLS.contains(&measured), "calls.txt has not\n{measured}");
+    });
+}
+
+/// The second run begins with each call of the first one in turn.
+fn done_once_at_once(scenario: &Scenario) {
+    let Scenario { function, effects, name, .. } = *scenario;
+    for begins_at in 0.. {
+        let over = run(async {
+            let story = format!("{name}, the second run at call {begins_at} of the first");
+            let (stack, event) = scenario.begin().await;
+            let (calls, second_begins) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+            let (counted, begins) = (calls.clone(), second_begins.clone());
+            let watch = Watch::over(&stack, move |call| {
+                if call.caller == function && counted.fetch_add(1, Ordering::Relaxed) == begins_at {
+                    begins.notify_one();
+                }
+                None
+            });
+            let since = Since::now(&stack);
+            let first = async {
+                let answer = stack.handle(function, event.clone(), "first").await;
+                second_begins.notify_one();
+                (answer, calls.load(Ordering::Relaxed))
+            };
+            let second = async {
+                second_begins.notified().await;
+                // No two moments are the same.
+                tokio::time::sleep(Duration::from_micros(1)).await;
+                stack.handle(function, event.clone(), "second").await
+            };
+            let ((first, calls), second) = tokio::join!(first, second);
+            assert!(first.is_ok() || second.is_ok(), "{story}: {first:?}, {second:?}");
+            for (answer, id) in [(first, "first"), (second, "second")] {
+                if let Err(error) = answer {
+                    assert_eq!(error.error_type, "Retryable", "{story}: {error:?}");
+                    // Lambda tries again a minute later and then two.
+                    minutes(3).await;
+                    stack.handle(function, event.clone(), id).await.unwrap();
+                }
+            }
+            let Seen { effects: mut seen, events, .. } = since.seen(&stack);
+            if effects.starts_with("deployed") {
+                // Whoever came too late and comes again may find the deployment complete.
+                seen.0.remove("Services Redeployed");
+            }
+            if effects == "Certificate Due 1" {
+                // Who looks again before it is done asks again, for the asking may be lost; whoever is asked twice does it once.
+                for event in events {
+                    act(&stack, "issue-client-cert", event).await;
+                }
+                assert_eq!(since.seen(&stack).effects.count("issued"), 1, "{story}");
+                seen.0.entry("Certificate Due".to_owned()).and_modify(|count| *count = 1);
+            }
+            assert_eq!(seen.to_string(), effects, "{story}");
+            watch.assert_good(&stack, &story);
+            calls <= begins_at
+        });
+        if over {
+            break;
+        }
+    }
+}
+
+/// What the scenario costs, as it stands in `calls.txt`: how many calls, how many of them can change anything, how many one after
+/// another, and how many when there is nothing left to do; then which.
+fn section(scenario: &Scenario, first: &[Call], again: &[Call]) -> String {
+    let depth = first.iter().map(|call| call.at).collect::<std::collections::BTreeSet<_>>().len();
+    let (calls, writes, again) = (first.len(), first.iter().filter(|call| call.writes()).count(), again.len());
+    let title = format!("{}: {}", scenario.function, scenario.name);
+    let mut section = format!("{title:<64} {calls:>5} {writes:>7} {depth:>6} {again:>6}\n");
+    let mut operations: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
+    for call in first {
+        *operations.entry(call.service).or_default().entry(&call.operation).or_default() += 1;
+    }
+    for (service, operations) in operations {
+        let operations: Vec<_> = operations.into_iter().map(|(operation, count)| format!("{operation} {count}")).collect();
+        section += &format!("    {service}: {}\n", operations.join(", "));
+    }
+    section
+}
+
+/// Past the harness, which shows a passing test's output to nobody.
+#[test]
+fn the_calls_of_each_trigger_are_shown() {
+    let triggers = CALLS.lines().filter(|line| !line.starts_with([' ', '#']) && !line.is_empty()).count();
+    assert_eq!(triggers, 22);
+    std::io::stderr().write_all(format!("\n{CALLS}\n").as_bytes()).unwrap();
+}
