@@ -1,9 +1,17 @@
 //! The whole flow on Local AWS.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
 #[macro_use]
 mod scenario;
 
 mod account;
+mod canary;
 mod crashes;
 mod faults;
+mod input;
+mod kinds;
+mod recovery;
+mod roles;
 mod triggers;
+mod wiring;

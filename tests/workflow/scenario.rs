@@ -19,7 +19,8 @@ pub(crate) struct Scenario {
 impl Scenario {
     /// A stack of its own to which nothing is delivered by itself, and the event. What led there is forgotten.
     pub(crate) async fn begin(&self) -> (Stack, Value) {
-        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        // Seldom swept: each of the sweeps that are lost on the way to a story costs time too.
+        let stack = Stack::deploy_on("EC_prime256v1", &[("SweepMinutes", "240")]).await;
         lose_deliveries(&stack);
         let event = (self.set_up)(&stack).await;
         stack.aws.take_calls();
@@ -52,6 +53,12 @@ pub(crate) async fn minutes(minutes: u64) {
 
 pub(crate) async fn days(days: u64) {
     minutes(24 * 60 * days).await;
+}
+
+/// Everything is delivered again, and two sweeps have come.
+pub(crate) async fn come_to_rest(stack: &Stack) {
+    stack.aws.set_deliveries(None);
+    minutes(490).await;
 }
 
 /// From now on no event and no schedule reaches a function.

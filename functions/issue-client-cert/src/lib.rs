@@ -28,6 +28,7 @@ use records::{Records, Settings};
 use runtime::vars::Vars;
 use runtime::{Failure, Invocation, Trigger, publish};
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use crate::answer::{Answer, Outcome};
 use crate::pca::PrivateCa;
@@ -118,7 +119,7 @@ async fn by_hand(app: &App, request: &Value, invocation: &Invocation) -> Result<
             let mut record =
                 record.unwrap_or_else(|| Record::new(order.name.clone(), origin.clone(), order.options.clone(), now));
             change(&mut record, origin, order.options, invocation)?;
-            let material = issue(app, record, before, order.csr.as_ref(), reason, invocation).await?;
+            let material = issue(app, record, before, (order.csr.as_ref(), order.end), reason, invocation).await?;
             material.answer(Outcome::Issued)
         }
         Verdict::Keep { options } if !order.dry_run => {
@@ -145,7 +146,7 @@ async fn due(app: &App, name: &CertificateName, reason: &str, invocation: &Invoc
     match (&record.origin, renewal::due(&record, app.policy.sweep_interval)) {
         (Origin::Issued(_), due) if record.attempt.is_some() || due.is_none_or(|due| due <= now) => {
             let before = record.options.services.clone();
-            issue(app, record, before, None, reason, invocation).await?.answer(Outcome::Issued)
+            issue(app, record, before, (None, None), reason, invocation).await?.answer(Outcome::Issued)
         }
         (Origin::Issued(_), _) => unchanged(app, record).await,
         _ => {
@@ -183,7 +184,7 @@ fn change(record: &mut Record, origin: Origin, options: Options, invocation: &In
     Ok(())
 }
 
-fn busy(name: &CertificateName, until: time::OffsetDateTime) -> Failure {
+fn busy(name: &CertificateName, until: OffsetDateTime) -> Failure {
     Failure::retryable(format!("issue `{name}`"), format!("another invocation is at it; ask again after {}", date(until)))
 }
 
@@ -200,18 +201,20 @@ impl Issued {
     }
 }
 
-/// Brings a new pair into the secret: begins an attempt or goes on with the one that was left.
+/// Brings a new pair into the secret: begins an attempt or goes on with the one that was left. `asked` is what only a caller gives:
+/// a CSR, and the date at which the certificate is to end.
 async fn issue(
     app: &App,
     mut record: Record,
     before: BTreeSet<lifecycle::names::ServiceName>,
-    csr: Option<&CallersCsr>,
+    asked: (Option<&CallersCsr>, Option<OffsetDateTime>),
     reason: &str,
     invocation: &Invocation,
 ) -> Result<Issued, Failure> {
+    let (csr, end) = asked;
     let (name, now) = (record.name.clone(), invocation.now());
     let replaces = record.current.as_ref().map(|pair| pair.version_id.clone());
-    let attempt = match turn(&record, &invocation.id, reason, replaces.as_deref(), now) {
+    let mut attempt = match turn(&record, &invocation.id, reason, replaces.as_deref(), now) {
         Turn::Begin(attempt) | Turn::Resume(attempt) => attempt,
         Turn::Busy { until } => return Err(busy(&name, until)),
         Turn::Exhausted { until } => {
@@ -220,6 +223,7 @@ async fn issue(
             return Err(Failure::permanent(format!("issue `{name}`"), why));
         }
     };
+    attempt.end = attempt.end.or_else(|| end.map(Into::into));
     record.look_at = attempt.lease.unix_timestamp();
     record.take_up(attempt);
     app.records.save(&mut record, &before).await?.or_retry(format_args!("the record of `{name}`"))?;
@@ -252,7 +256,7 @@ async fn attempted(
             "its record has no attempt or is not of a certificate issued here",
         ));
     };
-    let not_after = *attempt.started + wanted.lifetime;
+    let not_after = attempt.end.map_or_else(|| *attempt.started + wanted.lifetime, |end| *end);
     let (key, pem) = match csr {
         Some(csr) => (None, csr.pem.clone()),
         None => {

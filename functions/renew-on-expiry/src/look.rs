@@ -155,7 +155,6 @@ async fn carry_out(
             }
             Step::Renew { reason } => {
                 renew = record.current.as_ref().map(|current| RenewalAsked { at: now.into(), serial: current.serial.clone() });
-                record.renewal_asked = renew.clone();
                 looked.steps.push(format!("RenewCertificate: {reason}"));
             }
             Step::Tell { code, message } => events.extend(app.records.tell(&mut record, code, &message, now)),
@@ -163,6 +162,7 @@ async fn carry_out(
     }
     let first = found.revision == 0;
     if events.is_empty()
+        && renew.is_none()
         && record == *found
         && !first
         && (now.unix_timestamp() + 1..=look_at.unix_timestamp()).contains(&found.look_at)
@@ -177,13 +177,12 @@ async fn carry_out(
         looked.steps.clear();
         return Ok(looked);
     }
-    if let (Some(_), Origin::Exported { certificate_arn }) = (&renew, &record.origin)
-        && let Err(failure) = renew_certificate(&app.acm, certificate_arn).await
-    {
-        record.renewal_asked = None;
+    if let (Some(_), Origin::Exported { certificate_arn }) = (&renew, &record.origin) {
+        renew_certificate(&app.acm, certificate_arn).await?;
+        // Noted only now: to ask ACM twice does no harm, and what is noted and was never asked would be waited for in vain.
+        record.renewal_asked = renew;
         let services = record.options.services.clone();
         app.records.save(&mut record, &services).await?.or_retry(format_args!("the record of `{}`", record.name))?;
-        return Err(failure);
     }
     if let (true, Origin::Exported { certificate_arn }) = (first, &record.origin) {
         app.records.note_arn(certificate_arn, &record.name).await?;

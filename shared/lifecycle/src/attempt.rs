@@ -25,6 +25,9 @@ pub struct Attempt {
     /// AWS Private CA's answer, kept before the certificate is fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_arn: Option<Arn>,
+    /// The moment at which the certificate is to end, where it was asked for as a date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<Moment>,
     pub reason: String,
 }
 
@@ -93,6 +96,7 @@ pub fn turn(record: &Record, holder: &str, reason: &str, replaces: Option<&str>,
         holder: holder.to_owned(),
         replaces: replaces.map(str::to_owned),
         certificate_arn: None,
+        end: None,
         reason: reason.to_owned(),
     })
 }
@@ -297,6 +301,7 @@ mod tests {
             lease: at("2027-01-01T00:00:00Z").into(),
             holder: "me".to_owned(),
             certificate_arn: Some(arn(CA)),
+            end: None,
             reason: "asked for".to_owned(),
             ..begun
         };

@@ -104,6 +104,7 @@ pub(crate) fn attempt(started: OffsetDateTime) -> Attempt {
         holder: "somebody".to_owned(),
         replaces: Some(pair().version_id),
         certificate_arn: None,
+        end: None,
         reason: "due".to_owned(),
     }
 }

@@ -91,7 +91,8 @@ impl Records {
                 Err(why) => Ok(Secret::Unreadable(why)),
                 Ok(leaf) => {
                     tracing::info!(certificate.name = %name, "Found version {version} of `{name}` current and took it over");
-                    let issuer = record.specification().map(|wanted| wanted.certificate_authority_arn.clone());
+                    let tagged = || state.tags.get("everleaf:issuer").and_then(|issuer| issuer.parse().ok());
+                    let issuer = record.specification().map(|wanted| wanted.certificate_authority_arn.clone()).or_else(tagged);
                     record.promote(Pair::of(&leaf, version, issuer, state.changed));
                     Ok(Secret::Good)
                 }

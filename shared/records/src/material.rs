@@ -82,7 +82,7 @@ impl Key {
             }
             KeyFormat::Encrypted => {
                 let passphrase = passphrase();
-                let info = PrivateKeyInfoRef::try_from(pkcs8).map_err(|error| unreadable(error.into()))?;
+                let info = PrivateKeyInfoRef::try_from(pkcs8).map_err(unreadable)?;
                 // The passphrase has 258 random bits: stretching it would add time and nothing else. OpenSSL, BoringSSL and Java
                 // read these parameters; they are ACM's, with SHA-256 in place of SHA-1.
                 let parameters =
@@ -330,7 +330,7 @@ fn verify_chain(leaf: &CertificateDer<'_>, chain: &str, usage: Option<Usage>, no
     };
     for usage in usages {
         end_entity
-            .verify_for_usage(ALL_VERIFICATION_ALGS, &[anchor.clone()], &chain, at, Borrowed(usage), None, None)
+            .verify_for_usage(ALL_VERIFICATION_ALGS, std::slice::from_ref(&anchor), &chain, at, Borrowed(usage), None, None)
             .map_err(|error| format!("the chain does not verify: {error}"))?;
     }
     Ok(())

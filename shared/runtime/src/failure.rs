@@ -36,9 +36,7 @@ impl Failure {
     {
         let again = match &error {
             SdkError::ConstructionFailure(_) => false,
-            SdkError::ServiceError(answer) => {
-                answer.raw().status().is_server_error() || error.code().is_some_and(|code| passes(code))
-            }
+            SdkError::ServiceError(answer) => answer.raw().status().is_server_error() || error.code().is_some_and(passes),
             _ => true,
         };
         let advice = error.code().and_then(advice);

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use lambda_runtime::tracing::subscriber::fmt::MakeWriter;
+use lambda_runtime::tracing::{Dispatch, Level, dispatcher, subscriber};
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -60,7 +62,8 @@ pub fn sdk_settings() -> ConfigLoader {
 
 /// Runs a function until Lambda ends the process: each event goes to `handle` with the invocation it belongs to.
 pub async fn run(handle: impl AsyncFn(Value, &Invocation) -> Result<Value, Failure>) -> Result<(), lambda_runtime::Error> {
-    lambda_runtime::tracing::init_default_subscriber();
+    let json = vars::Vars::of_environment().optional::<String>("AWS_LAMBDA_LOG_FORMAT").is_some_and(|format| format == "JSON");
+    dispatcher::set_global_default(logging(json, std::io::stdout))?;
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Value>| {
         let now = now();
         let deadline = OffsetDateTime::from_unix_timestamp_nanos(i128::from(event.context.deadline) * 1_000_000).unwrap_or(now);
@@ -68,6 +71,14 @@ pub async fn run(handle: impl AsyncFn(Value, &Invocation) -> Result<Value, Failu
         handle(event.payload, &Invocation::new(event.context.request_id, now, limit)).await
     }))
     .await
+}
+
+/// Log lines from INFO upwards, whatever the environment asks for: below that the SDK writes down what it sends and receives, keys
+/// and passphrases with it.
+pub fn logging(json: bool, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) -> Dispatch {
+    let lines =
+        subscriber::fmt().with_max_level(Level::INFO).with_target(false).without_time().with_ansi(false).with_writer(writer);
+    if json { lines.json().into() } else { lines.into() }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where a function reads the clock")]

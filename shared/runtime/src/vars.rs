@@ -4,9 +4,11 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+type LookUp<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
 /// The variables of a function, and what is wrong with those read so far.
 pub struct Vars<'a> {
-    look_up: Box<dyn Fn(&str) -> Option<String> + 'a>,
+    look_up: Box<LookUp<'a>>,
     faults: Vec<String>,
 }
 

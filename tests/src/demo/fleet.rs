@@ -111,7 +111,7 @@ pub(crate) const FLEET: &[Certificate] = &[
     Certificate {
         name: "ledger",
         key_algorithm: KeyAlgorithm::Rsa3072,
-        days: 60,
+        days: 150,
         key_format: KeyFormat::Plain,
         common_name: "ledger",
         names: &["email:ledger@example.internal"],
@@ -223,12 +223,6 @@ pub(crate) fn csr(wanted: &Certificate, number: usize) -> Outcome<(Value, String
     let csr = params.serialize_request(&key)?.pem()?;
     let fingerprint = Csr::from_pem(&csr)?.key_fingerprint;
     Ok((json!({"name": wanted.name, "csr": csr, "validity": {"days": wanted.days}, "replace": number > 0}), fingerprint))
-}
-
-/// Invokes `issue-client-cert` by hand.
-pub(crate) async fn issue(stack: &Stack, request: Value) -> Outcome<Value> {
-    let id = format!("by hand {}", stack.aws.now());
-    Ok(stack.handle("issue-client-cert", request, &id).await.map_err(|error| error.error_message)?)
 }
 
 fn dns_names(certificate: &Certificate) -> Vec<String> {

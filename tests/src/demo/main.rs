@@ -1,13 +1,15 @@
 //! `make demo`: a year of a small fleet on Local AWS, in under a minute. The story is on this page.
 //!
 //! - [`fleet`]: the certificates and services, and how people ask for them
-//! - [`watch`]: the promises of Everleaf, checked from the outside
+//! - [`watch`] and [`leaks`]: the promises of Everleaf, checked from the outside
 //! - [`print`]: what a person gets to see of it
 
 mod fleet;
+mod leaks;
 mod print;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,9 +21,12 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 use workflow::{START, Stack};
 
-use crate::fleet::{EDGE, FLEET, GATEWAY, MESH, Origin, PARTNER, Team};
+use crate::fleet::{Certificate, EDGE, FLEET, GATEWAY, MESH, Origin, PARTNER, Team};
 use crate::print::Show;
-use crate::watch::{Watch, Week};
+use crate::watch::Watch;
+
+/// When the story ends.
+pub(crate) const END: OffsetDateTime = datetime!(2028-01-04 09:00 UTC);
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -47,13 +52,11 @@ async fn demo() -> Outcome<bool> {
     let team = Team::of(&stack).await?;
     let mut demo = Demo { stack, team, watch, show };
     demo.year().await?;
-    eprintln!("LOOK {} ms", LOOK.load(std::sync::atomic::Ordering::Relaxed) / 1000);
     demo.watch.finish();
     demo.show.footer(&mut demo.watch)?;
     Ok(demo.watch.broken.is_empty())
 }
 
-static LOOK: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 struct Demo {
     stack: Stack,
     team: Team,
@@ -65,18 +68,18 @@ impl Demo {
     async fn year(&mut self) -> Outcome<()> {
         self.first_day().await?;
         self.until(datetime!(2027-01-18 10:30 UTC)).await?;
-        self.a_latecomer().await?;
+        self.request_in_acm(&EDGE).await?;
         self.until(datetime!(2027-04-20 14:30 UTC)).await?;
         self.the_table_is_emptied().await?;
         self.until(datetime!(2027-06-07 00:30 UTC)).await?;
-        self.an_hour_of_throttling().await?;
+        self.throttling().await?;
         self.until(datetime!(2027-09-06 00:30 UTC)).await?;
         self.the_ca_is_disabled().await?;
         self.until(datetime!(2027-12-01 00:30 UTC)).await?;
         self.a_week_of_doubled_events().await?;
         self.until(datetime!(2027-12-15 00:30 UTC)).await?;
         self.a_week_without_events().await?;
-        self.until(START + time::Duration::days(365)).await
+        self.until(END).await
     }
 
     /// Services first, so that each certificate finds its own; then the certificates. From here on nobody asks for a renewal.
@@ -84,17 +87,12 @@ impl Demo {
         for service in fleet::services() {
             self.team.create_service(&self.stack, service).await?;
         }
-        self.note("six services are created; their tasks wait for secrets", "`secrets[].valueFrom` names what is not there yet");
+        self.note("the services are created; their tasks wait for secrets", "`secrets[].valueFrom` names what is not there yet");
         self.request_in_acm(&GATEWAY).await?;
         for certificate in FLEET.iter().filter(|certificate| certificate.origin == Origin::Everleaf) {
-            let answer = fleet::issue(&self.stack, fleet::request(certificate)).await?;
-            self.watch.answered(&answer);
+            self.issue(fleet::request(certificate)).await?;
         }
         self.partner_sends_csr().await
-    }
-
-    async fn a_latecomer(&mut self) -> Outcome<()> {
-        self.request_in_acm(&EDGE).await
     }
 
     /// Everything in the table can be made again from the secrets and ACM.
@@ -106,41 +104,44 @@ impl Demo {
             let key = item.get("id").cloned().ok_or("an item of the table has no id")?;
             dynamodb.delete_item().table_name(table).key("id", key).send().await?;
         }
-        self.note(&format!("the table is emptied: {} items are gone", items.len()), "somebody cleans up in the wrong account");
+        self.note(format!("the table is emptied: {} items are gone", items.len()), "somebody cleans up in the wrong account");
         self.pass(2).await?;
         let rebuilt = self.watch.expect_records(&self.stack);
         self.note(
-            &format!("the records of {rebuilt} certificates are back"),
-            "the sweep rebuilt them from the secrets and ACM's tags",
+            format!("the records of {rebuilt} certificates are back"),
+            "the sweep made them from the secrets and ACM's tags",
         );
         Ok(())
     }
 
-    /// From the first issuance on: for an hour AWS refuses all calls of the functions during 20 of every 50 seconds, longer than
-    /// the SDK tries.
-    async fn an_hour_of_throttling(&mut self) -> Outcome<()> {
-        let hour: Arc<Mutex<Option<OffsetDateTime>>> = Arc::default();
-        let seen = hour.clone();
+    /// It begins when a certificate is asked for. AWS refuses everything that a function calls in its first 40 seconds, which is
+    /// longer than the SDK tries; after that every second call, those aside that the SDK does not repeat.
+    async fn throttling(&mut self) -> Outcome<()> {
+        const LENGTH: time::Duration = time::Duration::minutes(90);
+        let first_calls: Arc<Mutex<BTreeMap<String, OffsetDateTime>>> = Arc::default();
+        let (calls, mut odd) = (first_calls.clone(), false);
         self.stack.aws.set_faults(Some(Box::new(move |call| {
-            let mut hour = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if hour.is_none() && call.caller == "issue-client-cert" {
-                *hour = Some(call.at);
+            let mut calls = calls.lock().unwrap_or_else(PoisonError::into_inner);
+            if call.caller == "user" || calls.is_empty() && call.caller != "issue-client-cert" {
+                return None;
             }
-            let second = (call.at - (*hour)?).whole_seconds();
-            let throttled = second < 3600 && second % 50 < 20 && call.caller != "user";
-            throttled.then(|| Fault::Refuse(AwsError::throttled()))
+            let first = *calls.entry(call.caller.clone()).or_insert(call.at);
+            let begun = calls.values().min().copied()?;
+            odd = !odd;
+            let refused = call.at - first < time::Duration::seconds(40) || odd && call.operation != "UpdateService";
+            (refused && call.at - begun < LENGTH).then(|| Fault::Refuse(AwsError::throttled()))
         })));
-        let begun = || *hour.lock().unwrap_or_else(PoisonError::into_inner);
-        while begun().is_none() {
+        let begun = || first_calls.lock().unwrap_or_else(PoisonError::into_inner).values().min().copied();
+        let tries_before = self.watch.counts.failed_tries;
+        self.watch.special = true;
+        while begun().is_none_or(|begun| self.stack.aws.now() < begun + LENGTH) {
             self.pass(1).await?;
         }
-        self.watch.special = true;
-        self.pass(2).await?;
-        self.stack.aws.set_faults(None);
         self.watch.special = false;
-        let (refused, tries) = self.watch.throttled();
-        let what = format!("an hour of throttling began: {refused} calls refused, {tries} tries of functions failed");
-        self.watch.note(begun().unwrap_or(START), &what, "the SDK waits, then Lambda tries again: nothing is left over");
+        self.stack.aws.set_faults(None);
+        let (refused, tries) = (self.watch.counts.throttled, self.watch.counts.failed_tries - tries_before);
+        let what = format!("AWS throttles for 90 minutes: {refused} calls refused, {tries} tries of functions fail");
+        self.watch.note(begun().unwrap_or(START), "", what, "the SDK tries again, then Lambda");
         Ok(())
     }
 
@@ -150,24 +151,20 @@ impl Demo {
         while self.watch.expires(MESH.name).is_some_and(|end| self.stack.aws.now() < end - window) {
             self.pass(1).await?;
         }
-        let since = self.stack.aws.now();
+        let queued = self.watch.queued();
+        self.watch.special = true;
         self.enable_ca(false)?;
         self.note("the issuing CA is disabled for a day", "somebody takes it for unused");
-        self.watch.special = true;
         self.pass(24).await?;
         self.enable_ca(true)?;
-        let waiting = self.watch.queued_since(&self.stack, since);
-        self.note(
-            &format!(
-                "the CA is active again; a person sends {} from the on-failure queue again",
-                print::count(waiting.len(), "input")
-            ),
-            "the cause is mended",
-        );
+        let waiting = self.watch.waiting(&self.stack, queued);
+        let what =
+            format!("the CA is enabled; a person sends {} of the on-failure queue again", print::count(waiting.len(), "input"));
+        self.note(what, "the cause is mended");
         for input in waiting {
             self.stack.aws.put_event(input);
         }
-        self.pass(1).await?;
+        self.pass(12).await?;
         self.watch.special = false;
         Ok(())
     }
@@ -175,39 +172,39 @@ impl Demo {
     /// Every event and every sweep comes twice: at once, or seven minutes apart.
     async fn a_week_of_doubled_events(&mut self) -> Outcome<()> {
         self.note("for a week every event and every sweep comes twice", "EventBridge delivers at least once");
-        let mut count = 0_u64;
-        let plan = move |_: &Value, _: &str| {
-            count += 1;
-            vec![Duration::ZERO, Duration::from_secs(if count.is_multiple_of(2) { 420 } else { 0 })]
+        let mut late = false;
+        let twice = move |_: &Value, _: &str| {
+            late = !late;
+            vec![Duration::ZERO, Duration::from_secs(if late { 420 } else { 0 })]
         };
-        self.stack.aws.set_deliveries(Some(Box::new(plan)));
-        self.week(Week::Doubled).await
+        let now = self.stack.aws.now();
+        self.watch.doubled = Some(now..now + time::Duration::WEEK);
+        self.week(twice).await
     }
 
     /// No event of AWS arrives, and of our own only every third. The schedule is all that is certain.
     async fn a_week_without_events(&mut self) -> Outcome<()> {
         self.note(
             "for a week no event of AWS arrives, and one in three of our own",
-            "events are best effort; the sweep makes it certain",
+            "events are best effort; the sweep is certain",
         );
-        let mut own = 0_u64;
-        let plan = move |payload: &Value, _: &str| match payload["source"].as_str() {
-            Some("everleaf") => {
-                own += 1;
-                if own.is_multiple_of(3) { vec![Duration::ZERO] } else { Vec::new() }
-            }
-            Some(_) => Vec::new(),
-            None => vec![Duration::ZERO],
+        let mut own = 0_u32;
+        let schedule_and_few = move |payload: &Value, _: &str| {
+            own += u32::from(payload["source"] == "everleaf");
+            let arrives = payload["source"].is_null() || payload["source"] == "everleaf" && own.is_multiple_of(3);
+            if arrives { vec![Duration::ZERO] } else { Vec::new() }
         };
-        self.stack.aws.set_deliveries(Some(Box::new(plan)));
-        self.week(Week::WithoutEvents).await
+        let now = self.stack.aws.now();
+        self.watch.without_events = Some(now..now + time::Duration::WEEK);
+        self.week(schedule_and_few).await
     }
 
-    async fn week(&mut self, week: Week) -> Outcome<()> {
-        self.watch.begin(week, self.stack.aws.now());
+    async fn week(&mut self, deliveries: impl FnMut(&Value, &str) -> Vec<Duration> + Send + 'static) -> Outcome<()> {
+        self.watch.special = true;
+        self.stack.aws.set_deliveries(Some(Box::new(deliveries)));
         self.pass(7 * 24).await?;
-        self.watch.special = false;
         self.stack.aws.set_deliveries(None);
+        self.watch.special = false;
         Ok(())
     }
 
@@ -218,13 +215,10 @@ impl Demo {
     /// Lets time pass, looks every hour, and prints a month when it is over.
     async fn until(&mut self, end: OffsetDateTime) -> Outcome<()> {
         while self.stack.aws.now() < end {
-            let now = self.stack.aws.now();
-            let rest = Duration::try_from(end - now)?;
-            tokio::time::sleep(rest.min(Duration::from_secs(3600))).await;
-            let t0 = std::time::Instant::now();
+            let before = self.stack.aws.now();
+            tokio::time::sleep(Duration::try_from(end - before)?.min(Duration::from_secs(3600))).await;
             self.watch.look(&self.stack);
-            LOOK.fetch_add(t0.elapsed().as_micros() as u64, std::sync::atomic::Ordering::Relaxed);
-            self.show.passed(now, self.stack.aws.now(), &mut self.watch)?;
+            self.show.passed(before, self.stack.aws.now(), &mut self.watch)?;
             if self.watch.partner_is_told() {
                 self.partner_sends_csr().await?;
             }
@@ -232,21 +226,25 @@ impl Demo {
         Ok(())
     }
 
-    async fn request_in_acm(&mut self, certificate: &'static fleet::Certificate) -> Outcome<()> {
+    async fn request_in_acm(&mut self, certificate: &'static Certificate) -> Outcome<()> {
         let arn = self.team.request_in_acm(&self.stack, certificate).await?;
-        self.watch.in_acm(&arn, certificate.name);
-        self.note(
-            &format!("`{}` is requested in ACM, with the tag everleaf:certificate", certificate.name),
-            "that is all Everleaf needs",
-        );
+        self.watch.in_acm(arn, certificate.name);
+        let what = "requested in ACM, with the tag everleaf:certificate";
+        self.watch.note(self.stack.aws.now(), certificate.name, what, "that is all Everleaf needs");
         Ok(())
     }
 
     async fn partner_sends_csr(&mut self) -> Outcome<()> {
-        let (request, fingerprint) = fleet::csr(&PARTNER, self.watch.callers_keys.len())?;
-        self.watch.callers_keys.insert(fingerprint);
-        let answer = fleet::issue(&self.stack, request).await?;
-        self.watch.answered(&answer);
+        let (request, key) = fleet::csr(&PARTNER, self.watch.callers_keys.len())?;
+        self.watch.callers_keys.insert(key);
+        self.issue(request).await
+    }
+
+    /// Invokes `issue-client-cert` by hand.
+    async fn issue(&mut self, request: Value) -> Outcome<()> {
+        let now = self.stack.aws.now();
+        let answer = self.stack.handle("issue-client-cert", request, &format!("by hand {now}")).await;
+        self.watch.answered(now, &answer.map_err(|error| error.error_message)?);
         Ok(())
     }
 
@@ -255,7 +253,7 @@ impl Demo {
         Ok(enabled.map_err(|error| error.message)?)
     }
 
-    fn note(&mut self, what: &str, why: &str) {
-        self.watch.note(self.stack.aws.now(), what, why);
+    fn note(&mut self, what: impl Into<String>, why: &str) {
+        self.watch.note(self.stack.aws.now(), "", what, why);
     }
 }

@@ -5,16 +5,18 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
 use time::OffsetDateTime;
+use workflow::START;
 
-use crate::fleet::{FLEET, Origin};
+use crate::END;
+use crate::fleet::{FLEET, Origin, services};
 use crate::watch::{Note, Promotion, Rollout, Watch};
 
 pub(crate) struct Show {
     began: Instant,
     colour: bool,
     progress: bool,
-    /// So many promotions were in the months before.
-    shown: usize,
+    /// Up to then everything is printed.
+    shown: OffsetDateTime,
 }
 
 const BOLD: &str = "1";
@@ -24,138 +26,127 @@ const GREEN: &str = "32";
 const YELLOW: &str = "33";
 
 impl Show {
-    #[expect(clippy::disallowed_methods, reason = "https://no-color.org, and Everleaf's settings are not concerned")]
+    #[expect(clippy::disallowed_methods, reason = "https://no-color.org is no setting of Everleaf's")]
     pub(crate) fn new() -> Self {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self {
-            began: Instant::now(),
-            colour: io::stdout().is_terminal() && !plain,
-            progress: io::stderr().is_terminal(),
-            shown: 0,
-        }
+        let (colour, progress) = (io::stdout().is_terminal() && !plain, io::stderr().is_terminal());
+        Self { began: Instant::now(), colour, progress, shown: START }
     }
 
     pub(crate) fn header(&self) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        writeln!(out, "{}\n", self.paint(BOLD, "Everleaf: a year of a small fleet, without an AWS account"))?;
+        let title = self.paint(BOLD, "Everleaf: a year of a small fleet, without an AWS account");
+        let (services, certificates) = (services().len(), FLEET.len());
         writeln!(
-            out,
-            "The cluster `payments`: {} services and {} certificates. Two are ACM's, five are issued from AWS Private CA, one is on a\n\
-             partner's CSR. `mesh` is shared by two services, `orders` has two certificates.\n\n\
-             The four functions are the real ones, wired by template.yaml, with the real SDK; AWS is Local AWS, in this process, with\n\
-             virtual time. After the first day nobody asks for a renewal. Each line: when, which certificate, what, and why.",
-            crate::fleet::services().len(),
-            FLEET.len(),
+            io::stdout(),
+            "{title}\n\n\
+             {certificates} certificates and {services} services in the ECS cluster `payments`. ACM renews two of the certificates; five are issued\n\
+             from AWS Private CA, and one on the CSR of a partner. `mesh` is used by two services; `orders` uses two certificates.\n\n\
+             The functions are the real ones, with the real SDK, wired by template.yaml. AWS is Local AWS, in this process, where\n\
+             time is virtual. After the first day nobody asks for a renewal. On the way the table is lost, AWS throttles, the CA is\n\
+             disabled, every event comes twice, and none comes at all. Each line: when, which certificate, what, and why."
         )
     }
 
     /// Time has passed: shows how far the year is, and prints the month when it is over.
     pub(crate) fn passed(&mut self, from: OffsetDateTime, to: OffsetDateTime, watch: &mut Watch) -> io::Result<()> {
         if from.month() != to.month() {
-            self.month(from, watch)?;
+            self.month(watch, to)?;
         }
         if self.progress && from.date() != to.date() {
-            let done = usize::from(to.ordinal()) * 24 / 365;
-            eprint!("\r{}-{:02} {}{}", to.year(), u8::from(to.month()), "▓".repeat(done), "░".repeat(24 - done));
+            let done = usize::from(u8::from(to.month()));
+            eprint!("\r{}-{done:02} {}{}", to.year(), "▓".repeat(done), "░".repeat(12 - done));
             io::stderr().flush()?;
         }
         Ok(())
     }
 
     /// What is worth a line gets one; renewals that went like those before them are counted.
-    fn month(&mut self, month: OffsetDateTime, watch: &mut Watch) -> io::Result<()> {
-        let mut lines: Vec<(OffsetDateTime, String)> = watch.notes.drain(..).map(|note| (note.at, self.note(&note))).collect();
+    fn month(&mut self, watch: &mut Watch, end: OffsetDateTime) -> io::Result<()> {
+        let month = std::mem::replace(&mut self.shown, end)..end;
+        let mut lines: Vec<_> = watch.notes.drain(..).map(|note| (note.at, self.note(&note))).collect();
         let (mut routine, mut rollouts) = (BTreeMap::<&str, usize>::new(), 0);
-        let fresh = self.shown..watch.promotions.len();
-        self.shown = fresh.end;
-        for promotion in &watch.promotions[fresh] {
-            let acm = promotion.certificate.origin == Origin::Acm;
-            if promotion.number < 2 || promotion.special || acm || promotion.certificate.origin == Origin::Caller {
+        for promotion in watch.all().filter(|promotion| month.contains(&promotion.at)) {
+            if promotion.number < 2 || promotion.special || promotion.certificate.origin != Origin::Everleaf {
                 lines.push((promotion.at, self.promotion(promotion)));
             } else {
                 *routine.entry(promotion.certificate.name).or_default() += 1;
                 rollouts += promotion.rollouts.len();
             }
         }
-        lines.sort();
+        lines.sort_by_key(|(at, _)| *at);
         self.clear();
         let mut out = io::stdout().lock();
-        writeln!(out, "\n{}", self.paint(BOLD, &format!("{} {}", month.month(), month.year())))?;
+        writeln!(out, "\n{}", self.paint(BOLD, &format!("{} {}", month.start.month(), month.start.year())))?;
         for (_, line) in lines {
             writeln!(out, "{line}")?;
         }
         if !routine.is_empty() {
-            let each = routine.iter().map(|(name, times)| format!("{name} ×{times}")).collect::<Vec<_>>().join(", ");
-            writeln!(out, "  {:12} renewed as before and rolled out: {each} {}", "", self.why(&count(rollouts, "deployment")))?;
+            let each: Vec<_> = routine.iter().map(|(name, times)| format!("{name} ×{times}")).collect();
+            writeln!(out, "  renewed likewise: {} {}", each.join(", "), self.why(&count(rollouts, "rollout")))?;
         }
         Ok(())
     }
 
-    fn note(&self, note: &Note) -> String {
-        let what = match note.certificate.as_str() {
-            "" => self.paint(YELLOW, &note.what),
-            name => format!("{name:14} {}", note.what),
+    fn note(&self, Note { at, certificate, what, why }: &Note) -> String {
+        let what = match certificate.as_str() {
+            _ if why.starts_with("promise ") => self.paint(RED, &format!("✗ {what}")),
+            "" => self.paint(YELLOW, &format!("▸ {what}")),
+            name => format!("{name:13} {what}"),
         };
-        let what = if note.why.starts_with("promise ") { self.paint(RED, &note.what) } else { what };
-        format!("  {} {what} {}", when(note.at), self.why(&note.why))
+        format!("  {} {what} {}", when(*at), self.why(why))
     }
 
     fn promotion(&self, promotion: &Promotion) -> String {
         let Promotion { at, certificate, number, serial, reason, rollouts, .. } = promotion;
-        let how = match (certificate.origin, number) {
+        let what = match (certificate.origin, number) {
             (Origin::Acm, _) => "exported from ACM",
             (_, 0) => "issued",
             _ => "renewed",
         };
-        let rollouts: Vec<_> = rollouts
-            .iter()
-            .map(|(service, rollout)| match rollout {
-                Rollout::Done(done) => format!("{service} on it after {}", span(*done - *at)),
-                _ => format!("{service} not yet"),
-            })
-            .collect();
-        let rollouts = if rollouts.is_empty() { String::new() } else { format!("; {}", rollouts.join(", ")) };
-        format!("  {} {:14} {how}, serial {}…{rollouts} {}", when(*at), certificate.name, &serial[..8], self.why(reason))
+        let slowest = rollouts.values().map(|rollout| if let Rollout::Done(done) = rollout { *done } else { END }).max();
+        let rollout = slowest.map_or_else(String::new, |done| {
+            let services = rollouts.keys().copied().collect::<Vec<_>>().join(" and ");
+            format!(", {services} redeployed in {}", span(done - *at))
+        });
+        let name = certificate.name;
+        format!("  {} {name:13} {what} as {}…{rollout} {}", when(*at), serial.get(..8).unwrap_or(serial), self.why(reason))
     }
 
+    /// How things stand at the end, and what became of the promises.
     pub(crate) fn footer(&mut self, watch: &mut Watch) -> io::Result<()> {
-        if let Some(last) = watch.last() {
-            self.month(last, watch)?;
-        }
+        self.month(watch, END)?;
         self.clear();
         let mut out = io::stdout().lock();
+        let title = ["certificate", "key", "lifetime", "serial", "expires", "services", "renewals"].map(str::to_owned);
+        let rows = watch.promotions.values().filter_map(|promotions| {
+            let current = promotions.last()?;
+            let asked = current.certificate;
+            Some([
+                asked.name.to_owned(),
+                asked.key_algorithm.to_string(),
+                format!("{} days", asked.days),
+                current.serial.clone(),
+                current.not_after.date().to_string(),
+                asked.services.join(", "),
+                (promotions.len() - 1).to_string(),
+            ])
+        });
         writeln!(out, "\n{}", self.paint(BOLD, "The fleet after a year"))?;
-        writeln!(
-            out,
-            "  {:14} {:13} {:8} {:34} {:16} {:20} renewals",
-            "certificate", "key", "lifetime", "serial", "expires", "services"
-        )?;
-        for certificate in FLEET {
-            let mine: Vec<_> =
-                watch.promotions.iter().filter(|promotion| promotion.certificate.name == certificate.name).collect();
-            let Some(current) = mine.last() else { continue };
-            writeln!(
-                out,
-                "  {:14} {:13} {:8} {:34} {:16} {:20} {:>4}",
-                certificate.name,
-                certificate.key_algorithm.as_str(),
-                format!("{} d", certificate.days),
-                current.serial,
-                current.not_after.date(),
-                certificate.services.join(", "),
-                mine.len() - 1,
-            )?;
+        for [name, key, lifetime, serial, expires, services, renewals] in [title].into_iter().chain(rows) {
+            writeln!(out, "  {name:13} {key:13} {lifetime:8} {serial:32} {expires:10} {services:16} {renewals:>8}")?;
         }
-        let calls: u64 = watch.counts.calls.values().sum();
-        let by_service: Vec<_> = watch.counts.calls.iter().map(|(service, calls)| format!("{service} {calls}")).collect();
-        writeln!(out, "\n{} {calls} calls: {}", self.paint(BOLD, "AWS"), by_service.join(", "))?;
-        writeln!(out, "    {} invocations, {} events", watch.counts.invocations, watch.counts.events)?;
-        writeln!(out, "    365 days in {:.1} s\n", self.began.elapsed().as_secs_f64())?;
+        let counts = &watch.counts;
+        let calls: Vec<_> = counts.calls.iter().map(|(service, calls)| format!("{service} {calls}")).collect();
+        let (all, seconds) = (counts.calls.values().sum::<usize>(), self.began.elapsed().as_secs_f64());
+        writeln!(out, "\n  {all} calls to AWS: {}", calls.join(", "))?;
+        writeln!(out, "  {} invocations, {} events", counts.invocations, counts.events)?;
+        writeln!(out, "  {} days in {seconds:.0} seconds\n", (END - START).whole_days())?;
         for (promise, name, seen) in watch.verdicts() {
-            match watch.broken.get(&promise) {
-                None => writeln!(out, "{} {promise} {name:24} {}", self.paint(GREEN, "✓"), self.paint(DIM, &seen))?,
-                Some(what) => writeln!(out, "{} {promise} {name:24} {}", self.paint(RED, "✗"), self.paint(RED, what))?,
-            }
+            let (mark, seen) = match watch.broken.get(&promise) {
+                None => (self.paint(GREEN, "✓"), self.paint(DIM, &seen)),
+                Some(what) => (self.paint(RED, "✗"), self.paint(RED, what)),
+            };
+            writeln!(out, "  {mark} {promise} {name:25} {seen}")?;
         }
         Ok(())
     }

@@ -1,37 +1,37 @@
 //! The promises of Everleaf, checked from the outside: by the calls that reach AWS, the events on the bus, what the secrets hold
 //! and what the tasks run with. The functions are never asked.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use lambda_runtime::tracing::subscriber;
+use lambda_runtime::tracing::{Level, subscriber};
 use lifecycle::leaf::{Csr, Leaf};
 use lifecycle::record::KeyFormat;
 use local_aws::events::BusEvent;
 use local_aws::lambda::Invocation;
 use local_aws::{Call, World};
-use records::material::{Key, Material, Wanted};
-use secrecy::SecretString;
+use records::material::{Material, Wanted};
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 use workflow::Stack;
 
+use crate::END;
 use crate::fleet::{CLUSTER, Certificate, FLEET, Origin, PARTNER, services, variable};
+use crate::leaks::Leaks;
 
 /// A service may wait this long for its deployment: the sweep asks hourly, and in the week without events two of three are lost.
 const ROLLOUT_LIMIT: Duration = Duration::hours(8);
 /// Every certificate is looked at once a day; then the export may be lost as above.
 const EXPORT_LIMIT: Duration = Duration::hours(32);
-/// A run of this many characters of a key or passphrase is a leak, wherever it stands.
-const RUN: usize = 12;
 
 #[derive(Default)]
 pub(crate) struct Watch {
-    log: Log,
-    pub(crate) promotions: Vec<Promotion>,
+    /// By certificate, the oldest first.
+    pub(crate) promotions: BTreeMap<&'static str, Vec<Promotion>>,
     pub(crate) notes: Vec<Note>,
     /// The first thing that broke each promise.
     pub(crate) broken: BTreeMap<u8, String>,
@@ -39,21 +39,27 @@ pub(crate) struct Watch {
     /// Something out of the ordinary is going on: every renewal is worth a line.
     pub(crate) special: bool,
     pub(crate) callers_keys: BTreeSet<String>,
-    /// Public keys that were durable in the secret of a certificate, and those that a CA was asked to sign.
+    /// When every event came twice, and when none of AWS came.
+    pub(crate) doubled: Option<Range<OffsetDateTime>>,
+    pub(crate) without_events: Option<Range<OffsetDateTime>>,
+    /// Public keys that are durable in the secret of a certificate, and those that a CA was asked to sign.
     durable: BTreeMap<String, String>,
     asked: BTreeSet<String>,
+    /// Every pair that was current, by its certificate.
     pairs: HashMap<String, Pair>,
     arns: BTreeMap<String, &'static str>,
     /// Certificates that ACM has ahead of the secret, since when.
     ahead: BTreeMap<&'static str, OffsetDateTime>,
     told: BTreeMap<(String, String), OffsetDateTime>,
     partner_told: bool,
-    /// Tries that failed and are not made good yet, by request.
+    /// Requests whose last try failed: those to be tried again, and those whose input goes to the queue.
     failed: BTreeMap<String, String>,
-    given_up: BTreeSet<String>,
-    needles: HashSet<[u8; RUN]>,
-    messages: usize,
-    weeks: BTreeMap<Week, (OffsetDateTime, OffsetDateTime)>,
+    given_up: BTreeMap<String, String>,
+    queued: usize,
+    /// A task may have started since the last look.
+    rolling: bool,
+    leaks: Leaks,
+    log: Log,
 }
 
 /// A pair that became current.
@@ -80,6 +86,7 @@ pub(crate) enum Rollout {
 /// Something else that a person may want to read.
 pub(crate) struct Note {
     pub(crate) at: OffsetDateTime,
+    /// Empty when it is about none.
     pub(crate) certificate: String,
     pub(crate) what: String,
     pub(crate) why: String,
@@ -87,30 +94,21 @@ pub(crate) struct Note {
 
 #[derive(Default)]
 pub(crate) struct Counts {
-    pub(crate) calls: BTreeMap<&'static str, u64>,
-    pub(crate) invocations: u64,
-    pub(crate) events: u64,
-    issuances: BTreeMap<String, u64>,
-    versions: BTreeMap<String, u64>,
-    deployments: u64,
-    looks_at_tasks: u64,
-    throttled: u64,
-    failed_tries: u64,
-    actions: u64,
-    scanned: u64,
-    keys: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Week {
-    Doubled,
-    WithoutEvents,
+    pub(crate) calls: BTreeMap<&'static str, usize>,
+    pub(crate) invocations: usize,
+    pub(crate) events: usize,
+    pub(crate) throttled: usize,
+    pub(crate) failed_tries: usize,
+    issuances: BTreeMap<String, usize>,
+    versions: BTreeMap<String, usize>,
+    tasks: usize,
+    actions: usize,
+    log: usize,
 }
 
 struct Pair {
     values: Map<String, Value>,
-    not_before: OffsetDateTime,
-    not_after: OffsetDateTime,
+    valid: Range<OffsetDateTime>,
 }
 
 impl Watch {
@@ -118,97 +116,91 @@ impl Watch {
     pub(crate) fn listening() -> Self {
         let watch = Self::default();
         let log = watch.log.clone();
-        subscriber::fmt().with_max_level(lambda_runtime::tracing::Level::INFO).with_writer(move || log.clone()).init();
+        subscriber::fmt().with_max_level(Level::INFO).with_writer(move || log.clone()).init();
         watch
     }
 
-    /// Everything that has happened since the last look, and how things stand now.
+    /// Looks at everything that has happened since the last time, and at how things stand now.
     pub(crate) fn look(&mut self, stack: &Stack) {
         for call in stack.aws.take_calls() {
             self.call(stack, &call);
         }
+        self.rolling = false;
         for event in stack.aws.take_events() {
             self.event(&event);
         }
         for invocation in stack.aws.take_invocations() {
             self.invocation(&invocation);
         }
-        let log = std::mem::take(&mut *self.log.lines());
-        self.scan(stack.aws.now(), "a log line", &String::from_utf8_lossy(&log));
-        self.queue(stack);
-        let faults = stack.aws.world(|world, now| self.standing(world, now));
-        for (promise, fault) in faults {
-            self.breaks(promise, stack.aws.now(), fault);
+        let (now, log) = (stack.aws.now(), std::mem::take(&mut *self.log.lines()));
+        self.counts.log += log.len();
+        self.scan(now, "the log", &String::from_utf8_lossy(&log));
+        for message in self.queue(stack).split_off(self.queued) {
+            self.queued += 1;
+            self.scan(now, "the on-failure queue", &message.to_string());
+            self.given_up.remove(message["requestContext"]["requestId"].as_str().unwrap_or_default());
+        }
+        for (promise, fault) in stack.aws.world(|world, now| self.standing(world, now)) {
+            self.breaks(promise, now, fault);
         }
     }
 
-    /// Before the verdict: nothing may be left half done.
+    /// At the end nothing may be half done, and a promise that was never put to the test is not kept.
     pub(crate) fn finish(&mut self) {
-        let left = self.failed.values().next().cloned();
-        if let Some(left) = left {
-            self.breaks(8, workflow::START, format!("was never retried to success: {left}"));
-        }
+        let mut faults = Vec::new();
         for certificate in FLEET {
-            let new = self.of(certificate.name).count() as u64;
-            let made = |counts: &BTreeMap<String, u64>| counts.get(certificate.name).copied().unwrap_or_default();
-            let (issued, versions) = (made(&self.counts.issuances), made(&self.counts.versions));
-            if new == 0 || versions != new || (certificate.origin == Origin::Everleaf && issued != new) {
-                let what = format!("`{}` has {new} pairs of {issued} issuances and {versions} versions", certificate.name);
-                self.breaks(3, workflow::START, what);
+            let made = |counts: &BTreeMap<String, usize>| counts.get(certificate.name).copied().unwrap_or_default();
+            let (new, issued, versions) =
+                (self.of(certificate.name).len(), made(&self.counts.issuances), made(&self.counts.versions));
+            if new == 0 || versions != new || certificate.origin == Origin::Everleaf && issued != new {
+                faults.push((3, format!("`{}` has {new} pairs of {issued} issuances and {versions} versions", certificate.name)));
             }
         }
-        let waiting =
-            self.promotions.iter().any(|promotion| promotion.rollouts.values().any(|rollout| *rollout == Rollout::Waiting));
-        if waiting {
-            self.breaks(4, workflow::START, "a service still waits for a deployment".to_owned());
+        if self.all().any(|promotion| promotion.rollouts.values().any(|rollout| *rollout == Rollout::Waiting)) {
+            faults.push((4, "a service still waits for its deployment".to_owned()));
         }
+        faults.extend(self.failed.values().map(|why| (8, format!("never tried again to success: {why}"))));
+        faults.extend(self.given_up.values().map(|why| (8, format!("its input is not in the on-failure queue: {why}"))));
+        for (promise, untested) in [
+            (1, self.counts.tasks == 0),
+            (3, self.during(&self.doubled) == (0, 0)),
+            (4, self.during(&self.without_events) == (0, 0)),
+            (7, self.counts.log == 0 || self.leaks.keys.is_empty()),
+            (8, self.counts.throttled == 0 || self.queued == 0),
+        ] {
+            faults.extend(untested.then(|| (promise, "nothing happened that could have broken it".to_owned())));
+        }
+        faults.into_iter().for_each(|(promise, fault)| self.breaks(promise, END, fault));
     }
 
-    /// One line a promise: what it is, and what was seen of it.
-    pub(crate) fn verdicts(&self) -> Vec<(u8, &'static str, String)> {
-        let Counts { deployments, looks_at_tasks, throttled, failed_tries, actions, scanned, keys, .. } = &self.counts;
-        let pairs = self.promotions.len();
-        let week = |week| {
-            let (from, to) = self.weeks.get(&week).copied().unwrap_or((workflow::START, workflow::START));
-            let new: Vec<_> = self.promotions.iter().filter(|promotion| (from..to).contains(&promotion.at)).collect();
-            (new.len(), new.iter().map(|promotion| promotion.rollouts.len()).sum::<usize>())
-        };
-        let ((doubled, doubled_rollouts), (alone, alone_rollouts)) = (week(Week::Doubled), week(Week::WithoutEvents));
-        vec![
+    /// Each promise with what was seen of it.
+    pub(crate) fn verdicts(&self) -> [(u8, &'static str, String); 6] {
+        let Counts { tasks, throttled, failed_tries, actions, .. } = &self.counts;
+        let (pairs, queued) = (self.all().count(), self.queued);
+        let ((doubled, doubled_rollouts), (alone, alone_rollouts)) =
+            (self.during(&self.doubled), self.during(&self.without_events));
+        let (keys, searched) = (self.leaks.keys.len(), self.leaks.searched / 1_000_000);
+        [
             (
                 1,
                 "Current is always good",
-                format!("{pairs} pairs verified as they became current; {looks_at_tasks} looks at running tasks"),
+                format!("{pairs} pairs verified as they became current, {tasks} looks at running tasks"),
             ),
-            (
-                2,
-                "Nothing is lost",
-                format!("{} keys asked for once each, durable before; AWSPREVIOUS always the pair before", self.asked.len()),
-            ),
+            (2, "Nothing is lost", format!("{} keys, durable before a CA was asked, and asked for once each", self.asked.len())),
             (
                 3,
                 "Repeat-safe",
                 format!(
-                    "{pairs} pairs, as many issuances and versions, {deployments} deployments; {doubled} pairs and {doubled_rollouts} \
-                     rollouts in the doubled week"
+                    "one issuance, version and deployment each; {doubled} pairs, {doubled_rollouts} rollouts when all came twice"
                 ),
             ),
-            (
-                4,
-                "Level-triggered",
-                format!("{alone} renewals and {alone_rollouts} rollouts in the week without events; nothing expired"),
-            ),
-            (
-                7,
-                "Keys stay in",
-                format!("{keys} keys and passphrases looked for in {} MB of all that left a function", scanned / 1_000_000),
-            ),
+            (4, "Level-triggered", format!("{alone} pairs and {alone_rollouts} rollouts by the sweep alone; nothing expired")),
+            (7, "Keys stay in", format!("{keys} keys looked for in {searched} MB of answers, calls, events, logs, queue")),
             (
                 8,
-                "Transient and permanent",
+                "Transient is not terminal",
                 format!(
-                    "{throttled} throttled calls, {failed_tries} failed tries, all made good or in the queue; {actions} times Action \
-                     Required"
+                    "{throttled} throttles, {failed_tries} failed tries, {queued} inputs kept, {actions} times Action Required"
                 ),
             ),
         ]
@@ -216,74 +208,36 @@ impl Watch {
 
     fn call(&mut self, stack: &Stack, call: &Call) {
         *self.counts.calls.entry(call.service).or_default() += 1;
-        let mut sent = call.input.clone();
         let action = call.action();
-        if let Some(members) = sent.as_object_mut() {
-            // The two places where a secret belongs.
-            match action.as_str() {
-                "secretsmanager:PutSecretValue" => _ = members.remove("SecretString").map(|value| self.learn(call, &value)),
-                "acm:ExportCertificate" => _ = members.remove("Passphrase"),
-                _ => {}
-            }
-        }
-        self.scan(call.at, &action, &sent.to_string());
-        if let Some(error) = &call.error {
-            self.counts.throttled += u64::from(error == "ThrottlingException");
-            return;
-        }
         match action.as_str() {
-            "acm-pca:IssueCertificate" => self.asked(call),
-            "secretsmanager:UpdateSecretVersionStage" if call.input["VersionStage"] == "AWSCURRENT" => self.promoted(stack, call),
-            "ecs:UpdateService" => self.deployed(call),
+            // The two places where a secret belongs.
+            "secretsmanager:PutSecretValue" => self.put(call),
+            "acm:ExportCertificate" => {}
+            _ => self.scan(call.at, &action, &call.input.to_string()),
+        }
+        match (&call.error, action.as_str()) {
+            (Some(error), _) => self.counts.throttled += usize::from(error == "ThrottlingException"),
+            (None, "acm-pca:IssueCertificate") => self.asked(call),
+            (None, "secretsmanager:UpdateSecretVersionStage") if call.input["VersionStage"] == "AWSCURRENT" => {
+                self.promoted(stack, call);
+            }
+            (None, "ecs:UpdateService") => self.deployed(call),
             _ => {}
         }
     }
 
-    /// What a secret was given: from now on nothing of it may be seen elsewhere.
-    fn learn(&mut self, call: &Call, value: &Value) {
-        let fields: Value = serde_json::from_str(value.as_str().unwrap_or_default()).unwrap_or_default();
-        let text = |field: &str| fields[field].as_str();
-        if call.error.is_none() {
-            match text("csr").map(Csr::from_pem) {
-                Some(Ok(csr)) => _ = self.durable.insert(csr.key_fingerprint, name_of(call)),
-                Some(Err(error)) => self.breaks(2, call.at, format!("a key waits with a CSR that cannot be read: {error}")),
-                None => *self.counts.versions.entry(name_of(call)).or_default() += 1,
-            }
+    /// A secret gets a version: a pair, or a key that waits with its CSR.
+    fn put(&mut self, call: &Call) {
+        let fields: Value = serde_json::from_str(call.input["SecretString"].as_str().unwrap_or_default()).unwrap_or_default();
+        let (name, text) = (name_of(call), |field: &str| fields[field].as_str());
+        if let Some(Err(why)) = text("private_key").map(|pem| self.leaks.learn(pem, text("passphrase"))) {
+            self.breaks(2, call.at, format!("a key of `{name}` cannot be opened: {why}"));
         }
-        let Some(pem) = text("private_key") else { return };
-        let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
-        // The beginning of PKCS#8 says how a key is encrypted, and half of an RSA key is public.
-        match text("passphrase") {
-            Some(passphrase) => {
-                self.look_for(passphrase);
-                self.look_for(&body[body.len().min(200)..]);
-            }
-            None => self.look_for_key(&body),
-        }
-        let key = Key { pem: pem.into(), passphrase: text("passphrase").map(SecretString::from) };
-        match key.open() {
-            Ok(der) => self.look_for_key(&BASE64_STANDARD.encode(der.as_bytes())),
-            Err(why) => self.breaks(2, call.at, format!("a key in the secret {} cannot be opened: {why}", name_of(call))),
-        }
-    }
-
-    /// The private part of an unencrypted key, by where it stands in PKCS#8.
-    fn look_for_key(&mut self, base64: &str) {
-        let private = if base64.len() > 400 { base64.len() / 2..base64.len() } else { 48..88 };
-        self.look_for(base64.get(private).unwrap_or_default());
-    }
-
-    fn look_for(&mut self, secret: &str) {
-        self.counts.keys += 1;
-        self.needles.extend(secret.as_bytes().windows(RUN).filter_map(|run| <[u8; RUN]>::try_from(run).ok()));
-    }
-
-    /// Every [`RUN`]th place of a text is compared with every place of every secret, so that a run of twice that length is found.
-    fn scan(&mut self, at: OffsetDateTime, what: &str, text: &str) {
-        self.counts.scanned += text.len() as u64;
-        let mut runs = text.as_bytes().chunks_exact(RUN);
-        if runs.any(|run| self.needles.contains(run)) || text.contains("PRIVATE KEY-----") {
-            self.breaks(7, at, format!("a private key or a passphrase is in {what}"));
+        match text("csr").map(Csr::from_pem) {
+            _ if call.error.is_some() => {}
+            Some(Ok(csr)) => _ = self.durable.insert(csr.key_fingerprint, name),
+            Some(Err(why)) => self.breaks(2, call.at, format!("a key of `{name}` waits with a bad CSR: {why}")),
+            None => *self.counts.versions.entry(name).or_default() += 1,
         }
     }
 
@@ -292,15 +246,15 @@ impl Watch {
         let pem = BASE64_STANDARD.decode(call.input["Csr"].as_str().unwrap_or_default()).unwrap_or_default();
         let key = match Csr::from_pem(&String::from_utf8_lossy(&pem)) {
             Ok(csr) => csr.key_fingerprint,
-            Err(error) => return self.breaks(2, call.at, format!("a CA took a CSR that cannot be read: {error}")),
+            Err(why) => return self.breaks(2, call.at, format!("a CA took a CSR that cannot be read: {why}")),
         };
         match self.durable.get(&key) {
             Some(name) => *self.counts.issuances.entry(name.clone()).or_default() += 1,
             None if self.callers_keys.contains(&key) => {}
-            None => self.breaks(2, call.at, "a certificate was asked for before its key was durable".to_owned()),
+            None => self.breaks(2, call.at, "a certificate was asked for before its key was durable"),
         }
         if !self.asked.insert(key) {
-            self.breaks(2, call.at, "one key was asked for twice".to_owned());
+            self.breaks(2, call.at, "one key was asked for twice");
         }
     }
 
@@ -309,61 +263,52 @@ impl Watch {
         let (name, at) = (name_of(call), call.at);
         let version = call.input["MoveToVersionId"].as_str().unwrap_or_default();
         let Some(certificate) = FLEET.iter().find(|certificate| certificate.name == name) else { return };
-        let value =
-            stack.aws.world(|world, _| world.secrets.value(&format!("everleaf/{name}"), Some(version), None).map(str::to_owned));
+        let value = stack.aws.world(|world, _| world.secrets.value(&secret(&name), Some(version), None).map(str::to_owned));
         let value = value.unwrap_or_default();
         let leaf = match good(stack, certificate, &value, at) {
             Ok(leaf) => leaf,
-            Err(why) => return self.breaks(1, at, format!("`{name}` became something that is no good pair: {why}")),
+            Err(why) => return self.breaks(1, at, format!("what became current of `{name}` is no good pair: {why}")),
         };
         if certificate.origin == Origin::Everleaf && !self.asked.contains(&leaf.key_fingerprint) {
-            self.breaks(2, at, format!("`{name}` has a key that nobody asked a certificate for"));
+            self.breaks(2, at, format!("`{name}` has a key that no CA was asked to sign"));
         }
-        if let Some(before) = self.of(certificate.name).last().filter(|before| before.not_after <= at) {
-            let what = format!("`{name}` had expired {} before it was replaced", before.not_after);
-            self.breaks(1, at, what);
+        if self.of(certificate.name).last().is_some_and(|before| before.not_after <= at) {
+            self.breaks(1, at, format!("`{name}` had expired before it was replaced"));
         }
-        let number = self.of(certificate.name).count();
-        let rollouts = certificate.services.iter().map(|service| (*service, Rollout::Waiting)).collect();
         let values: Map<String, Value> = serde_json::from_str(&value).unwrap_or_default();
         let pem = values.get("certificate").and_then(Value::as_str).unwrap_or_default().to_owned();
-        self.pairs.insert(pem, Pair { values, not_before: leaf.not_before, not_after: leaf.not_after });
+        self.pairs.insert(pem, Pair { values, valid: leaf.not_before..leaf.not_after });
         self.ahead.remove(certificate.name);
-        self.promotions.push(Promotion {
+        let (number, special) = (self.of(certificate.name).len(), self.special);
+        self.promotions.entry(certificate.name).or_default().push(Promotion {
             at,
             certificate,
             number,
             serial: leaf.serial.to_string(),
             not_after: leaf.not_after,
             reason: String::new(),
-            rollouts,
-            special: self.special,
+            rollouts: certificate.services.iter().map(|service| (*service, Rollout::Waiting)).collect(),
+            special,
             version: version.to_owned(),
         });
     }
 
     /// A deployment was begun: one of the service's pairs must have waited for it.
     fn deployed(&mut self, call: &Call) {
-        self.counts.deployments += 1;
         let service = call.input["service"].as_str().unwrap_or_default();
         let mut wanted = false;
-        for rollout in self.promotions.iter_mut().filter_map(|promotion| promotion.rollouts.get_mut(service)) {
-            wanted |= *rollout == Rollout::Waiting;
-            if *rollout == Rollout::Waiting {
-                *rollout = Rollout::Deploying;
-            }
+        for rollout in self.rollouts(service).filter(|rollout| **rollout == Rollout::Waiting) {
+            (*rollout, wanted) = (Rollout::Deploying, true);
         }
         if !wanted {
-            self.breaks(3, call.at, format!("{service} was deployed though no new pair had come since its last deployment"));
+            self.breaks(3, call.at, format!("{service} was deployed again, and no new pair had come"));
         }
     }
 
-    fn event(&mut self, event: &BusEvent) {
+    fn event(&mut self, BusEvent { at, event, .. }: &BusEvent) {
         self.counts.events += 1;
-        let BusEvent { at, event, .. } = event;
         self.scan(*at, "an event", &event.to_string());
-        let resource = event["resources"][0].as_str().unwrap_or_default();
-        let detail = &event["detail"];
+        let (resource, detail) = (event["resources"][0].as_str().unwrap_or_default(), &event["detail"]);
         let text = |member: &str| detail[member].as_str().unwrap_or_default().to_owned();
         match event["detail-type"].as_str().unwrap_or_default() {
             "ACM Certificate Available" => {
@@ -372,122 +317,95 @@ impl Watch {
                     self.ahead.insert(name, *at);
                 }
                 if detail["Action"] == "RENEWAL" {
-                    self.notes.push(Note {
-                        at: *at,
-                        certificate: name.to_owned(),
-                        what: "ACM has renewed it by itself".to_owned(),
-                        why: "60 days before it expires".to_owned(),
-                    });
+                    self.note(*at, name, "ACM has renewed it by itself", "60 days before it expires");
                 }
             }
-            "ECS Deployment State Change" if detail["eventName"] == "SERVICE_DEPLOYMENT_COMPLETED" => {
+            "ECS Deployment State Change" => {
+                self.rolling = true;
                 let service = resource.rsplit('/').next().unwrap_or_default();
-                for rollout in self.promotions.iter_mut().filter_map(|promotion| promotion.rollouts.get_mut(service)) {
-                    if *rollout == Rollout::Deploying {
-                        *rollout = Rollout::Done(*at);
-                    }
+                let done = detail["eventName"] == "SERVICE_DEPLOYMENT_COMPLETED";
+                for rollout in self.rollouts(service).filter(|rollout| done && **rollout == Rollout::Deploying) {
+                    *rollout = Rollout::Done(*at);
                 }
             }
             "Certificate Current" => {
                 let version = text("version_id");
-                let fresh = self
-                    .promotions
-                    .iter_mut()
-                    .rev()
-                    .find(|promotion| promotion.version == version && promotion.reason.is_empty());
+                let mut latest = self.promotions.values_mut().filter_map(|promotions| promotions.last_mut());
+                let fresh = latest.find(|promotion| promotion.version == version && promotion.reason.is_empty());
                 fresh.into_iter().for_each(|promotion| promotion.reason = text("reason"));
             }
-            "Action Required" => self.told(*at, text("certificate"), text("reason")),
+            "Action Required" => self.told(*at, text("certificate"), &text("reason")),
             _ => {}
         }
     }
 
     /// A person was told: once a day for each reason.
-    fn told(&mut self, at: OffsetDateTime, certificate: String, message: String) {
+    fn told(&mut self, at: OffsetDateTime, certificate: String, message: &str) {
         self.counts.actions += 1;
-        let (code, why) = message.split_once(": ").unwrap_or((&message, ""));
-        if self.told.insert((certificate.clone(), code.to_owned()), at).is_some_and(|last| at - last < Duration::days(1)) {
-            self.breaks(8, at, format!("Action Required came twice within a day: `{certificate}`, {code}"));
-        }
         self.partner_told |= certificate == PARTNER.name;
+        let (code, why) = message.split_once(": ").unwrap_or((message, ""));
         // What to do stands at the end.
-        let why = why.rsplit("; ").next().unwrap_or_default().to_owned();
-        self.notes.push(Note { at, certificate, what: format!("Action Required: {code}"), why });
+        self.note(at, &certificate, format!("Action Required: {code}"), why.rsplit("; ").next().unwrap_or_default());
+        if self.told.insert((certificate, code.to_owned()), at).is_some_and(|last| at - last < Duration::days(1)) {
+            self.breaks(8, at, format!("`{code}` was told twice within a day"));
+        }
     }
 
-    fn invocation(&mut self, invocation: &Invocation) {
-        let Invocation { ended, function, request_id, attempt, outcome, .. } = invocation;
+    fn invocation(&mut self, Invocation { ended, function, request_id, attempt, outcome, .. }: &Invocation) {
         self.counts.invocations += 1;
+        self.failed.remove(request_id);
+        self.given_up.remove(request_id);
         match outcome {
-            Ok(answer) => {
-                self.scan(*ended, "an answer", &answer.to_string());
-                self.failed.remove(request_id);
-            }
+            Ok(answer) => self.scan(*ended, "an answer", &answer.to_string()),
             Err(error) => {
                 self.counts.failed_tries += 1;
                 self.scan(*ended, "an error", &error.error_message);
                 let why = format!("{function}, try {attempt}: {}: {}", error.error_type, error.error_message);
                 match error.error_type.as_str() {
                     "Retryable" => _ = self.failed.insert(request_id.clone(), why),
-                    "Permanent" => {
-                        self.failed.remove(request_id);
-                        self.given_up.insert(request_id.clone());
-                    }
+                    "Permanent" => _ = self.given_up.insert(request_id.clone(), why),
                     _ => self.breaks(8, *ended, why),
                 }
             }
         }
     }
 
-    /// What waits for a person: every input that failed for good must be there.
-    fn queue(&mut self, stack: &Stack) {
-        let now = stack.aws.now();
-        let bodies = stack.aws.world(|world, _| bodies(world, stack).map(str::to_owned).collect::<Vec<_>>());
-        for body in bodies.iter().skip(self.messages) {
-            self.scan(now, "a message of the on-failure queue", body);
-            let body: Value = serde_json::from_str(body).unwrap_or_default();
-            self.given_up.remove(body["requestContext"]["requestId"].as_str().unwrap_or_default());
-        }
-        self.messages = bodies.len();
-    }
-
-    /// How things stand at this moment.
+    /// What is wrong at this moment, each with the promise that it breaks.
     fn standing(&mut self, world: &World, now: OffsetDateTime) -> Vec<(u8, String)> {
         let mut faults = Vec::new();
-        let without_events = self.weeks.get(&Week::WithoutEvents).is_some_and(|(from, to)| (*from..*to).contains(&now));
-        for certificate in FLEET {
-            let name = certificate.name;
-            let mut pairs = self.of(name).rev();
-            let Some(current) = pairs.next() else { continue };
+        let without_events = self.without_events.as_ref().is_some_and(|week| week.contains(&now));
+        for (&name, promotions) in &self.promotions {
+            let [before @ .., current] = &promotions[..] else { continue };
             let labelled = |label: &str| {
-                let versions = world.secrets.find(&format!("everleaf/{name}")).map_or(&[][..], |secret| &secret.versions);
+                let versions = world.secrets.find(&secret(name)).map_or(&[][..], |secret| &secret.versions);
                 versions.iter().find(|version| version.stages.contains(label)).map(|version| version.id.as_str())
             };
-            if labelled("AWSCURRENT") != Some(&current.version) {
-                faults.push((1, format!("AWSCURRENT of `{name}` is on a version that was never promoted")));
-            }
-            if current.not_after <= now {
-                faults.push((1, format!("`{name}` has expired")));
-            }
-            if let Some(before) = pairs.next().filter(|before| labelled("AWSPREVIOUS") != Some(&before.version)) {
-                faults.push((2, format!("AWSPREVIOUS of `{name}` is not the pair before, of serial {}", before.serial)));
-            }
-            let late = current.not_after - Duration::days(certificate.days as i64) / 6;
-            if without_events && (current.not_after <= now || certificate.origin == Origin::Everleaf && late <= now) {
-                faults.push((4, format!("`{name}` is not renewed in time")));
-            }
-            if self.ahead.get(name).is_some_and(|since| now - *since > EXPORT_LIMIT) {
-                faults.push((4, format!("`{name}` is not exported, a day after ACM renewed it")));
+            // The second half of its window: whoever renews now was late.
+            let late = current.not_after - Duration::days(current.certificate.days as i64) / 6;
+            let waits_too_long = |promotion: &Promotion| {
+                now - promotion.at > ROLLOUT_LIMIT && promotion.rollouts.values().any(|rollout| *rollout == Rollout::Waiting)
+            };
+            for (promise, wrong, what) in [
+                (1, labelled("AWSCURRENT") != Some(&current.version), "AWSCURRENT is on a version that was never promoted"),
+                (1, current.not_after <= now, "it has expired"),
+                (
+                    2,
+                    before.last().is_some_and(|before| labelled("AWSPREVIOUS") != Some(&before.version)),
+                    "AWSPREVIOUS is not the pair before",
+                ),
+                (4, without_events && current.certificate.origin == Origin::Everleaf && late <= now, "it is not renewed in time"),
+                (
+                    4,
+                    self.ahead.get(name).is_some_and(|since| now - *since > EXPORT_LIMIT),
+                    "ACM is ahead of it for more than a day",
+                ),
+                (4, promotions.iter().rev().take(2).any(waits_too_long), "a service waits too long for it"),
+            ] {
+                faults.extend(wrong.then(|| (promise, format!("`{name}`: {what}"))));
             }
         }
-        for promotion in &self.promotions {
-            let late = now - promotion.at > ROLLOUT_LIMIT;
-            if let Some((service, _)) = promotion.rollouts.iter().find(|(_, rollout)| **rollout == Rollout::Waiting && late) {
-                faults
-                    .push((4, format!("{service} is not deployed, hours after `{}` became current", promotion.certificate.name)));
-            }
-        }
-        for service in services() {
+        let due = if self.rolling || now.hour().is_multiple_of(6) { services() } else { BTreeSet::new() };
+        for service in due {
             faults.extend(self.tasks(world, service, now).err().map(|why| (1, format!("a task of {service} {why}"))));
         }
         faults
@@ -495,117 +413,128 @@ impl Watch {
 
     /// Every running task of a service holds, of each of its certificates, a whole pair that is valid now.
     fn tasks(&mut self, world: &World, service: &str, now: OffsetDateTime) -> Result<(), String> {
-        let mine = || FLEET.iter().filter(|certificate| certificate.services.contains(&service));
         let tasks = world.ecs.running_values(CLUSTER, service);
-        self.counts.looks_at_tasks += tasks.len() as u64;
-        let all =
-            || mine().all(|certificate| self.of(certificate.name).any(|one| matches!(one.rollouts[service], Rollout::Done(_))));
-        if tasks.is_empty() && all() {
+        self.counts.tasks += tasks.len();
+        if tasks.is_empty() && self.rollouts(service).any(|rollout| matches!(rollout, Rollout::Done(_))) {
             return Err("does not run any more".to_owned());
         }
-        for (task, certificate) in tasks.iter().flat_map(|task| mine().map(move |certificate| (task, certificate))) {
-            let name = certificate.name;
+        let mine =
+            || FLEET.iter().filter(|certificate| certificate.services.contains(&service)).map(|certificate| certificate.name);
+        for (task, name) in tasks.iter().flat_map(|task| mine().map(move |name| (task, name))) {
             let leaf = task.get(&variable(name, "certificate")).ok_or_else(|| format!("has no `{name}`"))?;
             let pair = self.pairs.get(leaf).ok_or_else(|| format!("holds a `{name}` that never was current"))?;
             if !pair.values.iter().all(|(key, value)| task.get(&variable(name, key)).is_some_and(|held| value == held)) {
-                return Err(format!("holds parts of two different pairs of `{name}`"));
+                return Err(format!("holds parts of two pairs of `{name}`"));
             }
-            if now < pair.not_before || pair.not_after <= now {
+            if !pair.valid.contains(&now) {
                 return Err(format!("holds a `{name}` that is not valid now"));
             }
         }
         Ok(())
     }
 
-    fn of(&self, name: &str) -> impl DoubleEndedIterator<Item = &Promotion> {
-        self.promotions.iter().filter(move |promotion| promotion.certificate.name == name)
+    fn scan(&mut self, at: OffsetDateTime, what: &str, text: &str) {
+        if self.leaks.are_in(text) {
+            self.breaks(7, at, format!("a private key or a passphrase is in {what}"));
+        }
     }
 
-    fn breaks(&mut self, promise: u8, at: OffsetDateTime, what: String) {
-        if self.broken.insert(promise, what.clone()).is_none() {
-            self.notes.push(Note { at, certificate: String::new(), what, why: format!("promise {promise} is broken") });
+    fn breaks(&mut self, promise: u8, at: OffsetDateTime, what: impl Into<String>) {
+        let what = what.into();
+        if !self.broken.contains_key(&promise) {
+            self.note(at, "", what.clone(), &format!("promise {promise} is broken"));
+            self.broken.insert(promise, what);
         }
+    }
+
+    fn of(&self, name: &str) -> &[Promotion] {
+        self.promotions.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    fn rollouts(&mut self, service: &str) -> impl Iterator<Item = &mut Rollout> {
+        self.promotions.values_mut().flatten().filter_map(move |promotion| promotion.rollouts.get_mut(service))
+    }
+
+    /// How many pairs became current in a week, for how many services.
+    fn during(&self, week: &Option<Range<OffsetDateTime>>) -> (usize, usize) {
+        let new = || self.all().filter(|promotion| week.as_ref().is_some_and(|week| week.contains(&promotion.at)));
+        (new().count(), new().map(|promotion| promotion.rollouts.len()).sum())
+    }
+
+    fn queue(&self, stack: &Stack) -> Vec<Value> {
+        let arn = stack.template.queues.first().map_or("", |queue| &queue.arn);
+        let read = |message: &local_aws::sqs::Message| serde_json::from_str(&message.body).unwrap_or_default();
+        stack.aws.world(|world, _| world.sqs.messages(arn).iter().map(read).collect())
     }
 }
 
-/// What the story asks of the watch, and tells it.
+/// What the story tells the watch, and asks of it.
 impl Watch {
-    pub(crate) fn note(&mut self, at: OffsetDateTime, what: &str, why: &str) {
-        self.notes.push(Note { at, certificate: String::new(), what: what.to_owned(), why: why.to_owned() });
+    pub(crate) fn note(&mut self, at: OffsetDateTime, certificate: &str, what: impl Into<String>, why: &str) {
+        self.notes.push(Note { at, certificate: certificate.to_owned(), what: what.into(), why: why.to_owned() });
     }
 
-    pub(crate) fn answered(&mut self, answer: &Value) {
-        self.scan(workflow::START, "an answer", &answer.to_string());
+    pub(crate) fn answered(&mut self, at: OffsetDateTime, answer: &Value) {
+        self.scan(at, "an answer", &answer.to_string());
     }
 
-    pub(crate) fn in_acm(&mut self, arn: &str, name: &'static str) {
-        self.arns.insert(arn.to_owned(), name);
+    pub(crate) fn in_acm(&mut self, arn: String, name: &'static str) {
+        self.arns.insert(arn, name);
     }
 
-    pub(crate) fn last(&self) -> Option<OffsetDateTime> {
-        self.promotions.last().map(|promotion| promotion.at)
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Promotion> {
+        self.promotions.values().flatten()
     }
 
     pub(crate) fn expires(&self, name: &str) -> Option<OffsetDateTime> {
         self.of(name).last().map(|promotion| promotion.not_after)
     }
 
-    /// Whether the partner was asked for a CSR since this was last asked.
+    /// Whether the partner was told to send a CSR since this was last asked.
     pub(crate) fn partner_is_told(&mut self) -> bool {
         std::mem::take(&mut self.partner_told)
     }
 
-    pub(crate) fn throttled(&self) -> (u64, u64) {
-        (self.counts.throttled, self.counts.failed_tries)
-    }
-
-    /// How many certificates the table knows; all of them, if nothing was lost.
+    /// How many certificates the table knows: all of them, if nothing was lost.
     pub(crate) fn expect_records(&mut self, stack: &Stack) -> usize {
-        let is_record = |id: Option<&str>| id.is_some_and(|id| id.starts_with("certificate#"));
-        let known =
-            stack.aws.world(|world, _| world.dynamodb.items().filter(|(_, item)| is_record(item["id"]["S"].as_str())).count());
-        let lost = FLEET.iter().filter(|certificate| self.of(certificate.name).next().is_some()).count() - known;
-        if lost > 0 {
-            self.breaks(2, stack.aws.now(), format!("{lost} records did not come back after the table was lost"));
+        let is_record = |item: &Map<String, Value>| item["id"]["S"].as_str().is_some_and(|id| id.starts_with("certificate#"));
+        let known = stack.aws.world(|world, _| world.dynamodb.items().filter(|(_, item)| is_record(item)).count());
+        if known != self.promotions.len() {
+            self.breaks(2, stack.aws.now(), format!("of {} records {known} came back", self.promotions.len()));
         }
         known
     }
 
-    /// The inputs that have come into the on-failure queue since.
-    pub(crate) fn queued_since(&mut self, stack: &Stack, since: OffsetDateTime) -> Vec<Value> {
-        if let Some(request) = self.given_up.first().cloned() {
-            self.breaks(8, stack.aws.now(), format!("the input of the failed request {request} is not in the queue"));
-        }
-        stack.aws.world(|world, _| {
-            let arn = stack.template.queues.first().map_or("", |queue| &queue.arn);
-            let new = world.sqs.messages(arn).iter().filter(|message| message.sent_at >= since);
-            new.filter_map(|message| Some(serde_json::from_str::<Value>(&message.body).ok()?["requestPayload"].clone())).collect()
-        })
+    /// The inputs that wait in the on-failure queue since then.
+    pub(crate) fn waiting(&self, stack: &Stack, messages_before: usize) -> Vec<Value> {
+        self.queue(stack).split_off(messages_before).into_iter().map(|mut message| message["requestPayload"].take()).collect()
     }
 
-    pub(crate) fn begin(&mut self, week: Week, from: OffsetDateTime) {
-        self.special = true;
-        self.weeks.insert(week, (from, from + Duration::days(7)));
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
     }
 }
 
-/// The pair that a version holds, when it is what was asked for and valid.
+/// The leaf of the pair that a version holds, when it is valid and all that was asked for.
 fn good(stack: &Stack, asked: &Certificate, value: &str, at: OffsetDateTime) -> Result<Leaf, String> {
-    let material = Material::read(&SecretString::from(value))?.ok_or("it is empty")?;
+    let material = Material::read(&value.into())?.ok_or("it is empty")?;
     let leaf = material.verify(&Wanted::Found, at)?;
-    let names = asked.names.iter().map(|name| name.parse().map_err(|error| format!("{error}"))).collect::<Result<_, _>>()?;
-    let days = leaf.lifetime().as_secs() / (24 * 60 * 60);
-    let format = material.key.as_ref().map(|key| if key.passphrase.is_some() { KeyFormat::Encrypted } else { KeyFormat::Plain });
+    let names: Result<BTreeSet<_>, _> = asked.names.iter().map(|name| name.parse()).collect();
+    let format = match material.key.as_ref().map(|key| key.passphrase.is_some()) {
+        None => None,
+        Some(true) => Some(KeyFormat::Encrypted),
+        Some(false) => Some(KeyFormat::Plain),
+    };
     let root = stack.aws.world(|world, _| world.pca.certificate(&stack.root_ca)).unwrap_or_default();
     let differs = [
         ("common name", leaf.subject.common_name.as_deref() != Some(asked.common_name)),
-        ("names", leaf.names != names),
+        ("names", names.is_ok_and(|names| names != leaf.names)),
         ("key algorithm", leaf.key_algorithm != Some(asked.key_algorithm)),
         ("usage", leaf.usage != Some(asked.usage)),
-        ("lifetime", days != asked.days),
+        ("lifetime", leaf.lifetime().as_secs() != asked.days * 24 * 60 * 60),
         ("key format", format != Some(asked.key_format).filter(|_| asked.origin != Origin::Caller)),
-        ("root", !material.certificate_chain.trim_end().ends_with(root.trim())),
-        ("validity", at < leaf.not_before || leaf.not_after <= at),
+        ("root", !material.certificate_chain.trim_end().ends_with(root.trim_end())),
+        ("validity", !(leaf.not_before..leaf.not_after).contains(&at)),
     ];
     match differs.iter().find(|(_, differs)| *differs) {
         Some((what, _)) => Err(format!("its {what} is not what was asked for")),
@@ -613,9 +542,8 @@ fn good(stack: &Stack, asked: &Certificate, value: &str, at: OffsetDateTime) -> 
     }
 }
 
-fn bodies<'a>(world: &'a World, stack: &Stack) -> impl Iterator<Item = &'a str> {
-    let arn = stack.template.queues.first().map_or("", |queue| &queue.arn);
-    world.sqs.messages(arn).iter().map(|message| message.body.as_str())
+fn secret(certificate: &str) -> String {
+    format!("everleaf/{certificate}")
 }
 
 /// The certificate whose secret a call is about.
@@ -629,7 +557,7 @@ fn name_of(call: &Call) -> String {
 struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    fn lines(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
+    fn lines(&self) -> MutexGuard<'_, Vec<u8>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,0 +1,54 @@
+//! Promise 7 from the outside: every private key and passphrase that went into a secret, looked for in everything else.
+
+use std::collections::HashSet;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use records::material::Key;
+use secrecy::SecretString;
+
+/// Texts are searched in steps of this many characters.
+const STEP: usize = 12;
+
+#[derive(Default)]
+pub(crate) struct Leaks {
+    /// As PEM.
+    pub(crate) keys: HashSet<String>,
+    pub(crate) searched: usize,
+    runs: HashSet<[u8; STEP]>,
+}
+
+impl Leaks {
+    /// A secret holds this key: it must not be seen anywhere else, neither as it stands there nor decrypted.
+    pub(crate) fn learn(&mut self, pem: &str, passphrase: Option<&str>) -> Result<(), String> {
+        if !self.keys.insert(pem.to_owned()) {
+            return Ok(());
+        }
+        if let Some(passphrase) = passphrase {
+            self.add(passphrase);
+            let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+            // Its beginning only says how it is encrypted.
+            self.add(body.get(192..).unwrap_or_default());
+        }
+        let key = Key { pem: pem.into(), passphrase: passphrase.map(SecretString::from) };
+        let key = BASE64_STANDARD.encode(key.open()?.as_bytes());
+        // Half of an RSA key is public, and so is an EC key but for these 30 bytes.
+        let private = if key.len() > 400 { key.get(key.len() / 128 * 64..) } else { key.get(48..88) };
+        self.add(private.unwrap_or_default());
+        Ok(())
+    }
+
+    /// The beginning of every line, as lines are in PEM: long enough to be found by the steps of a search.
+    fn add(&mut self, secret: &str) {
+        for line in secret.as_bytes().chunks(64) {
+            let beginning = &line[..line.len().min(2 * STEP)];
+            self.runs.extend(beginning.windows(STEP).filter_map(|run| <[u8; STEP]>::try_from(run).ok()));
+        }
+    }
+
+    /// Whether something secret is in a text.
+    pub(crate) fn are_in(&mut self, text: &str) -> bool {
+        self.searched += text.len();
+        text.contains("PRIVATE KEY-----") || text.as_bytes().chunks_exact(STEP).any(|run| self.runs.contains(run))
+    }
+}

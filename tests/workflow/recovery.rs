@@ -1,0 +1,282 @@
+//! What goes wrong for longer than a call: a lost table, moved labels, lost events, a certificate that cannot be issued.
+
+use serde_json::{Value, json};
+use workflow::Stack;
+
+use crate::account::staged;
+use crate::scenario::{days, lose_deliveries, minutes, order, request, run, service, user};
+
+async fn empty_the_table(stack: &Stack) {
+    let table = stack.records().await.settings.table;
+    let ids: Vec<Value> = stack.aws.world(|world, _| world.dynamodb.items().map(|(_, item)| item["id"].clone()).collect());
+    assert!(!ids.is_empty());
+    for id in ids {
+        user(stack, "dynamodb:DeleteItem", json!({"TableName": table, "Key": {"id": id}})).await;
+    }
+}
+
+/// Two certificates with a service each, one issued and one of ACM's, after a quiet day.
+async fn fleet() -> Stack {
+    let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+    stack.handle("issue-client-cert", order(), "first").await.unwrap();
+    service(&stack, "payments/orders", &["orders"]).await;
+    request(&stack, "gateway", false).await;
+    service(&stack, "payments/gateway", &["gateway"]).await;
+    days(1).await;
+    stack.aws.take_events();
+    stack.aws.take_calls();
+    stack
+}
+
+/// How often an event of that type was published since this was last asked for any type, and its reasons.
+fn published(stack: &Stack, detail_type: &str) -> Vec<String> {
+    let of_type = |event: &Value| event["detail-type"] == detail_type;
+    let events = stack.aws.take_events().into_iter().map(|event| event.event).filter(of_type);
+    events.map(|event| event["detail"]["reason"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+async fn serial(stack: &Stack, name: &str) -> Option<String> {
+    stack.record(name).await?.current.map(|pair| pair.serial.to_string())
+}
+
+#[test]
+fn a_lost_table_is_rebuilt_from_the_secrets_and_from_acm_and_nothing_is_issued_again() {
+    run(async {
+        let stack = fleet().await;
+        let before = (stack.record("orders").await.unwrap(), stack.record("gateway").await.unwrap());
+        empty_the_table(&stack).await;
+        assert_eq!(stack.record("orders").await, None);
+        stack.aws.take_calls();
+        days(1).await;
+        let after = (stack.record("orders").await.unwrap(), stack.record("gateway").await.unwrap());
+        assert_eq!((&after.0.origin, &after.1.origin), (&before.0.origin, &before.1.origin));
+        assert_eq!((&after.0.options, &after.1.options), (&before.0.options, &before.1.options));
+        let pair =
+            |record: &lifecycle::record::Record| record.current.clone().map(|pair| (pair.version_id, pair.serial, pair.issuer));
+        assert_eq!((pair(&after.0), pair(&after.1)), (pair(&before.0), pair(&before.1)));
+        assert!(after.0.attempts.last >= before.0.attempts.last, "attempts are counted on");
+        let bound = stack.records().await.bindings(&after.0.options.services).await.unwrap();
+        assert!(bound.values().all(|binding| binding.certificates == [after.0.name.clone()].into()));
+        for costly in ["IssueCertificate", "PutSecretValue", "CreateSecret", "RenewCertificate"] {
+            let calls = stack.aws.take_calls();
+            assert!(!calls.iter().any(|call| call.operation == costly && call.error.is_none()), "{costly}");
+        }
+    });
+}
+
+#[test]
+fn where_record_and_secret_differ_the_secret_wins() {
+    run(async {
+        let stack = fleet().await;
+        let mut other = order();
+        (other["subject_alternative_names"], other["replace"]) = (json!(["dns:orders.example.com"]), json!(true));
+        stack.handle("issue-client-cert", other, "second").await.unwrap();
+        days(1).await;
+        let (current, previous) = stack.aws.world(|world, _| {
+            let secret = world.secrets.find("everleaf/orders").unwrap();
+            (staged(secret, "AWSCURRENT").unwrap().id.clone(), staged(secret, "AWSPREVIOUS").unwrap().id.clone())
+        });
+        let back = json!({"SecretId": "everleaf/orders", "VersionStage": "AWSCURRENT", "MoveToVersionId": previous, "RemoveFromVersionId": current});
+        user(&stack, "secretsmanager:UpdateSecretVersionStage", back).await;
+        stack.aws.take_events();
+        stack.handle("renew-on-expiry", json!({"certificate": "orders"}), "look").await.unwrap();
+        let record = stack.record("orders").await.unwrap();
+        assert_eq!((record.current.unwrap().version_id, record.previous.unwrap().version_id), (previous, current));
+        // The service reads it: its tasks hold the pair that was taken back.
+        days(1).await;
+        assert_eq!(published(&stack, "Services Redeployed").len(), 1);
+    });
+}
+
+#[test]
+fn a_secret_that_holds_something_else_is_told_once_a_day_and_never_overwritten() {
+    run(async {
+        let stack = fleet().await;
+        user(
+            &stack,
+            "secretsmanager:PutSecretValue",
+            json!({"SecretId": "everleaf/orders", "SecretString": "mine now",
+            "ClientRequestToken": "00000000000000000000000000000000"}),
+        )
+        .await;
+        days(3).await;
+        let told = published(&stack, "Action Required");
+        assert!((3..=4).contains(&told.len()) && told.iter().all(|reason| reason.starts_with("secret-unreadable")), "{told:?}");
+        let held =
+            stack.aws.world(|world, _| world.secrets.value("everleaf/orders", None, Some("AWSCURRENT")).map(str::to_owned));
+        assert_eq!(held.as_deref(), Some("mine now"));
+        days(30).await;
+        let held =
+            stack.aws.world(|world, _| world.secrets.value("everleaf/orders", None, Some("AWSCURRENT")).map(str::to_owned));
+        assert_eq!(held.as_deref(), Some("mine now"), "not even when it would have been due");
+    });
+}
+
+#[test]
+fn one_bad_item_in_a_sweep_fails_alone_and_is_named() {
+    run(async {
+        let stack = fleet().await;
+        lose_deliveries(&stack);
+        let table = stack.records().await.settings.table;
+        let bad = json!({"id": {"S": "certificate#broken"}, "queue": {"S": "certificates"}, "look_at": {"N": "1"}, "revision": {"N": "7"}});
+        user(&stack, "dynamodb:PutItem", json!({"TableName": table, "Item": bad})).await;
+        days(25).await;
+        let error = stack.handle("renew-on-expiry", json!({"sweep": true}), "sweep").await.unwrap_err();
+        assert!(error.error_type == "Permanent" && error.error_message.contains("certificate#broken"), "{error:?}");
+        assert_eq!(published(&stack, "Certificate Due").len(), 1, "the others were looked at");
+    });
+}
+
+#[test]
+fn with_every_event_of_aws_lost_the_sweep_carries_everything() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        // What AWS says never arrives; schedules and our own events do.
+        stack.aws.set_deliveries(Some(Box::new(|event, _| match event["source"].as_str() {
+            Some(source) if source.starts_with("aws.") => Vec::new(),
+            _ => vec![std::time::Duration::ZERO],
+        })));
+        stack.handle("issue-client-cert", order(), "first").await.unwrap();
+        service(&stack, "payments/orders", &["orders"]).await;
+        request(&stack, "gateway", false).await;
+        service(&stack, "payments/gateway", &["gateway"]).await;
+        days(2).await;
+        let first =
+            (serial(&stack, "orders").await.unwrap(), serial(&stack, "gateway").await.expect("exported by the daily walk"));
+        days(345).await;
+        let second = (serial(&stack, "orders").await.unwrap(), serial(&stack, "gateway").await.unwrap());
+        assert!(first.0 != second.0 && first.1 != second.1, "both were renewed: {first:?} {second:?}");
+        for (service, name) in [("orders", "orders"), ("gateway", "gateway")] {
+            let (holds, current) = stack.aws.world(|world, _| {
+                let holds = world.ecs.running_values("payments", service);
+                let current = world.secrets.value(&format!("everleaf/{name}"), None, Some("AWSCURRENT")).unwrap().to_owned();
+                (holds, serde_json::from_str::<Value>(&current).unwrap())
+            });
+            assert!(!holds.is_empty() && holds.iter().all(|task| current["certificate"] == json!(task[name])), "{service}");
+        }
+    });
+}
+
+#[test]
+fn a_permanent_failure_is_told_once_a_day_its_input_waits_and_all_is_well_once_it_is_mended() {
+    run(async {
+        let stack = fleet().await;
+        let first = serial(&stack, "orders").await;
+        let ca = stack.issuing_ca.clone();
+        stack.aws.world(|world, now| local_aws::pca::enable(world, now, &ca, false)).unwrap();
+        // Due after twenty days; three days without a CA.
+        days(23).await;
+        let told: Vec<_> =
+            published(&stack, "Action Required").into_iter().filter(|reason| reason.starts_with("issue-failed")).collect();
+        assert!((2..=4).contains(&told.len()), "{told:#?}");
+        assert!(told.iter().all(|reason| reason.contains("make the CA active again")), "{told:#?}");
+        let queue = stack.template.function("issue-client-cert").unwrap().on_failure_queue_arn.clone().unwrap();
+        let waiting =
+            stack.aws.world(|world, _| world.sqs.messages(&queue).iter().map(|message| message.body.clone()).collect::<Vec<_>>());
+        assert_eq!(waiting.len(), told.len(), "each failed input waits");
+        stack.aws.world(|world, now| local_aws::pca::enable(world, now, &ca, true)).unwrap();
+        let input: Value = serde_json::from_str::<Value>(&waiting[0]).unwrap()["requestPayload"].clone();
+        let answer = stack.handle("issue-client-cert", input, "redrive").await.unwrap();
+        assert_eq!(answer["outcome"], "issued");
+        assert_ne!(serial(&stack, "orders").await, first);
+        assert_eq!(stack.record("orders").await.unwrap().halted, None);
+    });
+}
+
+#[test]
+fn certificates_that_change_together_share_one_deployment() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        lose_deliveries(&stack);
+        for name in ["left", "right"] {
+            let request = json!({"name": name, "subject": {"common_name": name}, "services": ["payments/both"]});
+            stack.handle("issue-client-cert", request, name).await.unwrap();
+        }
+        service(&stack, "payments/both", &["left", "right"]).await;
+        for name in ["left", "right"] {
+            let request = json!({"name": name, "subject": {"common_name": name}, "services": ["payments/both"], "usage": "server", "replace": true});
+            stack.handle("issue-client-cert", request, "again").await.unwrap();
+        }
+        stack.aws.take_calls();
+        for name in ["left", "right"] {
+            stack.handle("force-redeploy", json!({"certificate": name}), name).await.unwrap();
+        }
+        let deployments = stack.aws.take_calls().iter().filter(|call| call.operation == "UpdateService").count();
+        assert_eq!(deployments, 1);
+    });
+}
+
+#[test]
+fn a_service_that_cannot_be_deployed_fails_alone_and_says_why() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        lose_deliveries(&stack);
+        service(&stack, "payments/good", &[]).await;
+        service(&stack, "payments/ended", &[]).await;
+        user(
+            &stack,
+            "ecs:CreateService",
+            json!({"cluster": "payments", "serviceName": "other", "taskDefinition": "good", "desiredCount": 1,
+            "deploymentController": {"type": "CODE_DEPLOY"}}),
+        )
+        .await;
+        user(&stack, "ecs:DeleteService", json!({"cluster": "payments", "service": "ended", "force": true})).await;
+        minutes(2).await;
+        let services = ["payments/good", "payments/ended", "payments/other", "payments/never", "nowhere/never"];
+        let request = json!({"name": "shared", "subject": {"common_name": "shared"}, "services": services});
+        stack.handle("issue-client-cert", request, "first").await.unwrap();
+        stack.aws.take_calls();
+        let error = stack.handle("force-redeploy", json!({"certificate": "shared"}), "first").await.unwrap_err();
+        assert_eq!(error.error_type, "Permanent");
+        for (service, why) in [
+            ("payments/ended", "remove it from the certificate"),
+            ("payments/other", "CODE_DEPLOY"),
+            ("payments/never", "no such service"),
+            ("nowhere/never", "no such service"),
+        ] {
+            let said = error.error_message.split("; failed to").any(|part| part.contains(service) && part.contains(why));
+            assert!(said, "{service}: {}", error.error_message);
+        }
+        let deployed: Vec<_> = stack
+            .aws
+            .take_calls()
+            .into_iter()
+            .filter(|call| call.operation == "UpdateService")
+            .map(|call| call.input["service"].clone())
+            .collect();
+        assert_eq!(deployed, ["good"]);
+        let told = published(&stack, "Action Required");
+        assert!(!told.is_empty() && told.iter().all(|reason| reason.starts_with("service-refused")), "{told:?}");
+    });
+}
+
+#[test]
+fn the_sweep_asks_for_no_more_than_the_hours_budget_soonest_expiry_first() {
+    run(async {
+        let stack = Stack::deploy_with(&[("HourlyBudget", "10")]).await;
+        lose_deliveries(&stack);
+        for index in 0..14 {
+            let name = format!("fleet-{index:02}");
+            let days = if index < 7 { 31 } else { 30 };
+            let request =
+                json!({"name": name, "subject": {"common_name": name}, "validity": {"days": days}, "renew_before": {"days": 15}});
+            stack.handle("issue-client-cert", request, &name).await.unwrap();
+        }
+        days(20).await;
+        stack.aws.take_events();
+        stack.handle("renew-on-expiry", json!({"sweep": true}), "first").await.unwrap();
+        let asked: Vec<String> = stack
+            .aws
+            .take_events()
+            .into_iter()
+            .filter(|event| event.event["detail-type"] == "Certificate Due")
+            .map(|event| event.event["detail"]["certificate"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(asked.len(), 10);
+        let soonest: Vec<String> = (7..14).map(|index| format!("fleet-{index:02}")).collect();
+        assert!(soonest.iter().all(|name| asked[..7].contains(name)), "{asked:?}");
+        minutes(60).await;
+        stack.handle("renew-on-expiry", json!({"sweep": true}), "second").await.unwrap();
+        assert!(published(&stack, "Certificate Due").len() >= 4, "the rest comes in the next hour");
+    });
+}

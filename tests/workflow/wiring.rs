@@ -1,0 +1,175 @@
+//! `events/`, `template.yaml` and the code, held against one another.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use runtime::vars::Vars;
+use serde_json::{Value, json};
+use workflow::{Stack, root};
+
+use crate::scenario::{days, minutes, order, request, run, service, user};
+
+/// Every file of `events/`: the function it is for, its name, what it holds.
+fn files() -> Vec<(String, String, Value)> {
+    let mut files: Vec<_> = std::fs::read_dir(root().join("events"))
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            let event = serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap();
+            (name.split('.').next().unwrap().to_owned(), name, event)
+        })
+        .collect();
+    files.sort_by(|left, right| left.1.cmp(&right.1));
+    files
+}
+
+#[test]
+fn every_file_in_events_is_understood_by_its_function() {
+    for (function, name, event) in files() {
+        run(async {
+            let stack = Stack::deploy().await;
+            let outcome = stack.handle(&function, event, "request").await;
+            if let Err(error) = outcome {
+                for not_understood in ["failed to read", "failed to take", "failed to accept"] {
+                    assert!(!error.error_message.starts_with(not_understood), "{name}: {}", error.error_message);
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn every_event_in_events_reaches_its_function_by_a_rule_of_the_template() {
+    run(async {
+        let stack = Stack::deploy().await;
+        let mut reached = BTreeSet::new();
+        for (function, name, event) in files().into_iter().filter(|(.., event)| event.get("detail-type").is_some()) {
+            let expected = &stack.template.function(&function).unwrap().name;
+            assert_eq!(stack.aws.put_event(event), std::slice::from_ref(expected), "{name}");
+            reached.insert(function);
+        }
+        let all: BTreeSet<_> = stack.template.functions.iter().map(|function| function.binary.clone()).collect();
+        assert_eq!(reached, all, "every function has an event in events/");
+        // The event of another stack on the same bus is nobody's.
+        let mut other: Value =
+            serde_json::from_str(include_str!("../../events/force-redeploy.certificate-current.json")).unwrap();
+        other["detail"]["prefix"] = json!("other");
+        assert_eq!(stack.aws.put_event(other), [""; 0]);
+    });
+}
+
+#[test]
+fn each_function_reads_the_variables_that_the_template_sets_and_no_others() {
+    run(async {
+        let stack = Stack::deploy().await;
+        let sdk = stack.sdk("user").await;
+        for function in &stack.template.functions {
+            let read = RefCell::new(BTreeSet::new());
+            let vars = || {
+                Vars::new(|name| {
+                    read.borrow_mut().insert(name.to_owned());
+                    function.environment.get(name).cloned()
+                })
+            };
+            match function.binary.as_str() {
+                "export-to-secrets" => export_to_secrets::App::new(vars(), &sdk).map(drop),
+                "force-redeploy" => force_redeploy::App::new(vars(), &sdk).map(drop),
+                "issue-client-cert" => issue_client_cert::App::new(vars(), &sdk).map(drop),
+                "renew-on-expiry" => renew_on_expiry::App::new(vars(), &sdk).map(drop),
+                other => panic!("{other}"),
+            }
+            .unwrap();
+            let set: BTreeSet<_> = function.environment.keys().cloned().collect();
+            assert_eq!(read.into_inner(), set, "{}", function.binary);
+        }
+    });
+}
+
+#[test]
+fn a_setting_that_is_missing_or_wrong_stops_the_start_and_all_are_named() {
+    run(async {
+        let stack = Stack::deploy().await;
+        let sdk = stack.sdk("user").await;
+        let bad = |name: &str| match name {
+            "EVERLEAF_ISSUING_CA" => Some("arn:aws:acm:eu-central-1:111122223333:certificate/1".to_owned()),
+            "EVERLEAF_ALLOWED_NAMES" => Some("example.com,not a domain".to_owned()),
+            "EVERLEAF_MAX_VALIDITY_DAYS" => Some("a year".to_owned()),
+            _ => None,
+        };
+        let Err(faults) = issue_client_cert::App::new(Vars::new(bad), &sdk) else { panic!("it started") };
+        for variable in ["ISSUING_CA", "ALLOWED_NAMES", "MAX_VALIDITY_DAYS", "SWEEP_MINUTES", "PREFIX", "TABLE"] {
+            assert!(faults.contains(&format!("EVERLEAF_{variable}")), "{variable}: {faults}");
+        }
+    });
+}
+
+/// Months in which everything happens that calls for a call: the actions each function used.
+async fn used(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
+    stack.handle("issue-client-cert", order(), "first").await.unwrap();
+    service(stack, "payments/orders", &["orders"]).await;
+    service(stack, "payments/gateway", &["gateway"]).await;
+    request(stack, "gateway", false).await;
+    let ghost = json!({"name": "ghost", "subject": {"common_name": "ghost"}, "services": ["payments/ghost"]});
+    stack.handle("issue-client-cert", ghost, "of a service that is not there").await.unwrap();
+    days(1).await;
+    // A service leaves a certificate, another certificate gets one.
+    let mut fewer = order();
+    (fewer["services"], fewer["replace"]) = (json!([]), json!(true));
+    stack.handle("issue-client-cert", fewer, "second").await.unwrap();
+    stack.aws.world(|world, _| world.acm.renewal_fails = Some("PCA_ACCESS_DENIED".to_owned()));
+    days(352).await;
+    stack.aws.world(|world, _| world.acm.renewal_fails = None);
+    days(4).await;
+    let arns = user(stack, "acm:ListCertificates", json!({"Includes": {"keyTypes": ["EC_prime256v1"]}})).await;
+    let arn = arns["CertificateSummaryList"][0]["CertificateArn"].clone();
+    let tag = json!([{"Key": "everleaf:service-1", "Value": "payments/gateway"}]);
+    user(stack, "acm:RemoveTagsFromCertificate", json!({"CertificateArn": arn, "Tags": tag})).await;
+    user(stack, "acm:RenewCertificate", json!({"CertificateArn": arn})).await;
+    minutes(5).await;
+    let table = stack.records().await.settings.table;
+    let ids: Vec<Value> = stack.aws.world(|world, _| world.dynamodb.items().map(|(_, item)| item["id"].clone()).collect());
+    for id in ids {
+        user(stack, "dynamodb:DeleteItem", json!({"TableName": table, "Key": {"id": id}})).await;
+    }
+    days(2).await;
+    let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for call in stack.aws.take_calls().into_iter().filter(|call| call.caller != "user") {
+        let actions = match call.operation.as_str() {
+            // It has no right of its own: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis.html>.
+            "TransactWriteItems" => vec!["dynamodb:PutItem".to_owned(), "dynamodb:UpdateItem".to_owned()],
+            _ => vec![call.action()],
+        };
+        used.entry(call.caller).or_default().extend(actions);
+    }
+    used
+}
+
+/// What a function calls only after something went wrong half-way; the module `crashes` has it happen.
+const SELDOM: &[(&str, &str)] =
+    &[("export-to-secrets", "secretsmanager:GetSecretValue"), ("issue-client-cert", "secretsmanager:GetSecretValue")];
+
+#[test]
+fn each_role_allows_what_its_function_calls_and_nothing_else() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let used = used(&stack).await;
+        for function in &stack.template.functions {
+            let used = &used[&function.binary];
+            for action in used {
+                assert!(function.allows(action, None), "the role of {} lacks {action}", function.binary);
+            }
+            let granted: BTreeSet<_> = function
+                .statements
+                .iter()
+                .filter(|statement| statement.allow)
+                .flat_map(|statement| statement.actions.clone())
+                .collect();
+            // Lambda itself writes to the queue of failures, with the function's role.
+            let seldom = |action: &str| SELDOM.contains(&(function.binary.as_str(), action));
+            let idle: Vec<_> =
+                granted.difference(used).filter(|action| !seldom(action) && *action != "sqs:SendMessage").collect();
+            assert!(idle.is_empty(), "the role of {} allows what it never calls: {idle:?}", function.binary);
+        }
+    });
+}
