@@ -6,11 +6,13 @@
 mod scenario;
 
 mod account;
+mod answers;
 mod canary;
 mod crashes;
 mod faults;
 mod input;
 mod kinds;
+mod pairs;
 mod recovery;
 mod roles;
 mod triggers;

@@ -91,6 +91,8 @@ pub enum Fault {
     LoseAnswer,
     /// AWS does what was asked, and the caller never runs again: [`LocalAws::hung`] tells, the caller's future is to be dropped.
     Crash,
+    /// AWS does what was asked and answers this.
+    Answer(Value),
 }
 
 /// Looks at each call before it is answered and may spoil it. `error` and `at` of the call are not set yet.
@@ -232,6 +234,7 @@ impl LocalAws {
         lock(&self.0.calls).push(call);
         match fault {
             Some(Fault::LoseAnswer) => Err(NoAnswer::ConnectionReset),
+            Some(Fault::Answer(instead)) => answer.map(|_| instead).map_err(NoAnswer::Error),
             Some(Fault::Crash) => {
                 self.0.hung.notify_one();
                 std::future::pending().await

@@ -2,7 +2,7 @@
 //!
 //! - [`fleet`]: the certificates and services, and how people ask for them
 //! - [`watch`] and [`leaks`]: the promises of Everleaf, checked from the outside
-//! - [`print`]: what a person gets to see of it
+//! - [`mod@print`]: what a person gets to see of it
 
 mod fleet;
 mod leaks;

@@ -53,8 +53,8 @@ impl Show {
             self.month(watch, to)?;
         }
         if self.progress && from.date() != to.date() {
-            let done = usize::from(u8::from(to.month()));
-            eprint!("\r{}-{done:02} {}{}", to.year(), "▓".repeat(done), "░".repeat(12 - done));
+            let done = ((to - START) / (END - START) * 24.0) as usize;
+            eprint!("\r{}-{:02} {:░<24}", to.year(), u8::from(to.month()), "▓".repeat(done));
             io::stderr().flush()?;
         }
         Ok(())
