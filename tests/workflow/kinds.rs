@@ -46,26 +46,47 @@ fn check(stack: &Stack, value: &Value) -> String {
     openssl(&["x509", "-noout", "-text"], text("certificate"))
 }
 
-#[test]
-fn every_key_algorithm_and_usage_comes_out_as_asked() {
+mod every_usage_comes_out_as_asked_with_a_key_of {
+    use super::comes_out_as_asked as check;
+
+    #[test]
+    fn ec_prime256v1_from_a_ca_of_ec_secp384r1() {
+        check("EC_prime256v1", "NIST CURVE: P-256", "EC_secp384r1");
+    }
+
+    #[test]
+    fn ec_secp384r1_from_a_ca_of_ec_prime256v1() {
+        check("EC_secp384r1", "NIST CURVE: P-384", "EC_prime256v1");
+    }
+
+    #[test]
+    fn rsa_2048_from_a_ca_of_rsa_4096() {
+        check("RSA_2048", "(2048 bit)", "RSA_4096");
+    }
+
+    #[test]
+    fn rsa_3072_from_a_ca_of_rsa_2048() {
+        check("RSA_3072", "(3072 bit)", "RSA_2048");
+    }
+
+    #[test]
+    fn rsa_4096_from_a_ca_of_ec_prime256v1() {
+        check("RSA_4096", "(4096 bit)", "EC_prime256v1");
+    }
+}
+
+fn comes_out_as_asked(algorithm: &str, key: &str, ca: &str) {
     run(async {
-        let stack = Stack::deploy().await;
-        let algorithms = [
-            ("EC_prime256v1", "NIST CURVE: P-256"),
-            ("EC_secp384r1", "NIST CURVE: P-384"),
-            ("RSA_2048", "(2048 bit)"),
-            ("RSA_3072", "(3072 bit)"),
-            ("RSA_4096", "(4096 bit)"),
-        ];
+        let stack = Stack::deploy_on(ca, &[]).await;
         let (client, server) = ("TLS Web Client Authentication", "TLS Web Server Authentication");
-        let usages = [("client", vec![client]), ("server", vec![server]), ("client-and-server", vec![server, client])];
-        for (index, (algorithm, key)) in algorithms.into_iter().enumerate() {
-            let (usage, expected) = &usages[index % 3];
-            let format = if index % 2 == 0 { "encrypted" } else { "plain" };
-            let name = format!("kind-{index}");
-            let request = json!({"name": name, "subject": {"common_name": name}, "key_algorithm": algorithm, "usage": usage, "key_format": format});
-            stack.handle("issue-client-cert", request, &name).await.unwrap();
-            let value = secret(&stack, &name).await;
+        for (usage, format, expected) in [
+            ("client", "encrypted", vec![client]),
+            ("server", "plain", vec![server]),
+            ("client-and-server", "encrypted", vec![server, client]),
+        ] {
+            let request = json!({"name": usage, "subject": {"common_name": usage}, "key_algorithm": algorithm, "usage": usage, "key_format": format});
+            stack.handle("issue-client-cert", request, usage).await.unwrap();
+            let value = secret(&stack, usage).await;
             let text = check(&stack, &value);
             assert!(text.contains(key), "{algorithm}: {text}");
             assert!(text.contains(&format!("{}\n", expected.join(", "))), "{usage}: {text}");

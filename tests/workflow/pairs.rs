@@ -44,22 +44,29 @@ fn each_thing_that_can_be_wrong_with_a_pair_is_found() {
         };
 
         refused(Material { key: copy(&other).key, ..copy(&good) }, "does not belong to the certificate");
-        let wrong = good.key.as_ref().map(|key| Key { pem: key.pem.clone(), passphrase: copy(&other).key.and_then(|key| key.passphrase) });
+        let wrong = good
+            .key
+            .as_ref()
+            .map(|key| Key { pem: key.pem.clone(), passphrase: copy(&other).key.and_then(|key| key.passphrase) });
         refused(Material { key: wrong, ..copy(&good) }, "the passphrase does not open the private key");
         let bare = good.key.as_ref().map(|key| Key { pem: key.pem.clone(), passphrase: None });
         refused(Material { key: bare, ..copy(&good) }, "no passphrase beside it");
         refused(Material { certificate: copy(&other).certificate, ..copy(&good) }, "does not belong");
         refused(Material { certificate: "no PEM".to_owned(), ..copy(&good) }, "not readable");
-        refused(Material { certificate: good.certificate.clone() + &other.certificate, ..copy(&good) }, "2 certificates in place of one leaf");
+        refused(
+            Material { certificate: good.certificate.clone() + &other.certificate, ..copy(&good) },
+            "2 certificates in place of one leaf",
+        );
 
         let end = "-----END CERTIFICATE-----\n";
-        let (issuing, root) = good.certificate_chain.split_once(end).map(|(issuing, root)| (issuing.to_owned() + end, root.to_owned())).unwrap();
+        let (issuing, root) =
+            good.certificate_chain.split_once(end).map(|(issuing, root)| (issuing.to_owned() + end, root.to_owned())).unwrap();
         let chain = |chain: String| Material { certificate_chain: chain, ..copy(&good) };
         refused(chain(String::new()), "there is no chain");
         refused(chain(root.clone() + &issuing), "out of order");
         refused(chain(root.clone()), "out of order");
         refused(chain(issuing.clone()), "out of order");
-        refused(chain(issuing.clone() + &root + good.key.as_ref().unwrap().pem.expose_secret()), "among the certificates");
+        refused(chain(issuing + &root + good.key.as_ref().unwrap().pem.expose_secret()), "among the certificates");
 
         // One bit of the leaf's signature.
         let mut der = good.certificate.clone().into_bytes();
@@ -68,7 +75,9 @@ fn each_thing_that_can_be_wrong_with_a_pair_is_found() {
         let forged = Material { certificate: String::from_utf8(der).unwrap(), ..copy(&good) };
         refused(forged, "the chain does not verify");
 
-        for (at, says) in [(leaf.not_after + time::Duration::SECOND, "does not verify"), (leaf.not_before - time::Duration::hours(2), "")] {
+        for (at, says) in
+            [(leaf.not_after + time::Duration::SECOND, "does not verify"), (leaf.not_before - time::Duration::hours(2), "")]
+        {
             let why = good.verify(&wanted(&specification), at).expect_err("its time has not come, or has gone");
             assert!(why.contains(says), "{why}");
         }
@@ -85,7 +94,8 @@ fn each_thing_that_can_be_wrong_with_a_pair_is_found() {
         asked(|wanted| wanted.names = ["dns:b.example.com".parse().unwrap()].into(), "subject alternative names");
         asked(|wanted| wanted.key_algorithm = KeyAlgorithm::EcSecp384r1, "key algorithm");
         asked(|wanted| wanted.usage = Usage::Server, "extended key usage");
-        let ends = |by: Duration| Wanted::Issued { specification: &specification, not_after: not_after + by, key_fingerprint: None };
+        let ends =
+            |by: Duration| Wanted::Issued { specification: &specification, not_after: not_after + by, key_fingerprint: None };
         assert!(good.verify(&ends(Duration::from_secs(30)), now).is_ok());
         assert_eq!(good.verify(&ends(Duration::from_secs(90)), now).unwrap_err(), "its expiry is not what was asked for");
         let key = Wanted::Issued { specification: &specification, not_after, key_fingerprint: Some("00") };

@@ -130,7 +130,7 @@ fn one_bad_item_in_a_sweep_fails_alone_and_is_named() {
 #[test]
 fn with_every_event_of_aws_lost_the_sweep_carries_everything() {
     run(async {
-        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let stack = Stack::deploy_on("EC_prime256v1", &[("SweepMinutes", "240")]).await;
         // What AWS says never arrives; schedules and our own events do.
         stack.aws.set_deliveries(Some(Box::new(|event, _| match event["source"].as_str() {
             Some(source) if source.starts_with("aws.") => Vec::new(),

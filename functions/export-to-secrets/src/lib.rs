@@ -52,6 +52,11 @@ struct Request {
     certificate_arn: Option<String>,
 }
 
+const USAGE: &str = "give either `certificate` (its name) or `certificate_arn`";
+
+/// ACM speaks of every certificate in the account; most are not the stack's.
+const UNMANAGED: &str = "unmanaged";
+
 pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
     let not_ours = |what: &str| Failure::permanent("take the event", format!("{what}; mend the rule or the request"));
     match Trigger::parse(event)? {
@@ -65,12 +70,17 @@ pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<
             by_name(app, &Trigger::body(Value::from(certificate))?, invocation).await
         }
         Trigger::Event { detail_type, .. } => Err(not_ours(&format!("`{detail_type}` is not for this function"))),
-        Trigger::ByHand(request) => match Trigger::body(request)? {
+        Trigger::ByHand(request) => match Trigger::request(request, USAGE)? {
             Request { certificate: Some(name), certificate_arn: None } => by_name(app, &name, invocation).await,
             Request { certificate: None, certificate_arn: Some(arn) } => {
-                by_arn(app, &certificate_arn(&arn)?, None, invocation).await
+                let answer = by_arn(app, &certificate_arn(&arn)?, None, invocation).await?;
+                if answer["outcome"] == UNMANAGED {
+                    let why = "ACM does not know it, or it has no tag everleaf:certificate of this stack; tag it, then ask again";
+                    return Err(Failure::permanent(format!("export {arn}"), why));
+                }
+                Ok(answer)
             }
-            _ => Err(not_ours("give either `certificate` (its name) or `certificate_arn`")),
+            _ => Err(Failure::permanent("read the request", USAGE)),
         },
     }
 }
@@ -97,7 +107,7 @@ async fn by_name(app: &App, name: &CertificateName, invocation: &Invocation) -> 
 async fn by_arn(app: &App, arn: &Arn, expected: Option<OffsetDateTime>, invocation: &Invocation) -> Result<Value, Failure> {
     let now = invocation.now();
     let Some(managed) = acm::managed(&app.acm, arn, &app.records.settings.prefix).await? else {
-        return Ok(json!({"outcome": "unmanaged", "certificate_arn": arn}));
+        return Ok(json!({"outcome": UNMANAGED, "certificate_arn": arn}));
     };
     let name = managed.name;
     let Some(held) = acm::describe(&app.acm, arn).await? else {

@@ -56,6 +56,8 @@ struct Request {
     services: Option<BTreeSet<ServiceName>>,
 }
 
+const USAGE: &str = "give either `certificate` (its name) or `services` (a list of `cluster/service`)";
+
 pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
     match Trigger::parse(event)? {
         Trigger::Event { source, resource, detail, .. } if source == "aws.ecs" => {
@@ -71,16 +73,15 @@ pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<
             "take the event",
             format!("`{detail_type}` is not for this function; mend the rule that sent it"),
         )),
-        Trigger::ByHand(request) => match Trigger::body(request)? {
+        Trigger::ByHand(request) => match Trigger::request(request, USAGE)? {
             Request { certificate: Some(name), services: None } => match app.records.load(&name).await? {
                 Some(record) => see_to(app, record.options.services, invocation).await,
                 None => Err(Failure::permanent(format!("redeploy the services of `{name}`"), "there is no such certificate")),
             },
-            Request { certificate: None, services: Some(services) } => see_to(app, services, invocation).await,
-            _ => Err(Failure::permanent(
-                "read the request",
-                "give either `certificate` (its name) or `services` (a list of `cluster/service`)",
-            )),
+            Request { certificate: None, services: Some(services) } if !services.is_empty() => {
+                see_to(app, services, invocation).await
+            }
+            _ => Err(Failure::permanent("read the request", USAGE)),
         },
     }
 }

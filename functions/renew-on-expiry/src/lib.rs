@@ -64,6 +64,8 @@ struct Request {
     certificate: Option<CertificateName>,
 }
 
+const USAGE: &str = "give either {\"sweep\": true} or {\"certificate\": \"name\"}";
+
 pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
     match Trigger::parse(event)? {
         Trigger::Event { source, resource, detail, .. } if source == "aws.acm" => {
@@ -75,10 +77,10 @@ pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<
             "take the event",
             format!("`{detail_type}` is not for this function; mend the rule that sent it"),
         )),
-        Trigger::ByHand(request) => match Trigger::body(request)? {
+        Trigger::ByHand(request) => match Trigger::request(request, USAGE)? {
             Request { sweep: true, certificate: None } => sweep(app, invocation).await,
             Request { sweep: false, certificate: Some(name) } => by_name(app, &name, invocation).await,
-            _ => Err(Failure::permanent("read the request", "give either {\"sweep\": true} or {\"certificate\": \"name\"}")),
+            _ => Err(Failure::permanent("read the request", USAGE)),
         },
     }
 }

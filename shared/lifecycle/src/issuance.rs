@@ -369,7 +369,7 @@ impl Fields {
                     // Whole seconds, as a record keeps it.
                     Ok(left) => return (Some(Duration::from_secs(left.as_secs())), Some(end)),
                     Err(_) => {
-                        self.refuse("validity.end", format_args!("{value} is past"));
+                        self.refuse("validity.end", format_args!("{value} is past; give a later date"));
                         return (None, None);
                     }
                 },

@@ -36,7 +36,12 @@ impl Trigger {
         })
     }
 
-    /// A detail, or a request by hand, as `T`.
+    /// A request by hand as `T`; `usage` says what it may be.
+    pub fn request<T: DeserializeOwned>(value: Value, usage: &str) -> Result<T, Failure> {
+        T::deserialize(value).map_err(|error| Failure::permanent("read the request", format!("{error}; {usage}")))
+    }
+
+    /// A detail as `T`.
     pub fn body<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
         T::deserialize(value).map_err(|error| Failure::permanent("read the request", error))
     }

@@ -344,7 +344,7 @@ fn a_public_certificate_is_exported_if_it_was_requested_so_and_renewed_at_45_day
     account.export(&arn);
     let events = account.wait(Duration::days(198));
     assert_eq!(calendar(&events), ["198 Available"]);
-    assert_eq!(events[0]["time"], "2027-04-24T06:09:16Z");
+    assert_eq!(events[0]["time"], "2027-04-24T06:08:16Z");
     assert_eq!(events[0]["detail"]["DomainValidationMethod"], "DNS");
     let mut wanted: Vec<_> = (1..=30).rev().map(|days| format!("{days} Approaching Expiration")).collect();
     wanted.push("null Expired".into());
