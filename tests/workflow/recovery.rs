@@ -1,5 +1,7 @@
 //! What goes wrong for longer than a call: a lost table, moved labels, lost events, a certificate that cannot be issued.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use workflow::Stack;
 
@@ -57,8 +59,8 @@ fn a_lost_table_is_rebuilt_from_the_secrets_and_from_acm_and_nothing_is_issued_a
         assert!(after.0.attempts.last >= before.0.attempts.last, "attempts are counted on");
         let bound = stack.records().await.bindings(&after.0.options.services).await.unwrap();
         assert!(bound.values().all(|binding| binding.certificates == [after.0.name.clone()].into()));
+        let calls = stack.aws.take_calls();
         for costly in ["IssueCertificate", "PutSecretValue", "CreateSecret", "RenewCertificate"] {
-            let calls = stack.aws.take_calls();
             assert!(!calls.iter().any(|call| call.operation == costly && call.error.is_none()), "{costly}");
         }
     });
@@ -180,6 +182,36 @@ fn a_permanent_failure_is_told_once_a_day_its_input_waits_and_all_is_well_once_i
         assert_eq!(answer["outcome"], "issued");
         assert_ne!(serial(&stack, "orders").await, first);
         assert_eq!(stack.record("orders").await.unwrap().halted, None);
+    });
+}
+
+#[test]
+fn what_keeps_failing_is_tried_five_times_a_day_and_then_a_person_is_told() {
+    run(async {
+        let stack = fleet().await;
+        let first = serial(&stack, "orders").await;
+        days(18).await;
+        stack.aws.take_calls();
+        stack.aws.take_events();
+        // The CA takes each order and comes to nothing.
+        stack.aws.set_faults(Some(Box::new(|call| {
+            let failed = local_aws::AwsError::new("RequestFailedException", "The certificate could not be issued.");
+            (call.operation == "GetCertificate").then_some(local_aws::Fault::Refuse(failed))
+        })));
+        days(5).await;
+        let calls = stack.aws.take_calls();
+        let orders = calls.iter().filter(|call| call.operation == "IssueCertificate" && call.error.is_none());
+        let mut by_day: BTreeMap<_, usize> = BTreeMap::new();
+        orders.for_each(|call| *by_day.entry(call.at.date()).or_default() += 1);
+        assert!((2..=5).contains(&by_day.len()) && by_day.values().all(|orders| *orders <= 5), "{by_day:?}");
+        assert!(by_day.values().any(|orders| *orders == 5), "{by_day:?}");
+        let told = published(&stack, "Action Required");
+        let exhausted = told.iter().filter(|reason| reason.starts_with("attempts-exhausted")).count();
+        assert!((by_day.len() - 1..=by_day.len()).contains(&exhausted), "{by_day:?} {told:#?}");
+        assert_eq!(serial(&stack, "orders").await, first);
+        stack.aws.set_faults(None);
+        days(1).await;
+        assert_ne!(serial(&stack, "orders").await, first);
     });
 }
 

@@ -151,7 +151,7 @@ impl Demo {
         while self.watch.expires(MESH.name).is_some_and(|end| self.stack.aws.now() < end - window) {
             self.pass(1).await?;
         }
-        let queued = self.watch.queued();
+        let queued = self.watch.queued;
         self.watch.special = true;
         self.enable_ca(false)?;
         self.note("the issuing CA is disabled for a day", "somebody takes it for unused");

@@ -55,7 +55,7 @@ pub(crate) struct Watch {
     /// Requests whose last try failed: those to be tried again, and those whose input goes to the queue.
     failed: BTreeMap<String, String>,
     given_up: BTreeMap<String, String>,
-    queued: usize,
+    pub(crate) queued: usize,
     /// A task may have started since the last look.
     rolling: bool,
     leaks: Leaks,
@@ -135,7 +135,7 @@ impl Watch {
         let (now, log) = (stack.aws.now(), std::mem::take(&mut *self.log.lines()));
         self.counts.log += log.len();
         self.scan(now, "the log", &String::from_utf8_lossy(&log));
-        for message in self.queue(stack).split_off(self.queued) {
+        for message in self.queue(stack).into_iter().skip(self.queued) {
             self.queued += 1;
             self.scan(now, "the on-failure queue", &message.to_string());
             self.given_up.remove(message["requestContext"]["requestId"].as_str().unwrap_or_default());
@@ -265,10 +265,13 @@ impl Watch {
         let Some(certificate) = FLEET.iter().find(|certificate| certificate.name == name) else { return };
         let value = stack.aws.world(|world, _| world.secrets.value(&secret(&name), Some(version), None).map(str::to_owned));
         let value = value.unwrap_or_default();
-        let leaf = match good(stack, certificate, &value, at) {
-            Ok(leaf) => leaf,
-            Err(why) => return self.breaks(1, at, format!("what became current of `{name}` is no good pair: {why}")),
+        let (leaf, fault) = match judged(stack, certificate, &value, at) {
+            Ok(judged) => judged,
+            Err(why) => return self.breaks(1, at, format!("what became current of `{name}` is no pair: {why}")),
         };
+        if let Some(fault) = fault {
+            self.breaks(1, at, format!("what became current of `{name}` is no good pair: {fault}"));
+        }
         if certificate.origin == Origin::Everleaf && !self.asked.contains(&leaf.key_fingerprint) {
             self.breaks(2, at, format!("`{name}` has a key that no CA was asked to sign"));
         }
@@ -339,14 +342,14 @@ impl Watch {
         }
     }
 
-    /// A person was told: once a day for each reason.
+    /// A person was told: once a day for each reason, give or take the hour at which the sweep looks.
     fn told(&mut self, at: OffsetDateTime, certificate: String, message: &str) {
         self.counts.actions += 1;
         self.partner_told |= certificate == PARTNER.name;
         let (code, why) = message.split_once(": ").unwrap_or((message, ""));
         // What to do stands at the end.
         self.note(at, &certificate, format!("Action Required: {code}"), why.rsplit("; ").next().unwrap_or_default());
-        if self.told.insert((certificate, code.to_owned()), at).is_some_and(|last| at - last < Duration::days(1)) {
+        if self.told.insert((certificate, code.to_owned()), at).is_some_and(|last| at - last < Duration::hours(23)) {
             self.breaks(8, at, format!("`{code}` was told twice within a day"));
         }
     }
@@ -500,46 +503,38 @@ impl Watch {
         let is_record = |item: &Map<String, Value>| item["id"]["S"].as_str().is_some_and(|id| id.starts_with("certificate#"));
         let known = stack.aws.world(|world, _| world.dynamodb.items().filter(|(_, item)| is_record(item)).count());
         if known != self.promotions.len() {
-            self.breaks(2, stack.aws.now(), format!("of {} records {known} came back", self.promotions.len()));
+            self.breaks(2, stack.aws.now(), format!("{known} of {} records came back", self.promotions.len()));
         }
         known
     }
 
-    /// The inputs that wait in the on-failure queue since then.
-    pub(crate) fn waiting(&self, stack: &Stack, messages_before: usize) -> Vec<Value> {
-        self.queue(stack).split_off(messages_before).into_iter().map(|mut message| message["requestPayload"].take()).collect()
-    }
-
-    pub(crate) fn queued(&self) -> usize {
-        self.queued
+    /// The inputs in the on-failure queue, those aside that were there before.
+    pub(crate) fn waiting(&self, stack: &Stack, before: usize) -> Vec<Value> {
+        self.queue(stack).into_iter().skip(before).map(|mut message| message["requestPayload"].take()).collect()
     }
 }
 
-/// The leaf of the pair that a version holds, when it is valid and all that was asked for.
-fn good(stack: &Stack, asked: &Certificate, value: &str, at: OffsetDateTime) -> Result<Leaf, String> {
+/// The leaf of the pair that a version holds, and the first thing that is wrong with the pair or not as it was asked for.
+fn judged(stack: &Stack, asked: &Certificate, value: &str, at: OffsetDateTime) -> Result<(Leaf, Option<String>), String> {
     let material = Material::read(&value.into())?.ok_or("it is empty")?;
-    let leaf = material.verify(&Wanted::Found, at)?;
-    let names: Result<BTreeSet<_>, _> = asked.names.iter().map(|name| name.parse()).collect();
-    let format = match material.key.as_ref().map(|key| key.passphrase.is_some()) {
-        None => None,
-        Some(true) => Some(KeyFormat::Encrypted),
-        Some(false) => Some(KeyFormat::Plain),
-    };
+    let leaf = Leaf::from_pem(&material.certificate).map_err(|error| error.to_string())?;
+    let names: BTreeSet<_> = asked.names.iter().filter_map(|name| name.parse().ok()).collect();
+    let encrypted = material.key.as_ref().map(|key| key.passphrase.is_some());
+    let asked_encrypted = (asked.origin != Origin::Caller).then_some(asked.key_format == KeyFormat::Encrypted);
     let root = stack.aws.world(|world, _| world.pca.certificate(&stack.root_ca)).unwrap_or_default();
     let differs = [
         ("common name", leaf.subject.common_name.as_deref() != Some(asked.common_name)),
-        ("names", names.is_ok_and(|names| names != leaf.names)),
+        ("list of names", leaf.names != names),
         ("key algorithm", leaf.key_algorithm != Some(asked.key_algorithm)),
         ("usage", leaf.usage != Some(asked.usage)),
         ("lifetime", leaf.lifetime().as_secs() != asked.days * 24 * 60 * 60),
-        ("key format", format != Some(asked.key_format).filter(|_| asked.origin != Origin::Caller)),
+        ("key format", encrypted != asked_encrypted),
         ("root", !material.certificate_chain.trim_end().ends_with(root.trim_end())),
         ("validity", !(leaf.not_before..leaf.not_after).contains(&at)),
     ];
-    match differs.iter().find(|(_, differs)| *differs) {
-        Some((what, _)) => Err(format!("its {what} is not what was asked for")),
-        None => Ok(leaf),
-    }
+    let differs = differs.iter().find(|(_, differs)| *differs).map(|(what, _)| format!("its {what} is not what it should be"));
+    let fault = material.verify(&Wanted::Found, at).err().or(differs);
+    Ok((leaf, fault))
 }
 
 fn secret(certificate: &str) -> String {
