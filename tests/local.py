@@ -2,6 +2,7 @@
 
 A root CA and an issuing CA are set up, a certificate is requested in ACM with Everleaf's tags, and from then on Everleaf works by
 itself: it exports, stores, redeploys. Then ACM is asked to renew, and the new serial must come to the secret and to the tasks.
+Before that, a load balancer verifies clients by a trust store, and a CA tells in its CRL what it has revoked.
 
     .venv/bin/python tests/local.py [directory of the binaries, target/debug when absent]
 """
@@ -13,8 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 
 import boto3
+from botocore.exceptions import ClientError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BINARIES = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "target", "debug")
@@ -28,21 +32,165 @@ def main():
     )
     try:
         until("Local AWS answers", lambda: connects(port), patience=20)
+        trust_store(f"http://127.0.0.1:{port}")
+        revocation(f"http://127.0.0.1:{port}")
         flow(f"http://127.0.0.1:{port}")
     finally:
         local.terminate()
         local.wait(timeout=20)
     assert local.returncode == 0, f"Local AWS ended with {local.returncode}"
-    print("1 passed, 0 failed")
+    print("3 passed, 0 failed")
+
+
+def client_of(endpoint, service):
+    return boto3.client(
+        service, endpoint_url=endpoint, region_name="eu-central-1", aws_access_key_id="local", aws_secret_access_key="local"
+    )
+
+
+def trust_store(endpoint):
+    s3, elbv2 = client_of(endpoint, "s3"), client_of(endpoint, "elbv2")
+    root, other = Root("Second Opinion Clients"), Root("Nobody")
+
+    s3.create_bucket(Bucket="bundles", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    s3.put_bucket_versioning(Bucket="bundles", VersioningConfiguration={"Status": "Enabled"})
+    assert s3.get_bucket_location(Bucket="bundles")["LocationConstraint"] == "eu-central-1"
+    key = "roots of/größe+1.pem"
+    version = s3.put_object(Bucket="bundles", Key=key, Body=root.certificate.encode(), IfNoneMatch="*",
+                            ContentType="application/x-pem-file", ServerSideEncryption="AES256")["VersionId"]
+    assert code_of(lambda: s3.put_object(Bucket="bundles", Key=key, Body=b"x", IfNoneMatch="*")) == "PreconditionFailed"
+    s3.put_object(Bucket="bundles", Key=key, Body=b"rubbish")
+    got = s3.get_object(Bucket="bundles", Key=key, VersionId=version)
+    assert got["Body"].read().decode() == root.certificate and got["ContentType"] == "application/x-pem-file"
+    etag = s3.head_object(Bucket="bundles", Key=key)["ETag"]
+    assert code_of(lambda: s3.get_object(Bucket="bundles", Key=key, IfNoneMatch=etag)) == "304"
+    for place in range(3):
+        s3.put_object(Bucket="bundles", Key=f"many/{place}", Body=bytes([place]))
+    pages = list(s3.get_paginator("list_objects_v2").paginate(Bucket="bundles", PaginationConfig={"PageSize": 2}))
+    assert [[found["Key"] for found in page["Contents"]] for page in pages] == [["many/0", "many/1"], ["many/2", key]]
+    folded = s3.list_objects_v2(Bucket="bundles", Delimiter="/")["CommonPrefixes"]
+    assert [found["Prefix"] for found in folded] == ["many/", "roots of/"]
+    s3.delete_object(Bucket="bundles", Key="many/0")
+    assert code_of(lambda: s3.get_object(Bucket="bundles", Key="many/0")) == "NoSuchKey"
+    assert code_of(lambda: s3.head_object(Bucket="bundles", Key="many/0")) == "404"
+    assert code_of(lambda: s3.get_object(Bucket="none", Key="many/0")) == "NoSuchBucket"
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(root.certificate.encode())
+        file.flush()
+        s3.upload_file(file.name, "bundles", "uploaded")
+    said("S3 keeps versions and lists what there is")
+
+    bundle = {"CaCertificatesBundleS3Bucket": "bundles", "CaCertificatesBundleS3Key": key}
+    assert code_of(lambda: elbv2.create_trust_store(Name="clients", **bundle)) == "InvalidCaCertificatesBundle"
+    created = elbv2.create_trust_store(Name="clients", CaCertificatesBundleS3ObjectVersion=version,
+                                       Tags=[{"Key": "version", "Value": version}], **bundle)["TrustStores"][0]
+    arn = created["TrustStoreArn"]
+    assert created["Status"] == "CREATING" and created["NumberOfCaCertificates"] == 1
+    until("the trust store is active",
+          lambda: elbv2.describe_trust_stores(Names=["clients"])["TrustStores"][0]["Status"] == "ACTIVE", patience=20)
+    assert elbv2.describe_tags(ResourceArns=[arn])["TagDescriptions"][0]["Tags"] == [{"Key": "version", "Value": version}]
+    url = elbv2.get_trust_store_ca_certificates_bundle(TrustStoreArn=arn)["Location"]
+    assert fetch(url) == root.certificate
+    try:
+        fetch(url.replace("X-Amz-Signature=", "X-Amz-Signature=0"))
+        raise AssertionError("a forged signature opened the bundle")
+    except urllib.error.HTTPError as error:
+        assert error.code == 403
+
+    balancer = elbv2.create_load_balancer(Name="second-opinion", Scheme="internal", Subnets=["subnet-1", "subnet-2"])
+    balancer_arn = balancer["LoadBalancers"][0]["LoadBalancerArn"]
+    listener = elbv2.create_listener(
+        LoadBalancerArn=balancer_arn, Port=443, Protocol="HTTPS",
+        Certificates=[{"CertificateArn": "arn:aws:acm:eu-central-1:111122223333:certificate/1"}],
+        DefaultActions=[{"Type": "fixed-response", "FixedResponseConfig": {"StatusCode": "200"}}],
+    )["Listeners"][0]["ListenerArn"]
+
+    def handshake(chain):
+        request = json.dumps({"listener_arn": listener, "chain": chain}).encode()
+        return json.loads(fetch(f"{endpoint}/_local/handshake", request))["tls_verify_status"]
+
+    leaf = root.client(serial=7)
+    assert handshake(leaf) == "-"
+    mutual = {"Mode": "verify", "TrustStoreArn": arn, "AdvertiseTrustStoreCaNames": "on"}
+    modified = elbv2.modify_listener(ListenerArn=listener, MutualAuthentication=mutual)["Listeners"][0]
+    defaults = {"IgnoreClientCertificateExpiry": False, "TrustStoreAssociationStatus": "active"}
+    assert modified["MutualAuthentication"] == {**mutual, **defaults}
+    assert elbv2.describe_listeners(LoadBalancerArn=balancer_arn)["Listeners"] == [modified]
+    assert elbv2.describe_trust_store_associations(TrustStoreArn=arn)["TrustStoreAssociations"] == [{"ResourceArn": listener}]
+    assert [handshake(chain) for chain in (leaf, other.client(serial=7), "")] == [
+        "Success", "Failed:ClientCertUntrusted", "Failed:UnmappedConnectionError"]
+
+    s3.put_object(Bucket="bundles", Key="crl", Body=root.revocation_list(serial=7).encode())
+    content = {"S3Bucket": "bundles", "S3Key": "crl", "RevocationType": "CRL"}
+    revocation = elbv2.add_trust_store_revocations(TrustStoreArn=arn, RevocationContents=[content])["TrustStoreRevocations"][0]
+    assert (revocation["RevocationId"], revocation["NumberOfRevokedEntries"]) == (1, 1)
+    assert handshake(leaf) == "Failed:ClientCertCrlHit"
+    url = elbv2.get_trust_store_revocation_content(TrustStoreArn=arn, RevocationId=1)["Location"]
+    assert fetch(url) == root.revocation_list(serial=7)
+    assert code_of(lambda: elbv2.delete_trust_store(TrustStoreArn=arn)) == "TrustStoreInUse"
+    elbv2.remove_trust_store_revocations(TrustStoreArn=arn, RevocationIds=[1])
+    assert elbv2.describe_trust_store_revocations(TrustStoreArn=arn)["TrustStoreRevocations"] == []
+    s3.put_object(Bucket="bundles", Key=key, Body=(root.certificate + other.certificate).encode())
+    elbv2.modify_trust_store(TrustStoreArn=arn, **bundle)
+    assert [handshake(chain) for chain in (leaf, other.client(serial=7))] == ["Success", "Success"]
+    elbv2.modify_listener(ListenerArn=listener, MutualAuthentication={"Mode": "off"})
+    elbv2.delete_trust_store(TrustStoreArn=arn)
+    assert code_of(lambda: elbv2.describe_trust_stores(TrustStoreArns=[arn])) == "TrustStoreNotFound"
+    said("a listener verifies clients by a trust store")
+
+
+class Root:
+    """A CA of openssl's."""
+
+    def __init__(self, name):
+        self.directory = tempfile.TemporaryDirectory()
+        self.revoked = None
+        self.run("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout key -out root -days 30 -subj", f"/CN={name}")
+        self.certificate = self.read("root")
+
+    def client(self, serial):
+        self.write("extensions", "extendedKeyUsage = clientAuth\n")
+        self.run("req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout leaf-key -out csr -subj /CN=orders")
+        self.run(f"x509 -req -in csr -CA root -CAkey key -set_serial {serial} -days 7 -extfile extensions -out leaf")
+        return self.read("leaf")
+
+    def revocation_list(self, serial):
+        if not self.revoked:
+            self.write("ca.cnf", "[ca]\ndefault_ca = d\n[d]\ndatabase = index\ndefault_md = sha256\ndefault_crl_days = 30\n")
+            self.write("index", f"R\t400101000000Z\t260101000000Z\t{serial:02X}\tunknown\t/CN=orders\n")
+            self.run("ca -config ca.cnf -gencrl -keyfile key -cert root -out crl")
+            self.revoked = self.read("crl")
+        return self.revoked
+
+    def run(self, arguments, *more):
+        run = subprocess.run(["openssl", *arguments.split(), *more], cwd=self.directory.name, capture_output=True, text=True)
+        assert run.returncode == 0, f"openssl {arguments}: {run.stderr}"
+
+    def read(self, name):
+        with open(os.path.join(self.directory.name, name)) as file:
+            return file.read()
+
+    def write(self, name, content):
+        with open(os.path.join(self.directory.name, name), "w") as file:
+            file.write(content)
+
+
+def code_of(call):
+    """The code of the error that the call must meet."""
+    try:
+        call()
+    except ClientError as error:
+        return error.response["Error"]["Code"]
+    raise AssertionError("there was no error")
+
+
+def fetch(url, body=None):
+    with urllib.request.urlopen(url, body) as answer:
+        return answer.read().decode()
 
 
 def flow(endpoint):
-    def client(service):
-        return boto3.client(
-            service, endpoint_url=endpoint, region_name="eu-central-1", aws_access_key_id="local", aws_secret_access_key="local"
-        )
-
-    pca, acm, secrets, ecs = client("acm-pca"), client("acm"), client("secretsmanager"), client("ecs")
+    pca, acm, secrets, ecs = (client_of(endpoint, service) for service in ("acm-pca", "acm", "secretsmanager", "ecs"))
 
     root = active_ca(pca, "ROOT", "Second Opinion Root", "RootCACertificate/V1")
     issuing = active_ca(pca, "SUBORDINATE", "Second Opinion Issuing", "SubordinateCACertificate_PathLen0/V1", parent=root)
@@ -92,6 +240,45 @@ def flow(endpoint):
     listed = acm.list_certificates(Includes={"keyTypes": ["RSA_2048"]})["CertificateSummaryList"]
     assert [summary for summary in listed if summary["CertificateArn"] == arn and summary["Exported"]]
     said("listed and tagged")
+
+
+def revocation(endpoint):
+    pca, s3 = client_of(endpoint, "acm-pca"), client_of(endpoint, "s3")
+    root = active_ca(pca, "ROOT", "Revoking Root", "RootCACertificate/V1")
+    serial = hex_of(openssl(["x509", "-noout", "-serial"], leaf(pca, root)).split("=")[1])
+
+    s3.create_bucket(Bucket="crls", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    pca.update_certificate_authority(CertificateAuthorityArn=root, RevocationConfiguration={"CrlConfiguration": {
+        "Enabled": True, "ExpirationInDays": 7, "S3BucketName": "crls", "S3ObjectAcl": "BUCKET_OWNER_FULL_CONTROL"}})
+    pca.revoke_certificate(CertificateAuthorityArn=root, CertificateSerial=serial, RevocationReason="KEY_COMPROMISE")
+    try:
+        pca.revoke_certificate(CertificateAuthorityArn=root, CertificateSerial=serial, RevocationReason="KEY_COMPROMISE")
+        raise AssertionError("a certificate is revoked twice")
+    except pca.exceptions.RequestAlreadyProcessedException:
+        said("what is revoked is not revoked again")
+
+    key = f"crl/{root.split('/')[-1]}.crl"
+    assert f"http://crls.s3.eu-central-1.amazonaws.com/{key}" in openssl(["x509", "-noout", "-text"], leaf(pca, root))
+    until("there is a CRL", lambda: s3.list_objects_v2(Bucket="crls", Prefix=key)["KeyCount"], patience=60)
+    with tempfile.TemporaryDirectory() as directory:
+        crl, issuer = os.path.join(directory, "crl"), os.path.join(directory, "root")
+        s3.download_file("crls", key, crl)
+        with open(issuer, "w") as file:
+            file.write(pca.get_certificate_authority_certificate(CertificateAuthorityArn=root)["Certificate"])
+        text = openssl(["crl", "-inform", "DER", "-in", crl, "-noout", "-text", "-CAfile", issuer, "-verify"], "")
+    assert f"Serial Number: {serial.upper()}" in text.replace("Serial Number: 0", "Serial Number: "), text
+    assert "Key Compromise" in text
+    said("openssl verifies the CRL and finds the certificate in it")
+
+
+def leaf(pca, authority):
+    """A certificate of an end entity, in PEM, for a new key."""
+    key = openssl(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"], "")
+    csr = openssl(["req", "-new", "-key", "/dev/stdin", "-subj", "/CN=leaf"], key)
+    arn = pca.issue_certificate(CertificateAuthorityArn=authority, Csr=csr.encode(), SigningAlgorithm="SHA256WITHRSA",
+                                Validity={"Type": "DAYS", "Value": 7})["CertificateArn"]
+    pca.get_waiter("certificate_issued").wait(CertificateAuthorityArn=authority, CertificateArn=arn)
+    return pca.get_certificate(CertificateAuthorityArn=authority, CertificateArn=arn)["Certificate"]
 
 
 def active_ca(pca, kind, name, template, parent=None):

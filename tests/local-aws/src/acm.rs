@@ -45,8 +45,23 @@ impl Acm {
 
 /// Revokes a certificate, as one can who has its CA.
 pub fn revoke(world: &mut World, now: OffsetDateTime, certificate_arn: &str) {
+    revoke_for(world, now, certificate_arn, "UNSPECIFIED");
+}
+
+/// Private CA has revoked a certificate: what holds it now is revoked in ACM too.
+pub(crate) fn revoked_by_authority(world: &mut World, now: OffsetDateTime, revoked: &Certificate, reason: &str) {
+    let reason = if reason == "CERTIFICATE_AUTHORITY_COMPROMISE" { "CA_COMPROMISE" } else { reason };
+    let holds = |entry: &&AcmCertificate| {
+        entry.kind == Kind::Private && entry.body.as_ref().is_some_and(|body| body.certificate == *revoked)
+    };
+    if let Some(arn) = world.acm.certificates.values().find(holds).map(|entry| entry.arn.clone()) {
+        revoke_for(world, now, &arn, reason);
+    }
+}
+
+fn revoke_for(world: &mut World, now: OffsetDateTime, certificate_arn: &str, reason: &str) {
     if let Some(mut entry) = world.acm.certificates.remove(certificate_arn) {
-        entry.become_revoked(world, now);
+        entry.become_revoked(world, now, reason);
         world.acm.certificates.insert(certificate_arn.to_owned(), entry);
     }
 }

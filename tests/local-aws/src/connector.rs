@@ -5,6 +5,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
 
 use crate::{LocalAws, wire};
 
@@ -37,15 +38,16 @@ impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let Self { aws, caller } = self.clone();
         HttpConnectorFuture::new(async move {
-            let header = |name| request.headers().get(name);
-            let after_host = request.uri().split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..]));
-            let request = wire::Request {
-                method: request.method(),
-                path: after_host.map_or("/", |path| path.split('?').next().unwrap_or(path)),
-                target: header("x-amz-target"),
-                invocation_type: header("x-amz-invocation-type"),
-                body: request.body().bytes().unwrap_or_default(),
-            };
+            let mut request = request;
+            // A body that is signed or summed up as it goes comes in pieces.
+            let body = ByteStream::new(request.take_body()).collect().await;
+            let body = body.map_err(|error| ConnectorError::user(error.into()))?.into_bytes();
+            let uri = request.uri();
+            let after_scheme = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+            let (host, target) = after_scheme.find('/').map_or((after_scheme, "/"), |at| after_scheme.split_at(at));
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let headers = request.headers().iter().collect();
+            let request = wire::Request { method: request.method(), host, path, query, headers, body: &body };
             let reply = wire::reply(&aws, &caller, request)
                 .await
                 .map_err(|_| ConnectorError::io(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()))?;

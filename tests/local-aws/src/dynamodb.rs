@@ -649,6 +649,80 @@ mod tests {
     }
 
     #[test]
+    fn each_index_of_a_template_is_queried_by_its_own_key_and_holds_what_has_it() {
+        let mut account = Account::new();
+        let element = |name: &str, role: &str| json!({ "AttributeName": name, "KeyType": role });
+        let index = |name: &str, keys: Value| json!({ "IndexName": name, "KeySchema": keys, "Projection": { "ProjectionType": "KEYS_ONLY" } });
+        let names = ["id", "kind", "due", "serial", "holder"];
+        let definitions =
+            names.map(|name| json!({ "AttributeName": name, "AttributeType": if name == "due" { "N" } else { "S" } }));
+        let input = json!({
+            "TableName": "stack-Records-1", "BillingMode": "PAY_PER_REQUEST", "KeySchema": [element("id", "HASH")],
+            "AttributeDefinitions": definitions,
+            "GlobalSecondaryIndexes": [
+                index("by-due", json!([element("kind", "HASH"), element("due", "RANGE")])),
+                index("by-serial", json!([element("serial", "HASH")])),
+                index("by-holder", json!([element("holder", "HASH"), element("serial", "RANGE")])),
+            ],
+        });
+        call(&mut account.world, account.now, "CreateTable", &input).unwrap();
+        let rows = [
+            json!({ "id": { "S": "1" }, "kind": { "S": "leaf" }, "due": { "N": "9" }, "serial": { "S": "aa" }, "holder": { "S": "x" }, "more": { "S": "y" } }),
+            json!({ "id": { "S": "2" }, "kind": { "S": "leaf" }, "due": { "N": "10" }, "holder": { "S": "x" } }),
+            json!({ "id": { "S": "3" }, "serial": { "S": "ab" }, "holder": { "S": "x" } }),
+        ];
+        for row in &rows {
+            let put = json!({ "TableName": "stack-Records-1", "Item": row });
+            call(&mut account.world, account.now, "PutItem", &put).unwrap();
+        }
+        let found = |account: &mut Account, index: &str, condition: &str, values: &Value| {
+            let input = json!({
+                "TableName": "stack-Records-1", "IndexName": index, "KeyConditionExpression": condition,
+                "ExpressionAttributeValues": values,
+            });
+            let answer = call(&mut account.world, account.now, "Query", &input).unwrap();
+            list(&answer["Items"]).cloned().collect::<Vec<_>>()
+        };
+        let without = |row: &Value, names: &[&str]| {
+            let mut row = row.clone();
+            row.as_object_mut().unwrap().retain(|name, _| !names.contains(&name.as_str()));
+            row
+        };
+        let first = |others: &[&str]| without(&rows[0], others);
+        let (leaf, x) = (json!({ ":k": { "S": "leaf" } }), json!({ ":x": { "S": "x" } }));
+        let cases = [
+            ("by-due", "kind = :k", leaf.clone(), vec![first(&["serial", "holder", "more"]), without(&rows[1], &["holder"])]),
+            (
+                "by-due",
+                "kind = :k AND due <= :t",
+                json!({ ":k": { "S": "leaf" }, ":t": { "N": "9" } }),
+                vec![first(&["serial", "holder", "more"])],
+            ),
+            ("by-serial", "serial = :s", json!({ ":s": { "S": "ab" } }), vec![without(&rows[2], &["holder"])]),
+            ("by-holder", "holder = :x", x.clone(), vec![first(&["kind", "due", "more"]), rows[2].clone()]),
+            (
+                "by-holder",
+                "holder = :x AND begins_with(serial, :s)",
+                json!({ ":x": { "S": "x" }, ":s": { "S": "aa" } }),
+                vec![first(&["kind", "due", "more"])],
+            ),
+        ];
+        for (index, condition, values, _) in &cases {
+            assert!(found(&mut account, index, condition, values).is_empty(), "{index} follows a moment later");
+        }
+        account.now += INDEX_LAG;
+        for (index, condition, values, expected) in &cases {
+            assert_eq!(&found(&mut account, index, condition, values), expected, "{index}: {condition}");
+        }
+        let update =
+            json!({ "TableName": "stack-Records-1", "Key": { "id": { "S": "1" } }, "UpdateExpression": "REMOVE serial" });
+        call(&mut account.world, account.now, "UpdateItem", &update).unwrap();
+        account.now += INDEX_LAG;
+        assert_eq!(found(&mut account, "by-holder", "holder = :x", &x), [rows[2].clone()]);
+        assert_eq!(found(&mut account, "by-due", "kind = :k", &leaf).len(), 2);
+    }
+
+    #[test]
     fn a_query_finds_by_key_in_order_and_by_pages() {
         let mut account = Account::new();
         [10, 9, 100, 1, 25].iter().for_each(|sk| account.put(*sk, json!({ "odd": { "BOOL": sk % 2 == 1 } })));

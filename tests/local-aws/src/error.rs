@@ -20,6 +20,15 @@ impl AwsError {
         Self::new("ThrottlingException", "Rate exceeded")
     }
 
+    /// As each service says it: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html> for S3.
+    pub fn throttled_by(service: &str) -> Self {
+        match service {
+            "elasticloadbalancing" => Self::new("Throttling", "Rate exceeded"),
+            "s3" => Self { status: 503, ..Self::new("SlowDown", "Please reduce your request rate.") },
+            _ => Self::throttled(),
+        }
+    }
+
     pub fn internal() -> Self {
         Self { status: 500, ..Self::new("InternalServerError", "The request processing has failed because of an unknown error") }
     }

@@ -9,6 +9,7 @@ pub mod clock;
 mod connector;
 pub mod dynamodb;
 pub mod ecs;
+pub mod elbv2;
 mod error;
 pub mod events;
 mod input;
@@ -16,6 +17,7 @@ pub mod lambda;
 pub mod pca;
 pub mod processes;
 mod quotas;
+pub mod s3;
 pub mod secrets;
 pub mod server;
 pub mod sqs;
@@ -60,7 +62,8 @@ pub struct Call {
     pub at: OffsetDateTime,
     /// The function that made it, or `user` for everyone else.
     pub caller: String,
-    /// The IAM prefix of the service: `acm`, `acm-pca`, `secretsmanager`, `dynamodb`, `ecs`, `events`, `sqs`, `lambda`.
+    /// The IAM prefix of the service: `acm`, `acm-pca`, `secretsmanager`, `dynamodb`, `ecs`, `events`, `sqs`, `lambda`, `s3`,
+    /// `elasticloadbalancing`.
     pub service: &'static str,
     pub operation: String,
     pub input: Value,
@@ -76,7 +79,7 @@ impl Call {
 
     /// Whether the operation can change anything.
     pub fn writes(&self) -> bool {
-        !["Describe", "Get", "List", "Query", "BatchGet", "Scan"].iter().any(|read| self.operation.starts_with(read))
+        !["Describe", "Get", "Head", "List", "Query", "BatchGet", "Scan"].iter().any(|read| self.operation.starts_with(read))
     }
 }
 
@@ -197,7 +200,8 @@ impl LocalAws {
     /// One call of a user, without an SDK: `action` such as `acm:RequestCertificate`, and its input as it stands on the wire.
     pub async fn call(&self, action: &str, input: Value) -> Result<Value, AwsError> {
         let (service, operation) = action.split_once(':').unwrap_or_default();
-        let known = ["acm", "acm-pca", "dynamodb", "ecs", "events", "lambda", "secretsmanager", "sqs"];
+        let known =
+            ["acm", "acm-pca", "dynamodb", "ecs", "elasticloadbalancing", "events", "lambda", "s3", "secretsmanager", "sqs"];
         let known = known.into_iter().find(|known| *known == service);
         let service = known.ok_or_else(|| AwsError::unknown_operation(service, operation))?;
         self.serve("user", service, operation, input).await.map_err(|no_answer| match no_answer {
@@ -225,7 +229,7 @@ impl LocalAws {
         }
         let answer = match &fault {
             Some(Fault::Refuse(error)) => Err(error.clone()),
-            _ if !lock(&self.0.quotas).admits(service, operation, self.now()) => Err(AwsError::throttled()),
+            _ if !lock(&self.0.quotas).admits(service, operation, self.now()) => Err(AwsError::throttled_by(service)),
             _ if service == "lambda" => lambda::call(self, operation, &call.input).await,
             _ => self.world(|world, now| answer(world, now, service, operation, &call.input)),
         };
@@ -279,7 +283,9 @@ fn answer(world: &mut World, now: OffsetDateTime, service: &str, operation: &str
         "acm-pca" => pca::call(world, now, operation, input),
         "dynamodb" => dynamodb::call(world, now, operation, input),
         "ecs" => ecs::call(world, now, operation, input),
+        "elasticloadbalancing" => elbv2::call(world, now, operation, input),
         "events" => events::call(world, now, operation, input),
+        "s3" => s3::call(world, now, operation, input),
         "secretsmanager" => secrets::call(world, now, operation, input),
         "sqs" => sqs::call(world, now, operation, input),
         _ => Err(AwsError::unknown_operation(service, operation)),

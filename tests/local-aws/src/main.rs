@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use local_aws::server::Server;
 use local_aws::template::Template;
-use local_aws::{AwsError, LocalAws, ecs, pca};
+use local_aws::{AwsError, LocalAws, ecs, elbv2, pca};
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,7 +27,9 @@ usage: local-aws [options]
   --help                   this text
 
 From the start there are an issuing CA, which is the stack's unless --parameter says otherwise, and the services billing, gateway
-and orders in the cluster payments: what the examples in events/ speak of.
+and orders in the cluster payments: what the examples in events/ speak of. There is also an internal Application Load Balancer,
+clients, with HTTPS listeners to try a trust store on; POST /_local/handshake tells what it would say of a client:
+  {\"listener_arn\": ARN, \"chain\": PEM}
 ";
 
 struct Options {
@@ -62,7 +64,7 @@ async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     #[expect(clippy::disallowed_methods, reason = "the start of a program")]
     let start = OffsetDateTime::now_utc();
     let aws = LocalAws::new(start, Duration::ZERO);
-    let issuing_ca = furnish(&aws).map_err(|error| error.message)?;
+    let Furniture { issuing_ca, listeners } = furnish(&aws).map_err(|error| error.message)?;
     let given = options.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let parameters: Vec<(&str, &str)> = [("IssuingCaArn", issuing_ca.as_str())].into_iter().chain(given).collect();
     let template = Template::read(&options.template, &options.stack, &parameters)?;
@@ -71,7 +73,7 @@ async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let processes = server.processes().clone();
     aws.deploy(&template, |function| processes.runner(function, options.bin_dir.join(&function.binary)))
         .map_err(|error| error.message)?;
-    greet(&template, server.address().to_string());
+    greet(&template, server.address().to_string(), &listeners);
 
     // The processes end with the runtime, when this returns.
     tokio::select! {
@@ -83,9 +85,17 @@ async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What the examples in `events/` speak of: an issuing CA below a root, and the services of the cluster `payments`. Gives the
-/// issuing CA's ARN, the parameter `IssuingCaArn` of the stack unless another is given.
-fn furnish(aws: &LocalAws) -> Result<String, AwsError> {
+/// What is there from the start, by ARN.
+struct Furniture {
+    /// The parameter `IssuingCaArn` of the stack unless another is given.
+    issuing_ca: String,
+    /// Of the load balancer `clients`.
+    listeners: Vec<String>,
+}
+
+/// What the examples in `events/` speak of: an issuing CA below a root, and the services of the cluster `payments`; and a load
+/// balancer that a trust store can be tried on.
+fn furnish(aws: &LocalAws) -> Result<Furniture, AwsError> {
     aws.world(|world, now| {
         let root = pca::create_active_root(world, now, "Local Root CA", "RSA_2048")?;
         let issuing = pca::create_active_subordinate(world, now, &root, "Local Issuing CA", "RSA_2048")?;
@@ -99,7 +109,8 @@ fn furnish(aws: &LocalAws) -> Result<String, AwsError> {
                 json!({"cluster": "payments", "serviceName": service, "taskDefinition": "app", "desiredCount": 1}),
             )?;
         }
-        Ok(issuing)
+        let listeners = [8443, 9443].map(|port| elbv2::create_listener(world, now, "clients", port));
+        Ok(Furniture { issuing_ca: issuing, listeners: listeners.to_vec() })
     })
 }
 
@@ -117,12 +128,14 @@ fn check_binaries(template: &Template, bin_dir: &Path) -> Result<(), String> {
     Err(format!("no {} in {}: build with\n\n    cargo build{packages}\n", missing.join(", "), bin_dir.display()))
 }
 
-fn greet(template: &Template, address: String) {
+fn greet(template: &Template, address: String, listeners: &[String]) {
     let url = format!("http://{address}");
     println!("Local AWS answers at {url} and runs the stack {}:", template.stack);
     for function in &template.functions {
         println!("  {:<20} {}", function.binary, function.name);
     }
+    println!("The load balancer clients listens with");
+    listeners.iter().for_each(|arn| println!("  {arn}"));
     let first = template.functions.first().map_or("FUNCTION", |function| function.name.as_str());
     println!(
         "
@@ -131,6 +144,8 @@ Any access key will do; for instance:
   aws --endpoint-url {url} acm-pca list-certificate-authorities
   aws --endpoint-url {url} lambda invoke --function-name {first} --payload '{{}}' /dev/stdout
   curl --data-binary @events/EVENT.json {url}/_local/event
+  aws --endpoint-url {url} elbv2 describe-trust-stores
+  curl --data-binary @handshake.json {url}/_local/handshake
 ",
         local_aws::REGION
     );

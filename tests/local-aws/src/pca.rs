@@ -1,9 +1,10 @@
 //! AWS Private CA: CAs with keys of their own, and certificates that templates decide, signed a moment after they are asked for.
 //!
-//! What fails in here fails as <https://docs.aws.amazon.com/privateca/latest/APIReference/Welcome.html> says. Revocation is not
-//! there: a CA that asks for CRLs or OCSP is refused.
+//! What fails in here fails as <https://docs.aws.amazon.com/privateca/latest/APIReference/Welcome.html> says. CRLs are written;
+//! OCSP is configured and named in certificates, and nobody answers it.
 
 mod authority;
+mod revocation;
 
 use std::collections::BTreeMap;
 
@@ -23,6 +24,14 @@ const CREATION_TIME: Duration = Duration::seconds(5);
 const ISSUANCE_TIME: Duration = Duration::milliseconds(2500);
 
 const TOKEN_LIFETIME: Duration = Duration::minutes(5);
+
+/// Who owns the CAs that are shared with this account.
+const OTHER_ACCOUNT: &str = "999988887777";
+
+/// The templates that AWS RAM's default permission `AWSRAMDefaultPermissionCertificateAuthority` lets a shared CA issue from.
+pub const DEFAULT_SHARE: &[&str] = &["EndEntityCertificate/V1"];
+
+const TEMPLATE_PREFIX: &str = "arn:aws:acm-pca:::template/";
 
 #[derive(Default)]
 pub struct PrivateCa {
@@ -63,33 +72,85 @@ pub fn create_active_subordinate(
     common_name: &str,
     key_algorithm: &str,
 ) -> Result<String, AwsError> {
-    let serial = serial(world);
     let mut authority = Authority::simple(world, now, "SUBORDINATE", json!({"CommonName": common_name}), key_algorithm)?;
-    let parent = find(world, &json!({"CertificateAuthorityArn": parent_arn}))?;
-    let Some(above) = parent.certificate.as_ref().filter(|_| parent.status(now) == "ACTIVE") else {
-        return Err(invalid_state(format!("{parent_arn} is not active.")));
-    };
-    let not_after = above.not_after - Duration::days(1);
-    let request = Request::from_pem(authority.csr.as_bytes()).map_err(malformed_csr)?;
-    let profile = Profile::Authority { path_length: Some(0) };
-    let (certificate, chain) = parent.sign(&parent.order(request, profile, serial, now, not_after))?;
+    let (certificate, chain) = certify(world, now, &authority.csr, parent_arn)?;
     authority.activate(now, certificate, chain);
     Ok(world.pca.add(authority))
+}
+
+/// Gives an active or expired CA a new certificate for its key: a root its own for twenty years, another one that of the CA above,
+/// to a day before that CA's end.
+pub fn renew_authority(world: &mut World, now: OffsetDateTime, authority_arn: &str) -> Result<(), AwsError> {
+    let serial = serial(world);
+    let authority = find(world, &json!({"CertificateAuthorityArn": authority_arn}))?;
+    let (certificate, chain) = match authority.chain.first().map(|above| above.public_key.clone()) {
+        None => authority.sign_itself(serial, now)?,
+        Some(key) => {
+            let csr = authority.csr.clone();
+            let has_key = |authority: &&Authority| authority.certificate.as_ref().is_some_and(|own| own.public_key == key);
+            let parent = world.pca.authorities.values().find(has_key).map(|parent| parent.arn.clone());
+            let parent = parent.ok_or_else(|| not_found(format!("The CA above {authority_arn} is not here.")))?;
+            certify(world, now, &csr, &parent)?
+        }
+    };
+    install(world, now, authority_arn, certificate, chain)
+}
+
+/// Lets a CA issue nothing that lasts longer than seven days, as AWS does from its creation or never.
+pub fn make_short_lived(world: &mut World, authority_arn: &str) -> Result<(), AwsError> {
+    find(world, &json!({"CertificateAuthorityArn": authority_arn}))?.usage_mode = "SHORT_LIVED_CERTIFICATE".to_owned();
+    Ok(())
 }
 
 /// Disables a CA, or enables it again.
 pub fn enable(world: &mut World, now: OffsetDateTime, authority_arn: &str, enabled: bool) -> Result<(), AwsError> {
     let status = if enabled { "ACTIVE" } else { "DISABLED" };
-    call(world, now, "UpdateCertificateAuthority", &json!({"CertificateAuthorityArn": authority_arn, "Status": status})).map(drop)
+    update(world, now, &json!({"CertificateAuthorityArn": authority_arn, "Status": status})).map(drop)
+}
+
+/// Lets a CA publish CRLs that are good for `days` in a bucket that is there, the first one ten seconds later.
+pub fn enable_crl(world: &mut World, now: OffsetDateTime, authority_arn: &str, bucket: &str, days: u16) -> Result<(), AwsError> {
+    let crl = json!({
+        "Enabled": true, "ExpirationInDays": days, "S3BucketName": bucket, "S3ObjectAcl": "BUCKET_OWNER_FULL_CONTROL",
+    });
+    let revocation = json!({"CrlConfiguration": crl});
+    update(world, now, &json!({"CertificateAuthorityArn": authority_arn, "RevocationConfiguration": revocation})).map(drop)
+}
+
+/// Revokes a certificate as the owner of its CA does, even where that is another account; `reason` as in the API.
+pub fn revoke(world: &mut World, now: OffsetDateTime, authority_arn: &str, serial: &str, reason: &str) -> Result<(), AwsError> {
+    let input = json!({"CertificateAuthorityArn": authority_arn, "CertificateSerial": serial, "RevocationReason": reason});
+    revocation::revoke(world, now, &input).map(drop)
+}
+
+/// Hands a CA, before it issues anything, to another account that shares it with this one: `templates`, such as [`DEFAULT_SHARE`],
+/// are what may be issued from. Returns the ARN it has there. What the functions in here do is done by its owner from then on, and
+/// its events go to the owner.
+///
+/// <https://docs.aws.amazon.com/privateca/latest/userguide/pca-ram.html>
+pub fn share(world: &mut World, now: OffsetDateTime, authority_arn: &str, templates: &[&str]) -> Result<String, AwsError> {
+    find(world, &json!({"CertificateAuthorityArn": authority_arn}))?;
+    let mut authority = world.pca.authorities.remove(authority_arn).ok_or_else(AwsError::internal)?;
+    authority.arn = authority_arn.replacen(&world.account, OTHER_ACCOUNT, 1);
+    authority.permission = None;
+    authority.shared = Some(templates.iter().map(|name| (*name).to_owned()).collect());
+    let arn = world.pca.add(authority);
+    revocation::reconsider(world, now, &arn);
+    Ok(arn)
 }
 
 pub(crate) fn call(world: &mut World, now: OffsetDateTime, operation: &str, input: &Value) -> Result<Value, AwsError> {
+    authorize(world, operation, input)?;
     match operation {
         "CreateCertificateAuthority" => create(world, now, input),
         "DescribeCertificateAuthority" => Ok(json!({"CertificateAuthority": find(world, input)?.description(now)})),
         "ListCertificateAuthorities" => {
-            let own = world.pca.authorities.values().filter(|_| input["ResourceOwner"] != "OTHER_ACCOUNTS");
-            let authorities = own.map(|authority| (authority.arn.clone(), authority.description(now)));
+            let others = match &input["ResourceOwner"] {
+                Value::Null => false,
+                _ => one_of(input, "ResourceOwner", &["SELF", "OTHER_ACCOUNTS"])? == "OTHER_ACCOUNTS",
+            };
+            let listed = world.pca.authorities.values().filter(|authority| authority.shared.is_some() == others);
+            let authorities = listed.map(|authority| (authority.arn.clone(), authority.description(now)));
             page("CertificateAuthorities", authorities.collect(), input)
         }
         "GetCertificateAuthorityCsr" => match find(world, input)? {
@@ -104,6 +165,7 @@ pub(crate) fn call(world: &mut World, now: OffsetDateTime, operation: &str, inpu
             Ok(with_chain(certificate, &authority.chain))
         }
         "UpdateCertificateAuthority" => update(world, now, input),
+        "RevokeCertificate" => revocation::revoke(world, now, input),
         "IssueCertificate" => issue(world, now, input),
         "GetCertificate" => {
             find(world, input)?;
@@ -133,12 +195,37 @@ pub(crate) fn call(world: &mut World, now: OffsetDateTime, operation: &str, inpu
     }
 }
 
-/// A CA has been created, or a certificate is to be signed.
+/// Whether this account may do it: with its own CAs everything, with those of others what they share.
+fn authorize(world: &mut World, operation: &str, input: &Value) -> Result<(), AwsError> {
+    const SHARED: [&str; 4] =
+        ["DescribeCertificateAuthority", "GetCertificate", "GetCertificateAuthorityCertificate", "ListPermissions"];
+    let user = format!("arn:aws:sts::{}:assumed-role/local/local", world.account);
+    let Ok(authority) = find(world, input) else { return Ok(()) };
+    let Some(templates) = &authority.shared else { return Ok(()) };
+    let default = || format!("{TEMPLATE_PREFIX}EndEntityCertificate/V1");
+    let template = input["TemplateArn"].as_str().map_or_else(default, str::to_owned);
+    let from_template = || templates.iter().any(|name| template == format!("{TEMPLATE_PREFIX}{name}"));
+    if SHARED.contains(&operation) || operation == "IssueCertificate" && from_template() {
+        return Ok(());
+    }
+    let message = format!(
+        "User: {user} is not authorized to perform: acm-pca:{operation} on resource: {} because no resource-based policy allows the \
+         acm-pca:{operation} action",
+        authority.arn
+    );
+    Err(AwsError::new("AccessDeniedException", message))
+}
+
+/// A CA has been created or has a CRL to publish, or a certificate is to be signed.
 pub(crate) fn due(world: &mut World, now: OffsetDateTime, arn: &str) {
     let PrivateCa { authorities, certificates, .. } = &mut world.pca;
-    if let Some(authority) = authorities.get_mut(arn).filter(|authority| authority.status == "CREATING") {
-        authority.turn(now, "PENDING_CERTIFICATE");
-        world.emit(now, "aws.acm-pca", "ACM Private CA Creation", &[arn.to_owned()], json!({"result": "success"}));
+    if let Some(authority) = authorities.get_mut(arn) {
+        if authority.status == "CREATING" {
+            authority.turn(now, "PENDING_CERTIFICATE");
+            emit(world, now, "Creation", &[arn.to_owned()], json!({"result": "success"}));
+        } else {
+            revocation::publish(world, now, arn);
+        }
     } else if let Some(issuance @ Issuance::Pending(_)) = certificates.get_mut(arn)
         && let Issuance::Pending(order) = std::mem::replace(issuance, Issuance::Failed)
     {
@@ -148,7 +235,7 @@ pub(crate) fn due(world: &mut World, now: OffsetDateTime, arn: &str) {
             *issuance = Issuance::Issued(certificate, chain);
         }
         let result = if matches!(issuance, Issuance::Issued(..)) { "success" } else { "failure" };
-        announce(world, now, order.authority_arn, arn, result);
+        emit(world, now, "Certificate Issuance", &[order.authority_arn, arn.to_owned()], json!({"result": result}));
     }
 }
 
@@ -164,7 +251,11 @@ pub(crate) fn issue_for_acm(
     let serial = serial(world);
     let authority = world.pca.authorities.get(authority_arn).ok_or("PCA_RESOURCE_NOT_FOUND")?;
     let granted = authority.permission.as_ref().map(|permission| &permission["Actions"]);
-    if !PERMITTED_ACTIONS.iter().all(|action| granted.is_some_and(|granted| has(granted, action))) {
+    let permitted = match &authority.shared {
+        Some(templates) => templates.iter().any(|name| name == "EndEntityCertificate/V1"),
+        None => PERMITTED_ACTIONS.iter().all(|action| granted.is_some_and(|granted| has(granted, action))),
+    };
+    if !permitted {
         return Err("PCA_ACCESS_DENIED");
     }
     if authority.status(now) != "ACTIVE" {
@@ -179,9 +270,9 @@ pub(crate) fn issue_for_acm(
     let issued =
         authority.issue_for_names(names, key_algorithm, Profile::Leaf { server: true, client: true }, serial, now, lifetime);
     let (key, certificate, chain) = issued.map_err(|_| "PCA_REQUEST_FAILED")?;
-    let arn = certificate_arn(authority_arn, &serial);
+    let arn = certificate_arn(authority_arn, u128::from_be_bytes(serial));
     world.pca.certificates.insert(arn.clone(), Issuance::Issued(certificate.clone(), chain.clone()));
-    announce(world, now, authority_arn.to_owned(), &arn, "success");
+    emit(world, now, "Certificate Issuance", &[authority_arn.to_owned(), arn], json!({"result": "success"}));
     Ok((key, certificate, chain))
 }
 
@@ -201,23 +292,19 @@ fn create(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value
         Value::Null => "GENERAL_PURPOSE",
         _ => one_of(input, "UsageMode", &["GENERAL_PURPOSE", "SHORT_LIVED_CERTIFICATE"])?,
     };
-    if ["CrlConfiguration", "OcspConfiguration"].iter().any(|kind| input["RevocationConfiguration"][kind]["Enabled"] == true) {
-        return Err(invalid_args("Local AWS has no revocation."));
-    }
-    let authority = Authority::new(world, now, kind, input["CertificateAuthorityConfiguration"].clone(), usage)?;
+    let mut authority = Authority::new(world, now, kind, input["CertificateAuthorityConfiguration"].clone(), usage)?;
+    let was = &authority.revocation.configuration;
+    authority.revocation.configuration = revocation::configuration(world, was, &input["RevocationConfiguration"])?;
     let arn = world.pca.add(authority);
     if let Some(token) = token {
         world.pca.tokens.remember(now + TOKEN_LIFETIME, token, &arn);
     }
-    world.at(now + CREATION_TIME, Timer::Pca { certificate_arn: arn.clone() });
+    world.at(now + CREATION_TIME, Timer::Pca { arn: arn.clone() });
     Ok(json!({"CertificateAuthorityArn": arn}))
 }
 
 fn import(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value, AwsError> {
-    let authority = find(world, input)?;
-    if !["PENDING_CERTIFICATE", "ACTIVE", "EXPIRED"].contains(&authority.status(now)) {
-        return Err(invalid_state("The certificate authority is not in a valid state for importing a certificate."));
-    }
+    let arn = find(world, input)?.arn.clone();
     let malformed =
         || AwsError::new("MalformedCertificateException", "The certificate or its chain is not in PEM, or cannot be read.");
     let certificates = Certificate::all_from_pem(&blob(input, "Certificate", 1..=32_768)?).ok_or_else(malformed)?;
@@ -226,22 +313,72 @@ fn import(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value
         _ => Certificate::all_from_pem(&blob(input, "CertificateChain", 0..=2_097_152)?).ok_or_else(malformed)?,
     };
     let [certificate] = <[_; 1]>::try_from(certificates).map_err(|_| malformed())?;
-    authority.accepts(now, &certificate, &chain)?;
-    (authority.certificate, authority.chain) = (Some(certificate), chain);
-    authority.turn(now, "ACTIVE");
+    install(world, now, &arn, certificate, chain)?;
     Ok(json!({}))
 }
 
+/// Gives a CA its certificate, from which it is active.
+fn install(
+    world: &mut World,
+    now: OffsetDateTime,
+    authority_arn: &str,
+    certificate: Certificate,
+    chain: Vec<Certificate>,
+) -> Result<(), AwsError> {
+    let authority = find(world, &json!({"CertificateAuthorityArn": authority_arn}))?;
+    if !["PENDING_CERTIFICATE", "ACTIVE", "EXPIRED"].contains(&authority.status(now)) {
+        return Err(invalid_state("The certificate authority is not in a valid state for importing a certificate."));
+    }
+    authority.accepts(now, &certificate, &chain)?;
+    (authority.certificate, authority.chain) = (Some(certificate), chain);
+    authority.turn(now, "ACTIVE");
+    revocation::reconsider(world, now, authority_arn);
+    Ok(())
+}
+
+/// What `parent_arn` makes of the CSR of a CA that issues leaves only.
+fn certify(
+    world: &mut World,
+    now: OffsetDateTime,
+    csr: &str,
+    parent_arn: &str,
+) -> Result<(Certificate, Vec<Certificate>), AwsError> {
+    let serial = serial(world);
+    let parent = find(world, &json!({"CertificateAuthorityArn": parent_arn}))?;
+    let Some(above) = parent.certificate.as_ref().filter(|_| parent.status(now) == "ACTIVE") else {
+        return Err(invalid_state(format!("{parent_arn} is not active.")));
+    };
+    let not_after = above.not_after - Duration::days(1);
+    let request = Request::from_pem(csr.as_bytes()).map_err(malformed_csr)?;
+    let profile = Profile::Authority { path_length: Some(0) };
+    let (certificate, chain) = parent.sign(&parent.order(request, profile, serial, now, not_after))?;
+    let arn = certificate_arn(parent_arn, u128::from_be_bytes(serial));
+    world.pca.certificates.insert(arn, Issuance::Issued(certificate.clone(), chain.clone()));
+    Ok((certificate, chain))
+}
+
+/// <https://docs.aws.amazon.com/privateca/latest/APIReference/API_UpdateCertificateAuthority.html>
 fn update(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value, AwsError> {
     let authority = find(world, input)?;
     if !["ACTIVE", "DISABLED"].contains(&authority.status(now)) {
         return Err(invalid_state("The certificate authority is not in a valid state for updates."));
     }
-    match input["Status"].as_str() {
-        None => {}
-        Some("ACTIVE") => authority.turn(now, "ACTIVE"),
-        Some("DISABLED") => authority.turn(now, "DISABLED"),
+    let status = match input["Status"].as_str() {
+        None => authority.status,
+        Some("ACTIVE") => "ACTIVE",
+        Some("DISABLED") => "DISABLED",
         Some(other) => return Err(invalid_args(format!("A certificate authority cannot be updated to {other}."))),
+    };
+    let was = authority.revocation.configuration.clone();
+    let configuration = revocation::configuration(world, &was, &input["RevocationConfiguration"])?;
+    let authority = find(world, input)?;
+    if input["Status"].is_string() {
+        authority.turn(now, status);
+    }
+    if configuration != was {
+        let arn = authority.arn.clone();
+        authority.revocation.configuration = configuration;
+        revocation::reconsider(world, now, &arn);
     }
     Ok(json!({}))
 }
@@ -288,18 +425,18 @@ fn issue(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value,
             ));
         }
     }
-    let arn = certificate_arn(&authority_arn, &serial);
+    let arn = certificate_arn(&authority_arn, u128::from_be_bytes(serial));
     world.pca.certificates.insert(arn.clone(), Issuance::Pending(order));
     if let Some(token) = token {
         world.pca.tokens.remember(now + TOKEN_LIFETIME, token, &arn);
     }
-    world.at(now + ISSUANCE_TIME, Timer::Pca { certificate_arn: arn.clone() });
+    world.at(now + ISSUANCE_TIME, Timer::Pca { arn: arn.clone() });
     Ok(json!({"CertificateArn": arn}))
 }
 
 fn template(arn: Option<&str>) -> Result<(Profile, bool), AwsError> {
     let Some(arn) = arn else { return Ok((Profile::Leaf { server: true, client: true }, false)) };
-    let name = arn.strip_prefix("arn:aws:acm-pca:::template/").and_then(|name| name.strip_suffix("/V1"));
+    let name = arn.strip_prefix(TEMPLATE_PREFIX).and_then(|name| name.strip_suffix("/V1"));
     let profile = match name.ok_or_else(|| invalid_arn(arn))? {
         "EndEntityCertificate" => Profile::Leaf { server: true, client: true },
         "EndEntityClientAuthCertificate" => Profile::Leaf { server: false, client: true },
@@ -376,9 +513,12 @@ fn find<'a>(world: &'a mut World, input: &Value) -> Result<&'a mut Authority, Aw
     world.pca.authorities.get_mut(arn).ok_or_else(|| not_found(format!("Could not find certificate authority {arn}")))
 }
 
-fn announce(world: &mut World, now: OffsetDateTime, authority_arn: String, certificate_arn: &str, result: &str) {
-    let resources = [authority_arn, certificate_arn.to_owned()];
-    world.emit(now, "aws.acm-pca", "ACM Private CA Certificate Issuance", &resources, json!({"result": result}));
+/// What happens to a CA is told in the account that owns it: `resources` begin with the CA.
+fn emit(world: &mut World, now: OffsetDateTime, what: &str, resources: &[String], detail: Value) {
+    let owner = resources.first().and_then(|arn| arn.split(':').nth(4));
+    if owner == Some(&world.account) {
+        world.emit(now, "aws.acm-pca", &format!("ACM Private CA {what}"), resources, detail);
+    }
 }
 
 /// 128 bits, positive: the account's own source of identifiers, so that a run can be repeated.
@@ -387,8 +527,8 @@ pub(crate) fn serial(world: &mut World) -> [u8; 16] {
     (u128::from_str_radix(&digits, 16).unwrap_or_default() >> 1).to_be_bytes()
 }
 
-fn certificate_arn(authority_arn: &str, serial: &[u8; 16]) -> String {
-    format!("{authority_arn}/certificate/{:032x}", u128::from_be_bytes(*serial))
+fn certificate_arn(authority_arn: &str, serial: u128) -> String {
+    format!("{authority_arn}/certificate/{serial:032x}")
 }
 
 /// PEM without a line feed at the end, as Private CA answers.

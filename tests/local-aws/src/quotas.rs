@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 /// - [AWS Private CA](https://docs.aws.amazon.com/general/latest/gr/pca.html)
 /// - [Secrets Manager](https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html)
 /// - [ECS](https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html)
+/// - [Elastic Load Balancing](https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-api-throttling.html)
 ///
 /// An operation that is not listed is not limited.
 const QUOTAS: &[Quota] = &[
@@ -19,8 +20,9 @@ const QUOTAS: &[Quota] = &[
     //
     each("acm-pca", 1, &["CreateCertificateAuthority", "CreatePermission", "DeletePermission"]),
     each("acm-pca", 5, &["ListPermissions"]),
-    each("acm-pca", 10, &["GetCertificateAuthorityCsr"]),
+    each("acm-pca", 10, &["GetCertificateAuthorityCsr", "UpdateCertificateAuthority"]),
     each("acm-pca", 20, &["DescribeCertificateAuthority", "GetCertificateAuthorityCertificate", "ListCertificateAuthorities"]),
+    each("acm-pca", 20, &["RevokeCertificate"]),
     each("acm-pca", 25, &["IssueCertificate"]),
     each("acm-pca", 75, &["GetCertificate"]),
     //
@@ -39,6 +41,22 @@ const QUOTAS: &[Quota] = &[
     together("ecs", 100, 20, &["DescribeTasks", "ListTasks"]),
     together("ecs", 50, 20, &["DescribeServiceDeployments", "ListServiceDeployments"]),
     together("ecs", 50, 20, &["DescribeServiceRevisions"]),
+    //
+    together(
+        "elasticloadbalancing",
+        40,
+        10,
+        &[
+            "DescribeListeners",
+            "DescribeLoadBalancers",
+            "DescribeTags",
+            "DescribeTrustStoreAssociations",
+            "DescribeTrustStoreRevocations",
+            "DescribeTrustStores",
+            "GetTrustStoreCaCertificatesBundle",
+            "GetTrustStoreRevocationContent",
+        ],
+    ),
 ];
 
 struct Quota {
@@ -124,6 +142,13 @@ mod tests {
         assert_eq!(admitted(&mut quotas, "secretsmanager", "CreateSecret", START), 50);
         assert_eq!(admitted(&mut quotas, "acm", "RenewCertificate", START), 5);
         assert_eq!(admitted(&mut quotas, "acm", "RequestCertificate", START), 5);
+    }
+
+    #[test]
+    fn revocation_and_updates_of_a_ca_have_rates_of_their_own() {
+        let mut quotas = Quotas::default();
+        assert_eq!(admitted(&mut quotas, "acm-pca", "RevokeCertificate", START), 20);
+        assert_eq!(admitted(&mut quotas, "acm-pca", "UpdateCertificateAuthority", START), 10);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The HTTP side, on 127.0.0.1: AWS's own protocols, Lambda's Runtime API under `/_runtime/`, and `POST /_local/event`.
+//! The HTTP side, on 127.0.0.1: AWS's own protocols, Lambda's Runtime API under `/_runtime/`, and `POST` of
+//! `/_local/event` and `/_local/handshake`.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HeaderMap};
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -18,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::processes::Processes;
 use crate::wire::{self, Reply};
-use crate::{LocalAws, NoAnswer};
+use crate::{LocalAws, NoAnswer, elbv2};
 
 pub struct Server {
     listener: TcpListener,
@@ -37,7 +38,10 @@ impl Server {
     pub async fn bind(aws: LocalAws, port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
-        aws.world(|world, _| world.sqs.endpoint = format!("http://{address}"));
+        aws.world(|world, _| {
+            world.sqs.endpoint = format!("http://{address}");
+            world.s3.endpoint = Some(format!("http://{address}"));
+        });
         let site = Site { aws, processes: Processes::new(address), requests: AtomicU64::new(0) };
         Ok(Self { listener, address, site: Arc::new(site) })
     }
@@ -78,15 +82,13 @@ impl Site {
             self.processes.answer(path, &body).await
         } else if path == "/_local/event" {
             self.event(&body)
+        } else if path == "/_local/handshake" {
+            self.handshake(&body)
         } else {
-            let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-            let request = wire::Request {
-                method: head.method.as_str(),
-                path,
-                target: header("x-amz-target"),
-                invocation_type: header("x-amz-invocation-type"),
-                body: &body,
-            };
+            let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default())).collect();
+            let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+            let query = head.uri.query().unwrap_or_default();
+            let request = wire::Request { method: head.method.as_str(), host, path, query, headers, body: &body };
             match wire::reply(&self.aws, &self.caller(&head.headers), request).await {
                 Ok(reply) => reply,
                 Err(NoAnswer::Error(error)) => return Err(io::Error::other(error.message)),
@@ -104,14 +106,26 @@ impl Site {
 
     /// Any event of `events/`, even one of AWS's own, which `PutEvents` refuses.
     fn event(&self, body: &[u8]) -> Reply {
-        let (status, answer) = match serde_json::from_slice::<Value>(body) {
+        match serde_json::from_slice::<Value>(body) {
             Ok(event) if event["source"].is_string() && event["detail-type"].is_string() => {
-                (200, json!({"functions": self.aws.put_event(event)}))
+                json_reply(200, &json!({"functions": self.aws.put_event(event)}))
             }
-            Ok(_) => (400, json!({"message": "this is not an event: it needs a source and a detail-type"})),
-            Err(error) => (400, json!({"message": format!("this is not JSON: {error}")})),
+            Ok(_) => json_reply(400, &json!({"message": "this is not an event: it needs a source and a detail-type"})),
+            Err(error) => json_reply(400, &json!({"message": format!("this is not JSON: {error}")})),
+        }
+    }
+
+    /// What a load balancer would log of a client that sends the chain to the listener.
+    fn handshake(&self, body: &[u8]) -> Reply {
+        let input: Value = serde_json::from_slice(body).unwrap_or_default();
+        let (Some(listener_arn), Some(chain)) = (input["listener_arn"].as_str(), input["chain"].as_str()) else {
+            let message = "a handshake is JSON with listener_arn and chain, which is PEM or empty";
+            return json_reply(400, &json!({"message": message}));
         };
-        Reply { status, headers: vec![("content-type", "application/json".into())], body: answer.to_string().into_bytes() }
+        match self.aws.world(|world, now| elbv2::tls_verify_status(world, now, listener_arn, chain)) {
+            Ok(status) => json_reply(200, &json!({"tls_verify_status": status})),
+            Err(error) => json_reply(error.status, &json!({"message": error.message})),
+        }
     }
 
     /// Whose access key signed: a function's process signs with the function's name.
@@ -121,6 +135,10 @@ impl Site {
         let known = self.aws.world(|world, _| world.lambda.functions.contains_key(key));
         if known { key.to_owned() } else { "user".to_owned() }
     }
+}
+
+fn json_reply(status: u16, answer: &Value) -> Reply {
+    Reply { status, headers: vec![("content-type", "application/json".into())], body: answer.to_string().into_bytes() }
 }
 
 #[cfg(test)]
@@ -212,6 +230,20 @@ mod tests {
         assert!(send(address, "POST /_local/event", "", "{}").await.0.starts_with("http/1.1 400"));
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(aws.take_invocations().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_handshake_is_asked_for_by_listener_and_chain() {
+        let (aws, address) = served(|_, _| runner(|_, _| async { Ok(Value::Null) })).await;
+        let listener = aws.world(|world, now| elbv2::create_listener(world, now, "clients", 8443));
+        let ask = |input: Value| async move { send(address, "POST /_local/handshake", "", &input.to_string()).await };
+        let (head, body) = ask(json!({"listener_arn": listener, "chain": ""})).await;
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+        assert_eq!(body, json!({"tls_verify_status": "-"}));
+        for input in [json!({"listener_arn": "none", "chain": ""}), json!({"listener_arn": listener}), Value::Null] {
+            let (head, body) = ask(input).await;
+            assert!(head.starts_with("http/1.1 400") && body["message"].is_string(), "{head}");
+        }
     }
 
     /// The script does in bash what `lambda_runtime` does.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use self::stack::{Stack, dead_letter_queue, from_yaml, many, on_failure_queue, string};
 use crate::events::{self, Expression, Pattern, Rule, Schedule, ScheduleSource, Target};
 use crate::lambda::{self, Runner};
-use crate::{AwsError, LocalAws, dynamodb};
+use crate::{AwsError, LocalAws, dynamodb, s3};
 
 #[derive(Clone, Debug)]
 pub struct Template {
@@ -22,6 +22,7 @@ pub struct Template {
     /// Each is an input of DynamoDB's `CreateTable`.
     pub tables: Vec<Value>,
     pub queues: Vec<Queue>,
+    pub buckets: Vec<Bucket>,
     pub outputs: BTreeMap<String, String>,
 }
 
@@ -29,6 +30,14 @@ pub struct Template {
 pub struct Queue {
     pub arn: String,
     pub attributes: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bucket {
+    pub name: String,
+    pub versioned: bool,
+    /// Whether EventBridge hears of its objects.
+    pub sends_events: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -80,8 +89,8 @@ impl Template {
     pub fn parse(text: &str, stack: &str, parameters: &[(&str, &str)]) -> Result<Self, TemplateError> {
         let yaml = serde_yaml_ng::from_str(text).map_err(|error| TemplateError(error.to_string()))?;
         let source = Stack::new(from_yaml(yaml)?, stack, parameters)?;
-        let mut template =
-            Self { stack: stack.to_owned(), functions: vec![], tables: vec![], queues: vec![], outputs: BTreeMap::new() };
+        let (stack, outputs) = (stack.to_owned(), BTreeMap::new());
+        let mut template = Self { stack, functions: vec![], tables: vec![], queues: vec![], buckets: vec![], outputs };
         for (id, resource) in &source.resources {
             template.add(&source, id, resource).map_err(|error| error.within(format!("Resources.{id}")))?;
         }
@@ -115,6 +124,17 @@ impl Template {
                 let attributes =
                     settings.map(|(name, value)| (name.clone(), string(value).unwrap_or_else(|_| value.to_string())));
                 self.queues.push(Queue { arn: string(&stack.attribute(id, "Arn")?)?, attributes: attributes.collect() });
+            }
+            "AWS::S3::Bucket" => {
+                let properties = stack.resolved(&resource["Properties"])?;
+                let notifications = &properties["NotificationConfiguration"];
+                refuse(notifications, &["LambdaConfigurations", "QueueConfigurations", "TopicConfigurations"])?;
+                let enabled = &notifications["EventBridgeConfiguration"]["EventBridgeEnabled"];
+                self.buckets.push(Bucket {
+                    name: stack.name(id)?,
+                    versioned: properties["VersioningConfiguration"]["Status"] == "Enabled",
+                    sends_events: *enabled == true || *enabled == "true",
+                });
             }
             kind @ ("AWS::Lambda::Function" | "AWS::Lambda::EventInvokeConfig" | "AWS::Lambda::EventSourceMapping") => {
                 return Err(TemplateError(format!("Local AWS reads functions only as AWS::Serverless::Function, not {kind}")));
@@ -157,6 +177,9 @@ impl LocalAws {
                 let attributes: Vec<(&str, &str)> =
                     attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
                 world.sqs.create_queue(now, arn, &attributes)?;
+            }
+            for Bucket { name, versioned, sends_events } in &template.buckets {
+                s3::add_bucket(world, name, *versioned, *sends_events);
             }
             for function in &template.functions {
                 let deployed = lambda::Function { config: function.clone(), runner: runner(function) };
@@ -309,6 +332,9 @@ fn number(properties: &Value, name: &str, default: u64) -> Result<u64, TemplateE
 }
 
 #[cfg(test)]
+mod example;
+
+#[cfg(test)]
 pub(crate) mod tests {
     use super::*;
 
@@ -446,6 +472,30 @@ Outputs:
         assert_eq!(function.on_failure_queue_arn.as_ref(), Some(&queue.arn));
         assert_eq!(function.rules[0].target.dead_letter_queue_arn.as_ref(), Some(&queue.arn));
         assert!(function.environment["QUEUE"].starts_with("https://sqs.eu-central-1.amazonaws.com/111122223333/demo-Spare-"));
+    }
+
+    #[test]
+    fn buckets_keep_versions_and_send_events_where_the_template_says_so() {
+        let buckets = r#"Resources:
+  Plain: { Type: AWS::S3::Bucket }
+  Bundles:
+    Type: AWS::S3::Bucket
+    Properties:
+      BucketName: !Sub ${Prefix}-bundles
+      VersioningConfiguration: { Status: Enabled }
+      NotificationConfiguration: { EventBridgeConfiguration: { EventBridgeEnabled: true } }
+  Policy: { Type: AWS::S3::BucketPolicy, Properties: { Bucket: !Ref Bundles, PolicyDocument: {} } }
+"#;
+        let text =
+            TEMPLATE.replacen("Resources:\n", buckets, 1).replace("KEY_ARN: !GetAtt Key.Arn", "BUCKET: !GetAtt Bundles.Arn");
+        let template = Template::parse(&text.replace("FIRST: ", "PLAIN: !Ref Plain\n          FIRST: "), "Demo", &[]).unwrap();
+        let environment = &template.functions[0].environment;
+        assert_eq!(environment["BUCKET"], "arn:aws:s3:::everleaf-bundles");
+        assert!(environment["PLAIN"].starts_with("demo-plain-"), "{environment:?}");
+        let bucket = |name: &str, on| Bucket { name: name.into(), versioned: on, sends_events: on };
+        assert_eq!(template.buckets, [bucket("everleaf-bundles", true), bucket(&environment["PLAIN"], false)]);
+        let topic = text.replace("EventBridgeConfiguration: {", "TopicConfigurations: {");
+        assert!(Template::parse(&topic, "demo", &[]).unwrap_err().to_string().contains("Resources.Bundles"));
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::{acm, dynamodb, ecs, events, lambda, pca, secrets, sqs};
+use crate::{acm, dynamodb, ecs, elbv2, events, lambda, pca, s3, secrets, sqs};
 
 pub const ACCOUNT: &str = "111122223333";
 pub const REGION: &str = "eu-central-1";
@@ -16,9 +16,11 @@ pub struct World {
     pub acm: acm::Acm,
     pub dynamodb: dynamodb::DynamoDb,
     pub ecs: ecs::Ecs,
+    pub elbv2: elbv2::LoadBalancing,
     pub events: events::EventBridge,
     pub lambda: lambda::Lambda,
     pub pca: pca::PrivateCa,
+    pub s3: s3::S3,
     pub secrets: secrets::SecretsManager,
     pub sqs: sqs::Sqs,
     timers: BTreeMap<(OffsetDateTime, u64), Timer>,
@@ -32,8 +34,8 @@ pub struct World {
 pub enum Timer {
     /// A certificate of ACM: validation, managed renewal, daily expiry events.
     Acm { certificate_arn: String },
-    /// A certificate that Private CA is still issuing.
-    Pca { certificate_arn: String },
+    /// A CA that is being created or has a CRL to publish, or a certificate that Private CA is still issuing.
+    Pca { arn: String },
     /// A deployment of a service.
     Ecs { service_arn: String },
     /// A schedule of the template.
@@ -48,9 +50,11 @@ impl World {
             acm: acm::Acm::default(),
             dynamodb: dynamodb::DynamoDb::default(),
             ecs: ecs::Ecs::default(),
+            elbv2: elbv2::LoadBalancing::default(),
             events: events::EventBridge::default(),
             lambda: lambda::Lambda::default(),
             pca: pca::PrivateCa::default(),
+            s3: s3::S3::default(),
             secrets: secrets::SecretsManager::default(),
             sqs: sqs::Sqs::default(),
             timers: BTreeMap::new(),
@@ -141,7 +145,7 @@ impl World {
             }
             match entry.remove() {
                 Timer::Acm { certificate_arn } => acm::due(self, now, &certificate_arn),
-                Timer::Pca { certificate_arn } => pca::due(self, now, &certificate_arn),
+                Timer::Pca { arn } => pca::due(self, now, &arn),
                 Timer::Ecs { service_arn } => ecs::due(self, now, &service_arn),
                 Timer::Schedule { name } => events::due(self, now, &name),
             }

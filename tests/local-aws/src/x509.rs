@@ -261,6 +261,10 @@ pub(crate) struct Draft {
     pub(crate) serial: [u8; 16],
     pub(crate) not_before: OffsetDateTime,
     pub(crate) not_after: OffsetDateTime,
+    /// Where the issuer publishes its CRL.
+    pub(crate) crl_url: Option<String>,
+    /// Where the issuer answers OCSP.
+    pub(crate) ocsp_url: Option<String>,
 }
 
 impl Draft {
@@ -275,10 +279,6 @@ impl Draft {
     ) -> Result<Certificate, Unspecified> {
         const VERSION: u8 = 0xa0;
         const EXTENSIONS: u8 = 0xa3;
-        let key_identifier = |public_key| match SubjectPublicKeyInfo::from_der(public_key) {
-            Ok((_, info)) => Ok(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &info.subject_public_key.data)),
-            Err(_) => Err(Unspecified),
-        };
         let mut extensions: Vec<_> = self.request.alternative_names.iter().cloned().collect();
         let (critical, constraints) = match self.profile {
             Profile::Leaf { .. } => (false, Vec::new()),
@@ -289,9 +289,7 @@ impl Draft {
         };
         extensions.push(extension(OID_X509_EXT_BASIC_CONSTRAINTS, critical, &sequence(&[constraints])));
         if let Some(issuer) = issuer {
-            const KEY_IDENTIFIER: u8 = 0x80;
-            let value = sequence(&[der(KEY_IDENTIFIER, &[key_identifier(&issuer.public_key)?])]);
-            extensions.push(extension(OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, false, &value));
+            extensions.push(authority_key_identifier(issuer)?);
         }
         let value = der(OCTET_STRING, &[key_identifier(&self.request.public_key)?]);
         extensions.push(extension(OID_X509_EXT_SUBJECT_KEY_IDENTIFIER, false, &value));
@@ -306,6 +304,15 @@ impl Draft {
             let usages: Vec<_> = server.into_iter().chain(client).collect();
             extensions.push(extension(OID_X509_EXT_EXTENDED_KEY_USAGE, false, &sequence(&usages)));
         }
+        if let (Some(url), Some(_)) = (&self.crl_url, issuer) {
+            const NAME: u8 = 0xa0;
+            let name = der(NAME, &[der(NAME, &[der(URI, &[url])])]);
+            extensions.push(extension(OID_X509_EXT_CRL_DISTRIBUTION_POINTS, false, &sequence(&[sequence(&[name])])));
+        }
+        if let (Some(url), Some(_)) = (&self.ocsp_url, issuer) {
+            let access = sequence(&[object(oid!(1.3.6.1.5.5.7.48.1)), der(URI, &[url])]);
+            extensions.push(extension(OID_PKIX_AUTHORITY_INFO_ACCESS, false, &sequence(&[access])));
+        }
         let body = sequence(&[
             der(VERSION, &[der(INTEGER, &[[2]])]),
             positive_integer(&self.serial),
@@ -319,6 +326,63 @@ impl Draft {
         let signature = bit_string(0, &key.sign(algorithm, &body)?);
         Certificate::from_der(&sequence(&[body, algorithm.der(), signature])).ok_or(Unspecified)
     }
+}
+
+/// A CRL to be signed.
+pub(crate) struct RevocationList {
+    pub(crate) number: u64,
+    pub(crate) this_update: OffsetDateTime,
+    pub(crate) next_update: OffsetDateTime,
+    pub(crate) entries: Vec<RevokedEntry>,
+}
+
+pub(crate) struct RevokedEntry {
+    pub(crate) serial: u128,
+    pub(crate) revoked_at: OffsetDateTime,
+    /// As in <https://www.rfc-editor.org/rfc/rfc5280#section-5.3.1>, where 0 says nothing and is left out.
+    pub(crate) reason: u8,
+}
+
+impl RevocationList {
+    /// The CRL in DER: <https://www.rfc-editor.org/rfc/rfc5280#section-5.1>.
+    pub(crate) fn sign(
+        &self,
+        issuer: &Certificate,
+        key: &PrivateKey,
+        algorithm: &SignatureAlgorithm,
+    ) -> Result<Vec<u8>, Unspecified> {
+        const ENUMERATED: u8 = 0x0a;
+        const EXTENSIONS: u8 = 0xa0;
+        let entries = self.entries.iter().map(|entry| {
+            let reason = extension(OID_X509_EXT_REASON_CODE, false, &der(ENUMERATED, &[[entry.reason]]));
+            let extensions = if entry.reason == 0 { Vec::new() } else { sequence(&[reason]) };
+            sequence(&[positive_integer(&entry.serial.to_be_bytes()), time(entry.revoked_at), extensions])
+        });
+        let entries: Vec<_> = entries.collect();
+        let number = extension(OID_X509_EXT_CRL_NUMBER, false, &positive_integer(&self.number.to_be_bytes()));
+        let body = sequence(&[
+            der(INTEGER, &[[1]]),
+            algorithm.der(),
+            issuer.subject.clone(),
+            time(self.this_update),
+            time(self.next_update),
+            if entries.is_empty() { Vec::new() } else { sequence(&entries) },
+            der(EXTENSIONS, &[sequence(&[authority_key_identifier(issuer)?, number])]),
+        ]);
+        let signature = bit_string(0, &key.sign(algorithm, &body)?);
+        Ok(sequence(&[body, algorithm.der(), signature]))
+    }
+}
+
+fn authority_key_identifier(issuer: &Certificate) -> Result<Vec<u8>, Unspecified> {
+    const KEY_IDENTIFIER: u8 = 0x80;
+    let value = sequence(&[der(KEY_IDENTIFIER, &[key_identifier(&issuer.public_key)?])]);
+    Ok(extension(OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, false, &value))
+}
+
+fn key_identifier(public_key: &[u8]) -> Result<digest::Digest, Unspecified> {
+    let (_, info) = SubjectPublicKeyInfo::from_der(public_key).map_err(|_| Unspecified)?;
+    Ok(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &info.subject_public_key.data))
 }
 
 /// A certificate with what AWS's answers tell of it.
@@ -491,6 +555,8 @@ const NULL: u8 = 0x05;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
+/// A GeneralName.
+const URI: u8 = 0x86;
 
 /// One DER value: the tag, the length, the parts one after another.
 fn der<Part: AsRef<[u8]>>(tag: u8, parts: &[Part]) -> Vec<u8> {

@@ -22,6 +22,8 @@ pub(super) struct AcmCertificate {
     pub(super) kind: Kind,
     pub(super) status: &'static str,
     pub(super) failure: Option<String>,
+    /// When and why, as ACM's `RevocationReason`.
+    pub(super) revoked: Option<(OffsetDateTime, String)>,
     /// The first one is the `DomainName`.
     pub(super) names: Vec<String>,
     pub(super) key_algorithm: String,
@@ -74,6 +76,7 @@ impl AcmCertificate {
             kind,
             status: "PENDING_VALIDATION",
             failure: None,
+            revoked: None,
             names,
             key_algorithm: key_algorithm.to_owned(),
             authority_arn: None,
@@ -159,8 +162,9 @@ impl AcmCertificate {
         }
     }
 
-    pub(super) fn become_revoked(&mut self, world: &mut World, now: OffsetDateTime) {
+    pub(super) fn become_revoked(&mut self, world: &mut World, now: OffsetDateTime, reason: &str) {
         (self.status, self.next_mark, self.work) = ("REVOKED", None, None);
+        self.revoked = Some((now, reason.to_owned()));
         let mut detail = self.facts();
         detail["Exportable"] = json!(self.exportable);
         self.emit(world, now, "Revoked", detail);
@@ -287,6 +291,9 @@ impl AcmCertificate {
         if let Some(name) = self.names.first() {
             outline["DomainName"] = json!(name);
         }
+        if let Some((at, _)) = &self.revoked {
+            outline["RevokedAt"] = seconds(*at);
+        }
         if let Some(body) = &self.body {
             outline["NotBefore"] = seconds(body.certificate.not_before);
             outline["NotAfter"] = seconds(body.certificate.not_after);
@@ -308,6 +315,9 @@ impl AcmCertificate {
         }
         if let Some(reason) = &self.failure {
             detail["FailureReason"] = json!(reason);
+        }
+        if let Some((_, reason)) = &self.revoked {
+            detail["RevocationReason"] = json!(reason);
         }
         let status = if self.body.is_some() { "SUCCESS" } else { "PENDING_VALIDATION" };
         let public = self.kind == Kind::Public;

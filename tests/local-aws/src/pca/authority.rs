@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 use x509_parser::oid_registry::*;
 
+use super::revocation::Revocation;
 use super::serial;
 use crate::input::{invalid, seconds, text};
 use crate::x509::{self, Certificate, Draft, PrivateKey, Profile, Request, SignatureAlgorithm};
@@ -25,6 +26,9 @@ pub(crate) struct Authority {
     pub(super) certificate: Option<Certificate>,
     pub(super) chain: Vec<Certificate>,
     pub(super) permission: Option<Value>,
+    pub(super) revocation: Revocation,
+    /// The templates from which this account may issue, where another one owns the CA and shares it.
+    pub(super) shared: Option<Vec<String>>,
 }
 
 /// A certificate that a CA is to sign.
@@ -37,16 +41,19 @@ pub(super) struct Order {
 }
 
 impl Authority {
-    /// A root for twenty years.
     pub(crate) fn root(world: &mut World, now: OffsetDateTime, subject: Value, key_algorithm: &str) -> Result<Self, AwsError> {
         let serial = serial(world);
         let mut root = Self::simple(world, now, "ROOT", subject, key_algorithm)?;
-        let request = Request::from_pem(root.csr.as_bytes()).map_err(malformed_csr)?;
-        let profile = Profile::Authority { path_length: None };
-        let order = Order { own: true, ..root.order(request, profile, serial, now, now + Duration::days(20 * 365)) };
-        let (certificate, chain) = root.sign(&order)?;
+        let (certificate, chain) = root.sign_itself(serial, now)?;
         root.activate(now, certificate, chain);
         Ok(root)
+    }
+
+    /// For twenty years.
+    pub(super) fn sign_itself(&self, serial: [u8; 16], now: OffsetDateTime) -> Result<(Certificate, Vec<Certificate>), AwsError> {
+        let request = Request::from_pem(self.csr.as_bytes()).map_err(malformed_csr)?;
+        let profile = Profile::Authority { path_length: None };
+        self.sign(&Order { own: true, ..self.order(request, profile, serial, now, now + Duration::days(20 * 365)) })
     }
 
     pub(super) fn simple(
@@ -119,6 +126,8 @@ impl Authority {
             certificate: None,
             chain: Vec::new(),
             permission: None,
+            revocation: Revocation::default(),
+            shared: None,
         })
     }
 
@@ -167,7 +176,9 @@ impl Authority {
         now: OffsetDateTime,
         not_after: OffsetDateTime,
     ) -> Order {
-        let draft = Draft { request, profile, serial, not_before: now - Duration::hours(1), not_after };
+        let crl_url = self.revocation.distribution_point(&self.arn);
+        let ocsp_url = self.revocation.ocsp_url(&self.arn);
+        let draft = Draft { request, profile, serial, not_before: now - Duration::hours(1), not_after, crl_url, ocsp_url };
         Order { authority_arn: self.arn.clone(), draft, algorithm: self.algorithm, own: false }
     }
 
@@ -201,7 +212,7 @@ impl Authority {
         let mut description = json!({
             "Arn": self.arn, "OwnerAccount": self.arn.split(':').nth(4), "CreatedAt": seconds(self.created_at), "Type": self.kind,
             "LastStateChangeAt": seconds(self.changed_at), "Status": status, "CertificateAuthorityConfiguration": self.configuration,
-            "RevocationConfiguration": {"CrlConfiguration": {"Enabled": false}, "OcspConfiguration": {"Enabled": false}},
+            "RevocationConfiguration": self.revocation.configuration,
             "KeyStorageSecurityStandard": "FIPS_140_2_LEVEL_3_OR_HIGHER", "UsageMode": self.usage_mode,
         });
         if let Some(certificate) = &self.certificate {

@@ -61,12 +61,12 @@ impl Account {
         create_active_root(&mut self.world, self.now, "Root", key_algorithm).expect("a root")
     }
 
-    fn status(&mut self, arn: &str) -> String {
+    pub(super) fn status(&mut self, arn: &str) -> String {
         let authority = self.pca("DescribeCertificateAuthority", json!({"CertificateAuthorityArn": arn}));
         string(&authority["CertificateAuthority"]["Status"])
     }
 
-    fn create(&mut self, kind: &str, key_algorithm: &str, signing_algorithm: &str) -> String {
+    pub(super) fn create(&mut self, kind: &str, key_algorithm: &str, signing_algorithm: &str) -> String {
         let subject = json!({"Country": "DE", "Organization": "Größe AG", "CommonName": kind, "Locality": "Ulm"});
         let keys = json!({"KeyAlgorithm": key_algorithm, "SigningAlgorithm": signing_algorithm, "Subject": subject});
         let input = json!({"CertificateAuthorityConfiguration": keys, "CertificateAuthorityType": kind});
@@ -77,14 +77,14 @@ impl Account {
 
     /// Issues from a CSR, waits, and returns the answer of `GetCertificate`.
     #[track_caller]
-    fn issue(&mut self, authority: &str, csr: &str, more: Value) -> Value {
+    pub(super) fn issue(&mut self, authority: &str, csr: &str, more: Value) -> Value {
         let arn = self.pca("IssueCertificate", order(authority, csr, more))["CertificateArn"].clone();
         self.wait(ISSUANCE_TIME);
         self.pca("GetCertificate", json!({"CertificateAuthorityArn": authority, "CertificateArn": arn}))
     }
 
     /// Certifies `authority` by `issuer` and imports the certificate, as a user does.
-    fn activate(&mut self, authority: &str, issuer: &str, template: &str, signing_algorithm: &str) {
+    pub(super) fn activate(&mut self, authority: &str, issuer: &str, template: &str, signing_algorithm: &str) {
         let csr = string(&self.pca("GetCertificateAuthorityCsr", json!({"CertificateAuthorityArn": authority}))["Csr"]);
         let template = format!("arn:aws:acm-pca:::template/{template}/V1");
         let years = json!({"Type": "YEARS", "Value": if authority == issuer { 10 } else { 5 }});
@@ -94,7 +94,7 @@ impl Account {
     }
 }
 
-fn import_of(authority: &str, issued: &Value) -> Value {
+pub(super) fn import_of(authority: &str, issued: &Value) -> Value {
     let mut import = json!({"CertificateAuthorityArn": authority, "Certificate": base64(&string(&issued["Certificate"]))});
     if let Some(chain) = issued["CertificateChain"].as_str() {
         import["CertificateChain"] = base64(chain);
@@ -102,7 +102,7 @@ fn import_of(authority: &str, issued: &Value) -> Value {
     import
 }
 
-fn order(authority: &str, csr: &str, more: Value) -> Value {
+pub(super) fn order(authority: &str, csr: &str, more: Value) -> Value {
     let mut order = json!({
         "CertificateAuthorityArn": authority, "Csr": base64(csr), "SigningAlgorithm": "SHA256WITHECDSA",
         "Validity": {"Type": "DAYS", "Value": 30},
@@ -141,6 +141,18 @@ impl OpenSsl {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// What it says when it fails.
+    #[track_caller]
+    pub(crate) fn fails(&self, arguments: &str) -> String {
+        let output = Command::new("openssl").args(arguments.split(' ')).current_dir(&self.0).output().expect("openssl");
+        assert!(!output.status.success(), "openssl {arguments} succeeds");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+
+    pub(crate) fn write(&self, name: &str, content: &[u8]) {
+        std::fs::write(self.0.join(name), content).expect("a file");
+    }
+
     pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.0.join(name)).expect("a file")
     }
@@ -153,7 +165,7 @@ impl Drop for OpenSsl {
 }
 
 /// A CSR that asks for every kind of name and for much that a template does not give.
-fn csr() -> String {
+pub(super) fn csr() -> String {
     let config = "[req]\ndistinguished_name = subject\nreq_extensions = extensions\nattributes = attributes\nprompt = no\nutf8 = yes\n\
         [subject]\nC = DE\nO = Größe AG\nCN = orders\n[attributes]\nchallengePassword = secret99\nunstructuredName = x\n\
         [extensions]\nbasicConstraints = critical, CA:TRUE\nkeyUsage = keyCertSign\nextendedKeyUsage = codeSigning\n\
@@ -165,7 +177,7 @@ fn csr() -> String {
     openssl.read("csr")
 }
 
-fn der(pem: &str) -> Vec<u8> {
+pub(super) fn der(pem: &str) -> Vec<u8> {
     Pem::iter_from_buffer(pem.as_bytes()).next().expect("PEM").expect("PEM").contents
 }
 
@@ -367,7 +379,9 @@ fn a_validity_ends_when_it_says() {
 fn a_short_lived_ca_issues_for_seven_days_and_not_through_acm() {
     let mut account = Account::new();
     let root = account.root("EC_prime256v1");
-    account.world.pca.authorities.get_mut(&root).expect("a CA").usage_mode = "SHORT_LIVED_CERTIFICATE".into();
+    make_short_lived(&mut account.world, &root).expect("a CA");
+    let described = account.pca("DescribeCertificateAuthority", json!({"CertificateAuthorityArn": root}));
+    assert_eq!(described["CertificateAuthority"]["UsageMode"], "SHORT_LIVED_CERTIFICATE");
     account.issue(&root, &csr(), json!({"Validity": {"Type": "DAYS", "Value": 7}}));
     let longer = order(&root, &csr(), json!({"Validity": {"Type": "DAYS", "Value": 8}}));
     assert_eq!(account.pca_error("IssueCertificate", longer), "ValidationException");
@@ -487,4 +501,104 @@ fn permissions_are_given_once_and_lists_come_in_pages() {
     assert_eq!(both.iter().map(|authority| string(&authority["Arn"])).collect::<Vec<_>>(), arns);
     assert!(second["NextToken"].is_null());
     assert_eq!(account.pca_error("ListCertificateAuthorities", json!({"NextToken": "x"})), "InvalidNextTokenException");
+}
+
+#[test]
+fn a_renewed_ca_has_another_certificate_for_the_same_key() {
+    let mut account = Account::new();
+    let root = account.root("EC_prime256v1");
+    let issuing = create_active_subordinate(&mut account.world, START, &root, "Issuing", "EC_prime256v1").expect("a CA");
+    let leaf = string(&account.issue(&issuing, &csr(), json!({}))["Certificate"]);
+    let certificate = |account: &mut Account, arn: &str| {
+        account.pca("GetCertificateAuthorityCertificate", json!({"CertificateAuthorityArn": arn}))
+    };
+    let old = certificate(&mut account, &issuing);
+    let old_root = certificate(&mut account, &root);
+    account.wait(Duration::days(7));
+    renew_authority(&mut account.world, account.now, &root).expect("a new root");
+    renew_authority(&mut account.world, account.now, &issuing).expect("a new certificate");
+    let (new, new_root) = (certificate(&mut account, &issuing), certificate(&mut account, &root));
+    assert_eq!(new["CertificateChain"], new_root["Certificate"]);
+    assert_ne!(old_root["Certificate"], new_root["Certificate"]);
+    let text = |value: &Value| string(value);
+    let (old, new, new_root) = (text(&old["Certificate"]), text(&new["Certificate"]), text(&new_root["Certificate"]));
+    let openssl = OpenSsl::with(&[("old", &old), ("new", &new), ("root", &new_root), ("leaf", &leaf)]);
+    let time = account.now.unix_timestamp();
+    openssl.run(&format!("verify -x509_strict -attime {time} -CAfile root -untrusted new leaf"));
+    let of = |what: &str, name: &str| openssl.run(&format!("x509 -in {name} -noout -{what}"));
+    assert_eq!(of("pubkey", "old"), of("pubkey", "new"));
+    for what in ["serial", "enddate", "startdate"] {
+        assert_ne!(of(what, "old"), of(what, "new"), "{what}");
+    }
+
+    account.wait(Duration::days(20 * 365 + 9));
+    assert_eq!(account.status(&issuing), "EXPIRED");
+    for arn in [&root, &issuing] {
+        renew_authority(&mut account.world, account.now, arn).expect("a new certificate");
+        assert_eq!(account.status(arn), "ACTIVE");
+    }
+    enable(&mut account.world, account.now, &issuing, false).expect("disabled");
+    let refused = renew_authority(&mut account.world, account.now, &issuing).expect_err("disabled");
+    assert_eq!(refused.code, "InvalidStateException");
+}
+
+#[test]
+fn a_ca_of_another_account_does_what_its_share_allows() {
+    let mut account = Account::new();
+    let root = account.root("EC_prime256v1");
+    let issuing = create_active_subordinate(&mut account.world, START, &root, "Issuing", "EC_prime256v1").expect("a CA");
+    let shared = share(&mut account.world, account.now, &issuing, DEFAULT_SHARE).expect("a share");
+    assert_eq!(shared, issuing.replace("111122223333", "999988887777"));
+
+    let list = |account: &mut Account, owner: Value| {
+        let listed = account.pca("ListCertificateAuthorities", json!({"ResourceOwner": owner}));
+        listed["CertificateAuthorities"].as_array().cloned().unwrap_or_default()
+    };
+    assert_eq!(list(&mut account, json!("SELF")), list(&mut account, Value::Null));
+    assert_eq!(list(&mut account, json!("SELF"))[0]["Arn"], json!(root));
+    let others = list(&mut account, json!("OTHER_ACCOUNTS"));
+    assert_eq!((others.len(), &others[0]["Arn"], &others[0]["OwnerAccount"]), (1, &json!(shared), &json!("999988887777")));
+    assert_eq!(account.pca_error("ListCertificateAuthorities", json!({"ResourceOwner": "NOBODY"})), "ValidationException");
+
+    let this = json!({"CertificateAuthorityArn": shared});
+    let from = |name: &str| json!({"TemplateArn": format!("arn:aws:acm-pca:::template/{name}/V1")});
+    let rows = [
+        ("IssueCertificate", order(&shared, &csr(), from("EndEntityClientAuthCertificate")), true),
+        ("IssueCertificate", order(&shared, &csr(), from("SubordinateCACertificate_PathLen0")), true),
+        ("IssueCertificate", order(&shared, &csr(), from("EndEntityCertificate")), false),
+        ("IssueCertificate", order(&shared, &csr(), json!({})), false),
+        ("DescribeCertificateAuthority", this.clone(), false),
+        ("GetCertificateAuthorityCertificate", this.clone(), false),
+        ("ListPermissions", this.clone(), false),
+        ("GetCertificateAuthorityCsr", this.clone(), true),
+        ("UpdateCertificateAuthority", this.clone(), true),
+        ("ImportCertificateAuthorityCertificate", this.clone(), true),
+        ("RevokeCertificate", this.clone(), true),
+        ("CreatePermission", this.clone(), true),
+        ("DeletePermission", this, true),
+    ];
+    for (operation, input, denied) in rows {
+        match call(&mut account.world, account.now, operation, &input) {
+            Ok(_) => assert!(!denied, "{operation} {input}"),
+            Err(error) => {
+                let message = format!(
+                    "User: arn:aws:sts::111122223333:assumed-role/local/local is not authorized to perform: acm-pca:{operation} on \
+                     resource: {shared} because no resource-based policy allows the acm-pca:{operation} action"
+                );
+                assert_eq!((denied, error.code.as_str(), error.message), (true, "AccessDeniedException", message));
+            }
+        }
+    }
+    let arn = account.pca("IssueCertificate", order(&shared, &csr(), json!({})))["CertificateArn"].clone();
+    assert_eq!(account.wait(ISSUANCE_TIME), Vec::<Value>::new(), "the events are the owner's");
+    let issued = account.pca("GetCertificate", json!({"CertificateAuthorityArn": shared, "CertificateArn": arn}));
+    assert!(issued["CertificateChain"].is_string());
+
+    let names = ["a.example.com".to_owned()];
+    issue_for_acm(&mut account.world, START, &shared, &names, "EC_prime256v1", Duration::days(395)).expect("a certificate");
+    let clients = share(&mut account.world, account.now, &root, &["EndEntityClientAuthCertificate/V1"]).expect("a share");
+    account.issue(&clients, &csr(), from("EndEntityClientAuthCertificate"));
+    assert_eq!(account.pca_error("IssueCertificate", order(&clients, &csr(), json!({}))), "AccessDeniedException");
+    let refused = issue_for_acm(&mut account.world, START, &clients, &names, "EC_prime256v1", Duration::days(395)).err();
+    assert_eq!(refused, Some("PCA_ACCESS_DENIED"));
 }
