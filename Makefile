@@ -3,8 +3,8 @@
 #:   make demo     a year of a small fleet in under a minute, on this machine, without an AWS account
 #:   make local    a working deployment on 127.0.0.1:4566 for the AWS CLI, boto3 and make invoke; Ctrl-C ends it
 #:                   PORT=4567
-#:   make invoke   calls a function of make local with a file of events/ and prints the answer
-#:                   FUNCTION=issue-client-cert  EVENT=issue-client-cert  PORT=4566
+#:   make invoke   calls a function of make local with a file of events/, or a request, and prints the answer
+#:                   FUNCTION=issue-client-cert  EVENT=issue-client-cert  REQUEST='{…}'  PORT=4566
 #:   make lint     format and lints, the beginning of make test
 #:   make test     all that must hold before a change is handed in
 #:   make build    the functions' release binaries, for this machine's architecture
@@ -19,7 +19,6 @@ FUNCTION ?= issue-client-cert
 EVENT ?= $(FUNCTION)
 ARCHITECTURE ?= arm64
 
-FUNCTIONS := issue-client-cert export-to-secrets renew-on-expiry force-redeploy
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SHELL := bash
 
@@ -40,7 +39,7 @@ local:
 	$(TARGET)/debug/local-aws --template template.yaml --bin-dir $(TARGET)/debug --port $(PORT)
 
 invoke:
-	@answer=$$(curl -sS --data-binary @- < events/$(EVENT).json \
+	@answer=$$($(if $(REQUEST),printf %s '$(REQUEST)',cat events/$(EVENT).json) | curl -sS --data-binary @- \
 		http://127.0.0.1:$(PORT)/2015-03-31/functions/everleaf-$(FUNCTION)/invocations) && python3 -m json.tool <<< "$$answer"
 
 lint:

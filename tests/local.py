@@ -35,11 +35,12 @@ def main():
         trust_store(f"http://127.0.0.1:{port}")
         revocation(f"http://127.0.0.1:{port}")
         flow(f"http://127.0.0.1:{port}")
+        trusted_client(f"http://127.0.0.1:{port}")
     finally:
         local.terminate()
         local.wait(timeout=20)
     assert local.returncode == 0, f"Local AWS ended with {local.returncode}"
-    print("3 passed, 0 failed")
+    print("4 passed, 0 failed")
 
 
 def client_of(endpoint, service):
@@ -240,6 +241,42 @@ def flow(endpoint):
     listed = acm.list_certificates(Includes={"keyTypes": ["RSA_2048"]})["CertificateSummaryList"]
     assert [summary for summary in listed if summary["CertificateArn"] == arn and summary["Exported"]]
     said("listed and tagged")
+
+
+def trusted_client(endpoint):
+    """The real functions: a certificate issued by hand, a trust store declared by hand, and a load balancer that lets only it in."""
+    lam, pca, elb, secrets = (client_of(endpoint, service) for service in ("lambda", "acm-pca", "elbv2", "secretsmanager"))
+
+    def invoke(function, request):
+        answer = lam.invoke(FunctionName=f"everleaf-{function}", Payload=json.dumps(request))
+        body = json.load(answer["Payload"])
+        assert "FunctionError" not in answer, body
+        return body
+
+    issuing = next(ca["Arn"] for ca in pca.list_certificate_authorities()["CertificateAuthorities"]
+                   if ca["CertificateAuthorityConfiguration"]["Subject"]["CommonName"] == "Local Issuing CA")
+    balancer = elb.describe_load_balancers(Names=["clients"])["LoadBalancers"][0]["LoadBalancerArn"]
+    listener = elb.describe_listeners(LoadBalancerArn=balancer)["Listeners"][0]["ListenerArn"]
+    issued = invoke("issue-client-cert", {"name": "trusted", "subject": {"common_name": "trusted"}})
+    assert issued["outcome"] == "issued", issued
+    declaration = {"name": "local-clients", "certificate_authority_arns": [issuing],
+                   "listeners": [{"listener_arn": listener, "clients": ["trusted"]}]}
+    report = invoke("refresh-truststore", {"declare": declaration})["trust_stores"][0]
+    assert report["outcome"] == "created" and report["listeners"][0]["outcome"] == "modified", report
+    value = json.loads(secrets.get_secret_value(SecretId="everleaf/trusted")["SecretString"])
+
+    def handshake(chain):
+        body = json.dumps({"listener_arn": listener, "chain": chain}).encode()
+        return json.loads(fetch(f"{endpoint}/_local/handshake", body))["tls_verify_status"]
+
+    assert handshake(value["certificate"] + value["certificate_chain"]) == "Success"
+    assert handshake("").startswith("Failed:")
+    assert invoke("refresh-truststore", {"refresh": True})["outcome"] == "unchanged"
+    said("the load balancer lets in the client that the functions made, and no other")
+    compromised = {"revoke": "trusted", "serial_number": issued["serial_number"], "reason": "KEY_COMPROMISE"}
+    answer = invoke("issue-client-cert", compromised)
+    assert answer["outcome"] == "revoked" and answer["replacement"]["outcome"] == "issued", answer
+    said("a compromised certificate is revoked and replaced in one go")
 
 
 def revocation(endpoint):

@@ -31,6 +31,7 @@ pub struct Stack {
     pub template: Template,
     pub root_ca: String,
     pub issuing_ca: String,
+    parameters: Vec<(String, String)>,
     runners: BTreeMap<String, Runner>,
 }
 
@@ -57,14 +58,19 @@ impl Stack {
                 Ok::<_, AwsError>((root, issuing))
             })
             .expect("the CAs can be set up");
-        let parameters: Vec<_> = [("IssuingCaArn", issuing_ca.as_str())].into_iter().chain(parameters.iter().copied()).collect();
-        let template = Template::read(&root().join("template.yaml"), "everleaf", &parameters).expect("the template can be read");
-        let mut runners = BTreeMap::new();
-        for function in &template.functions {
-            runners.insert(function.binary.clone(), in_process(&aws, function).await);
-        }
+        let parameters = [("IssuingCaArn", issuing_ca.as_str())].into_iter().chain(parameters.iter().copied());
+        let parameters: Vec<_> = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let (template, runners) = set_up(&aws, &parameters).await;
         aws.deploy(&template, |function| runners[&function.binary].clone()).expect("the template can be deployed");
-        Self { aws, template, root_ca, issuing_ca, runners }
+        Self { aws, template, root_ca, issuing_ca, parameters, runners }
+    }
+
+    /// Updates the stack: these parameters change, the others stay.
+    pub async fn update(&mut self, parameters: &[(&str, &str)]) {
+        self.parameters.retain(|(name, _)| !parameters.iter().any(|(changed, _)| changed == name));
+        self.parameters.extend(parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        (self.template, self.runners) = set_up(&self.aws, &self.parameters).await;
+        self.aws.update(&self.template, |function| self.runners[&function.binary].clone());
     }
 
     /// Runs a function's handler once, under this request id, as Lambda would synchronously.
@@ -99,6 +105,16 @@ impl Stack {
     }
 }
 
+async fn set_up(aws: &LocalAws, parameters: &[(String, String)]) -> (Template, BTreeMap<String, Runner>) {
+    let parameters: Vec<_> = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let template = Template::read(&root().join("template.yaml"), "everleaf", &parameters).expect("the template can be read");
+    let mut runners = BTreeMap::new();
+    for function in &template.functions {
+        runners.insert(function.binary.clone(), in_process(aws, function).await);
+    }
+    (template, runners)
+}
+
 async fn sdk(aws: &LocalAws, caller: &str) -> SdkConfig {
     runtime::sdk_settings()
         .http_client(aws.http_client(caller))
@@ -127,6 +143,7 @@ async fn in_process(aws: &LocalAws, function: &Arc<Function>) -> Runner {
         "export-to-secrets" => runs!(export_to_secrets),
         "force-redeploy" => runs!(force_redeploy),
         "issue-client-cert" => runs!(issue_client_cert),
+        "refresh-truststore" => runs!(refresh_truststore),
         "renew-on-expiry" => runs!(renew_on_expiry),
         other => panic!("the template has a function `{other}` that is not known here"),
     }

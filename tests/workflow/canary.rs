@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use lambda_runtime::tracing::dispatcher;
-use local_aws::Fault;
+use local_aws::{Fault, elbv2, pca, s3};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use workflow::Stack;
@@ -62,7 +62,12 @@ fn keys_and_passphrases_are_in_the_secrets_and_nowhere_else() {
     // As the functions log, for every crate and every test of the process from now on.
     dispatcher::set_global_default(runtime::logging(true, move || writer.clone())).unwrap();
     run(async {
-        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let stack = Stack::deploy_on("EC_prime256v1", &[("CrlBucketArns", "arn:aws:s3:::crls")]).await;
+        let listener = stack.aws.world(|world, now| {
+            s3::create_bucket(world, "crls");
+            pca::enable_crl(world, now, &stack.issuing_ca, "crls", 7).unwrap();
+            elbv2::create_listener(world, now, "clients", 8443)
+        });
         let mut said = String::new();
         let mut plain = order();
         (plain["name"], plain["key_format"]) = (json!("plain"), json!("plain"));
@@ -71,6 +76,25 @@ fn keys_and_passphrases_are_in_the_secrets_and_nowhere_else() {
         }
         service(&stack, "payments/orders", &["orders"]).await;
         request(&stack, "gateway", false).await;
+        // Somebody puts a key where CAs belong, and takes it for lost.
+        let bucket = stack.template.function("refresh-truststore").unwrap().environment["EVERLEAF_BUCKET"].clone();
+        let lost = stack.aws.world(|world, now| {
+            let secret = world.secrets.value("everleaf/plain", None, Some("AWSCURRENT")).unwrap();
+            let key = serde_json::from_str::<Value>(secret).unwrap()["private_key"].as_str().unwrap().as_bytes().to_vec();
+            s3::put(world, now, &bucket, "trust/extra/clients/key.pem", key)
+        });
+        lost.unwrap();
+        let declaration = json!({
+            "name": "clients", "certificate_authority_arns": [stack.issuing_ca],
+            "listeners": [{"listener_arn": listener, "clients": ["orders"]}],
+        });
+        said += &format!("{:?}", stack.handle("refresh-truststore", json!({"declare": declaration}), "declare").await);
+        assert!(said.contains("it holds a `PRIVATE KEY`"), "{said}");
+        for (name, reason) in [("plain", "KEY_COMPROMISE"), ("orders", "SUPERSEDED")] {
+            let serial = stack.record(name).await.unwrap().current.unwrap().serial;
+            let revoke = json!({"revoke": name, "serial_number": serial, "reason": reason});
+            said += &format!("{:?}", stack.handle("issue-client-cert", revoke, name).await);
+        }
         // Each writing call fails once in the course of the weeks, some for good.
         let mut count = 0;
         stack.aws.set_faults(Some(Box::new(move |call| {
@@ -95,6 +119,12 @@ fn keys_and_passphrases_are_in_the_secrets_and_nowhere_else() {
             for secret in world.secrets.secrets() {
                 said += &format!("{} {:?}\n", secret.name, secret.tags);
             }
+            let written = [(bucket.as_str(), "trust/out/"), ("crls", "")];
+            for (bucket, key) in
+                written.iter().flat_map(|(bucket, below)| world.s3.keys(bucket, below).into_iter().map(move |key| (bucket, key)))
+            {
+                said += &format!("{key} {}\n", String::from_utf8_lossy(world.s3.object(bucket, &key).unwrap()));
+            }
         });
         let queues: BTreeSet<_> =
             stack.template.functions.iter().filter_map(|function| function.on_failure_queue_arn.clone()).collect();
@@ -108,6 +138,16 @@ fn keys_and_passphrases_are_in_the_secrets_and_nowhere_else() {
         });
         for event in stack.aws.take_events() {
             said += &event.event.to_string();
+        }
+        for kept in [
+            "\"trust\"",
+            "Certificate Revoked",
+            "trust/out/stores.json {",
+            "trust/out/clients/",
+            ".crl.pem -----BEGIN X509 CRL-----",
+            "-----BEGIN CERTIFICATE-----",
+        ] {
+            assert!(said.contains(kept), "{kept} was looked through");
         }
         for invocation in stack.aws.take_invocations() {
             said += &format!("{:?}\n", invocation);

@@ -7,13 +7,16 @@ mod scenario;
 
 mod account;
 mod answers;
+mod authorities;
 mod canary;
 mod crashes;
 mod faults;
+mod histories;
 mod input;
 mod kinds;
 mod pairs;
 mod recovery;
 mod roles;
 mod triggers;
+mod trust;
 mod wiring;

@@ -8,10 +8,9 @@ use workflow::Stack;
 use crate::account::staged;
 use crate::scenario::{days, lose_deliveries, minutes, order, request, run, service, user};
 
-async fn empty_the_table(stack: &Stack) {
+pub(crate) async fn empty_the_table(stack: &Stack) {
     let table = stack.records().await.settings.table;
     let ids: Vec<Value> = stack.aws.world(|world, _| world.dynamodb.items().map(|(_, item)| item["id"].clone()).collect());
-    assert!(!ids.is_empty());
     for id in ids {
         user(stack, "dynamodb:DeleteItem", json!({"TableName": table, "Key": {"id": id}})).await;
     }
@@ -63,6 +62,22 @@ fn a_lost_table_is_rebuilt_from_the_secrets_and_from_acm_and_nothing_is_issued_a
         for costly in ["IssueCertificate", "PutSecretValue", "CreateSecret", "RenewCertificate"] {
             assert!(!calls.iter().any(|call| call.operation == costly && call.error.is_none()), "{costly}");
         }
+    });
+}
+
+#[test]
+fn a_walk_that_could_not_read_a_secret_reads_it_at_the_next_sweep_and_not_a_day_later() {
+    run(async {
+        let stack = fleet().await;
+        lose_deliveries(&stack);
+        empty_the_table(&stack).await;
+        stack.aws.set_faults(Some(Box::new(|call| {
+            (call.operation == "GetSecretValue").then_some(local_aws::Fault::Refuse(local_aws::AwsError::throttled()))
+        })));
+        stack.handle("renew-on-expiry", json!({"sweep": true}), "throttled").await.unwrap_err();
+        stack.aws.set_faults(None);
+        stack.handle("renew-on-expiry", json!({"sweep": true}), "next").await.unwrap();
+        assert!(stack.record("orders").await.is_some());
     });
 }
 

@@ -43,7 +43,19 @@ fn needs(call: &Call) -> Vec<(String, String)> {
             let services = call.input["services"].as_array().into_iter().flatten().filter_map(Value::as_str);
             return services.map(|service| (call.action(), arn(format!("service/{}/{service}", text("cluster"))))).collect();
         }
+        ("elasticloadbalancing", operation) if operation.starts_with("Describe") => "*".to_owned(),
+        ("elasticloadbalancing", "CreateTrustStore") => arn(format!("truststore/{}/0123456789abcdef", text("Name"))),
+        ("elasticloadbalancing", "ModifyListener") => text("ListenerArn"),
+        ("elasticloadbalancing", _) => text("TrustStoreArn"),
         ("events", _) => arn("event-bus/default".to_owned()),
+        // Whoever has the URL has the right.
+        ("s3", _) if !call.input["Signature"].is_null() => return Vec::new(),
+        ("s3", "ListObjectsV2") => return vec![("s3:ListBucket".to_owned(), format!("arn:aws:s3:::{}", text("Bucket")))],
+        ("s3", operation) => {
+            // A HEAD is a GET without the body.
+            let action = operation.replace("Head", "Get");
+            return vec![(format!("s3:{action}"), format!("arn:aws:s3:::{}/{}", text("Bucket"), text("Key")))];
+        }
         ("secretsmanager", "CreateSecret") => secret(text("Name")),
         ("secretsmanager", _) => secret(text("SecretId")),
         _ => String::new(),

@@ -3,6 +3,8 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use local_aws::{elbv2, pca, s3};
+use records::table::Saved;
 use serde_json::{Value, json};
 use workflow::Stack;
 
@@ -20,7 +22,7 @@ impl Scenario {
     /// A stack of its own to which nothing is delivered by itself, and the event. What led there is forgotten.
     pub(crate) async fn begin(&self) -> (Stack, Value) {
         // Seldom swept: each of the sweeps that are lost on the way to a story costs time too.
-        let stack = Stack::deploy_on("EC_prime256v1", &[("SweepMinutes", "240")]).await;
+        let stack = Stack::deploy_on("EC_prime256v1", &[("SweepMinutes", "240"), ("CrlBucketArns", "arn:aws:s3:::crls")]).await;
         lose_deliveries(&stack);
         let event = (self.set_up)(&stack).await;
         stack.aws.take_calls();
@@ -73,6 +75,15 @@ pub(crate) async fn act(stack: &Stack, function: &str, event: Value) -> Value {
 
 pub(crate) async fn user(stack: &Stack, action: &str, input: Value) -> Value {
     stack.aws.call(action, input).await.unwrap()
+}
+
+/// Who does what an event of our own asks for.
+pub(crate) fn asked(event: &Value) -> Option<&'static str> {
+    match event["detail-type"].as_str()? {
+        "Certificate Due" => Some("issue-client-cert"),
+        "Export Due" => Some("export-to-secrets"),
+        _ => None,
+    }
 }
 
 /// The last event of that type on the bus.
@@ -371,4 +382,114 @@ scenario!(ecs_failed, "force-redeploy", "ECS Deployment State Change, FAILED", "
     act(stack, "force-redeploy", json!({"certificate": "orders"})).await;
     minutes(10).await;
     last_event(stack, "ECS Deployment State Change")
+});
+
+/// `orders` is issued, its CA publishes CRLs, and the store `clients` lets it in; the listener's ARN.
+async fn trusted(stack: &Stack) -> String {
+    issued(stack).await;
+    let listener = stack.aws.world(|world, now| {
+        s3::create_bucket(world, "crls");
+        pca::enable_crl(world, now, &stack.issuing_ca, "crls", 7).unwrap();
+        elbv2::create_listener(world, now, "clients", 8443)
+    });
+    minutes(1).await;
+    act(stack, "refresh-truststore", declaration(stack, &listener)).await;
+    listener
+}
+
+fn declaration(stack: &Stack, listener: &str) -> Value {
+    json!({"declare": {
+        "name": "clients", "certificate_authority_arns": [stack.issuing_ca], "listeners": [{"listener_arn": listener}],
+    }})
+}
+
+async fn revoke(stack: &Stack, reason: &str) -> Value {
+    let serial = stack.record("orders").await.unwrap().current.unwrap().serial;
+    json!({"revoke": "orders", "serial_number": serial, "reason": reason})
+}
+
+scenario!(declare_by_hand, "refresh-truststore", "by hand, a declaration", "Trust Store Refreshed 1", |stack| {
+    issued(stack).await;
+    let listener = stack.aws.world(|world, now| elbv2::create_listener(world, now, "clients", 8443));
+    declaration(stack, &listener)
+});
+
+// Somebody has replaced what the store holds.
+scenario!(refresh_daily, "refresh-truststore", "daily", "Trust Store Refreshed 1", |stack| {
+    trusted(stack).await;
+    stack.aws.world(|world, now| {
+        let arn = pca::create_active_root(world, now, "Somebody's CA", "EC_prime256v1").unwrap();
+        let pem = world.pca.certificate(&arn).unwrap();
+        s3::put(world, now, "crls", "theirs.pem", pem.into_bytes()).unwrap();
+    });
+    let stores = user(stack, "elasticloadbalancing:DescribeTrustStores", json!({})).await;
+    let arn = stores["TrustStores"][0]["TrustStoreArn"].clone();
+    let theirs = json!({"TrustStoreArn": arn, "CaCertificatesBundleS3Bucket": "crls", "CaCertificatesBundleS3Key": "theirs.pem"});
+    user(stack, "elasticloadbalancing:ModifyTrustStore", theirs).await;
+    json!({"refresh": true})
+});
+
+// ACM's certificate is of a CA that the store declares since this moment, and does not hold yet.
+scenario!(trust_due, "refresh-truststore", "Trust Due", "Export Due 1, Trust Store Refreshed 1", |stack| {
+    trusted(stack).await;
+    let second = stack.aws.world(|world, now| {
+        pca::create_active_subordinate(world, now, &stack.root_ca, "Example Second CA", "EC_prime256v1").unwrap()
+    });
+    let records = stack.records().await;
+    let mut stores = records.stores().await.unwrap().unwrap();
+    for store in stores.stores.values_mut() {
+        store.declaration.certificate_authority_arns.insert(second.parse().unwrap());
+    }
+    assert_eq!(records.save_stores(&mut stores).await.unwrap(), Saved::Done);
+    let request = json!({
+        "DomainName": "gateway.example.com", "KeyAlgorithm": "EC_prime256v1", "CertificateAuthorityArn": second,
+        "Tags": [{"Key": "everleaf:certificate", "Value": "everleaf/gateway"}],
+    });
+    let arn = user(stack, "acm:RequestCertificate", request).await["CertificateArn"].clone();
+    minutes(1).await;
+    act(stack, "export-to-secrets", json!({"certificate_arn": arn})).await;
+    last_event(stack, "Trust Due")
+});
+
+scenario!(crl_generation, "refresh-truststore", "ACM Private CA CRL Generation", "Trust Store Refreshed 1", |stack| {
+    trusted(stack).await;
+    let request = revoke(stack, "KEY_COMPROMISE").await;
+    act(stack, "issue-client-cert", request).await;
+    minutes(35).await;
+    last_event(stack, "ACM Private CA CRL Generation")
+});
+
+scenario!(extra_created, "refresh-truststore", "S3 Object Created", "Trust Store Refreshed 1", |stack| {
+    trusted(stack).await;
+    let bucket = stack.template.function("refresh-truststore").unwrap().environment["EVERLEAF_BUCKET"].clone();
+    stack.aws.world(|world, now| {
+        let arn = pca::create_active_root(world, now, "Partner CA", "EC_prime256v1").unwrap();
+        let pem = world.pca.certificate(&arn).unwrap();
+        s3::put(world, now, &bucket, "trust/extra/clients/partner.pem", pem.into_bytes()).unwrap();
+    });
+    last_event(stack, "Object Created")
+});
+
+scenario!(
+    revoke_by_hand,
+    "issue-client-cert",
+    "by hand, revoking a compromised key",
+    "Certificate Current 1, Certificate Revoked 1, issued 1, version of orders 2",
+    |stack| {
+        trusted(stack).await;
+        revoke(stack, "KEY_COMPROMISE").await
+    }
+);
+
+// It was superseded, and every service has the new one.
+scenario!(revocation_due, "issue-client-cert", "Certificate Due, revoking", "Certificate Revoked 1", |stack| {
+    trusted(stack).await;
+    let request = revoke(stack, "SUPERSEDED").await;
+    act(stack, "issue-client-cert", request).await;
+    for _ in 0..2 {
+        act(stack, "force-redeploy", json!({"certificate": "orders"})).await;
+        minutes(10).await;
+    }
+    act(stack, "renew-on-expiry", json!({"certificate": "orders"})).await;
+    last_event(stack, "Certificate Due")
 });

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use local_aws::{elbv2, pca, s3};
 use runtime::vars::Vars;
 use serde_json::{Value, json};
 use workflow::{Stack, root};
@@ -16,7 +17,7 @@ fn files() -> Vec<(String, String, Value)> {
         .map(|entry| {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
-            let event = serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap();
+            let event: Value = serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap();
             (name.split('.').next().unwrap().to_owned(), name, event)
         })
         .collect();
@@ -44,7 +45,12 @@ fn every_event_in_events_reaches_its_function_by_a_rule_of_the_template() {
     run(async {
         let stack = Stack::deploy().await;
         let mut reached = BTreeSet::new();
-        for (function, name, event) in files().into_iter().filter(|(.., event)| event.get("detail-type").is_some()) {
+        for (function, name, mut event) in files().into_iter().filter(|(.., event)| event.get("detail-type").is_some()) {
+            if event["source"] == "aws.s3" {
+                // Its name is the deployment's to choose.
+                let environment = &stack.template.function("refresh-truststore").unwrap().environment;
+                event["detail"]["bucket"]["name"] = json!(environment["EVERLEAF_BUCKET"]);
+            }
             let expected = &stack.template.function(&function).unwrap().name;
             assert_eq!(stack.aws.put_event(event), std::slice::from_ref(expected), "{name}");
             reached.insert(function);
@@ -76,6 +82,7 @@ fn each_function_reads_the_variables_that_the_template_sets_and_no_others() {
                 "export-to-secrets" => export_to_secrets::App::new(vars(), &sdk).map(drop),
                 "force-redeploy" => force_redeploy::App::new(vars(), &sdk).map(drop),
                 "issue-client-cert" => issue_client_cert::App::new(vars(), &sdk).map(drop),
+                "refresh-truststore" => refresh_truststore::App::new(vars(), &sdk).map(drop),
                 "renew-on-expiry" => renew_on_expiry::App::new(vars(), &sdk).map(drop),
                 other => panic!("{other}"),
             }
@@ -113,6 +120,7 @@ async fn used(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
     let ghost = json!({"name": "ghost", "subject": {"common_name": "ghost"}, "services": ["payments/ghost"]});
     stack.handle("issue-client-cert", ghost, "of a service that is not there").await.unwrap();
     days(1).await;
+    trust(stack).await;
     // A service leaves a certificate, another certificate gets one.
     let mut fewer = order();
     (fewer["services"], fewer["replace"]) = (json!([]), json!(true));
@@ -142,6 +150,11 @@ async fn used(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
         let actions = match call.operation.as_str() {
             // It has no right of its own: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis.html>.
             "TransactWriteItems" => vec!["dynamodb:PutItem".to_owned(), "dynamodb:UpdateItem".to_owned()],
+            "ListObjectsV2" => vec!["s3:ListBucket".to_owned()],
+            // Elastic Load Balancing reads what it is told of with its caller's rights.
+            "CreateTrustStore" => {
+                vec![call.action(), "elasticloadbalancing:AddTags".to_owned(), "s3:GetObjectVersion".to_owned()]
+            }
             _ => vec![call.action()],
         };
         used.entry(call.caller).or_default().extend(actions);
@@ -149,14 +162,45 @@ async fn used(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
     used
 }
 
+/// A trust store in use: made, attached once its client is there, changed, told of a revocation, left by a CA.
+async fn trust(stack: &Stack) {
+    let (listener, second) = stack.aws.world(|world, now| {
+        s3::create_bucket(world, "crls");
+        pca::enable_crl(world, now, &stack.issuing_ca, "crls", 7).unwrap();
+        let second = pca::create_active_subordinate(world, now, &stack.root_ca, "Example Second CA", "EC_prime256v1").unwrap();
+        (elbv2::create_listener(world, now, "clients", 8443), second)
+    });
+    minutes(1).await;
+    let mut declaration = json!({
+        "name": "clients", "certificate_authority_arns": [stack.issuing_ca, second],
+        "listeners": [{"listener_arn": listener, "clients": ["orders"]}],
+    });
+    stack.handle("refresh-truststore", json!({"declare": declaration}), "made").await.unwrap();
+    let serial = stack.record("orders").await.unwrap().current.unwrap().serial;
+    let revoke = json!({"revoke": "orders", "serial_number": serial, "reason": "SUPERSEDED"});
+    stack.handle("issue-client-cert", revoke, "revoked").await.unwrap();
+    days(1).await;
+    declaration["certificate_authority_arns"] = json!([stack.issuing_ca]);
+    stack.handle("refresh-truststore", json!({"declare": declaration}), "left").await.unwrap();
+    days(2).await;
+}
+
 /// What a function calls only after something went wrong half-way; the module `crashes` has it happen.
-const SELDOM: &[(&str, &str)] =
-    &[("export-to-secrets", "secretsmanager:GetSecretValue"), ("issue-client-cert", "secretsmanager:GetSecretValue")];
+const SELDOM: &[(&str, &str)] = &[
+    ("export-to-secrets", "secretsmanager:GetSecretValue"),
+    ("issue-client-cert", "secretsmanager:GetSecretValue"),
+    ("refresh-truststore", "elasticloadbalancing:GetTrustStoreRevocationContent"),
+    // AWS Private CA asks for these of whoever revokes, and uses rights of its own.
+    ("issue-client-cert", "s3:GetBucketAcl"),
+    ("issue-client-cert", "s3:GetBucketLocation"),
+    ("issue-client-cert", "s3:PutObject"),
+    ("issue-client-cert", "s3:PutObjectAcl"),
+];
 
 #[test]
 fn each_role_allows_what_its_function_calls_and_nothing_else() {
     run(async {
-        let stack = Stack::deploy_on("EC_prime256v1", &[("SweepMinutes", "240")]).await;
+        let stack = Stack::deploy_on("EC_prime256v1", &[("SweepMinutes", "240"), ("CrlBucketArns", "arn:aws:s3:::crls")]).await;
         let used = used(&stack).await;
         for function in &stack.template.functions {
             let used = &used[&function.binary];

@@ -14,6 +14,8 @@ use lifecycle::export::{Export, Held, export};
 use lifecycle::names::{Arn, CertificateName};
 use lifecycle::record::{Origin, Record};
 use lifecycle::renewal::Secret;
+use lifecycle::trust::Trust;
+use records::install::{Candidate, Installed};
 use records::material::Wanted;
 use records::{Records, Settings};
 use runtime::vars::Vars;
@@ -26,11 +28,13 @@ pub struct App {
     pub records: Records,
     pub acm: Acm,
     pub eventbridge: EventBridge,
+    pub trust: Trust,
 }
 
 impl App {
     pub fn new(mut vars: Vars<'_>, sdk: &aws_config::SdkConfig) -> Result<Self, String> {
         let settings = Settings::of_writer(&mut vars);
+        let trust = records::trust::settings(&mut vars);
         let settings = vars.finish(settings)?;
         Ok(Self {
             records: Records {
@@ -40,6 +44,7 @@ impl App {
             },
             acm: Acm::new(sdk),
             eventbridge: EventBridge::new(sdk),
+            trust,
         })
     }
 }
@@ -116,6 +121,7 @@ async fn by_arn(app: &App, arn: &Arn, expected: Option<OffsetDateTime>, invocati
     let origin = Origin::Exported { certificate_arn: arn.clone() };
     let record = app.records.load(&name).await?;
     let before = record.as_ref().map(|record| record.options.services.clone()).unwrap_or_default();
+    let has_moved = record.as_ref().is_some_and(|record| record.origin != origin);
     let mut record = match record {
         Some(record) => move_to(app, record, arn, &held).await?,
         None => Record::new(name.clone(), origin, managed.options.clone(), now),
@@ -136,6 +142,7 @@ async fn by_arn(app: &App, arn: &Arn, expected: Option<OffsetDateTime>, invocati
         Export::TooEarly(why) => Err(Failure::retryable(format!("export `{name}`"), why)),
         Export::Never(why) => halted(app, &name, Failure::permanent(format!("export `{name}`"), why), now).await,
         Export::Take { reason, .. } => {
+            let reason = if has_moved { "another certificate of ACM has its tags now" } else { reason };
             let replaces = record.current.as_ref().map(|pair| pair.version_id.clone());
             let attempt = match turn(&record, &invocation.id, reason, replaces.as_deref(), now) {
                 Turn::Begin(attempt) | Turn::Resume(attempt) => attempt,
@@ -156,10 +163,14 @@ async fn by_arn(app: &App, arn: &Arn, expected: Option<OffsetDateTime>, invocati
                 app.records.note_arn(arn, &name).await?;
             }
             match attempted(app, &mut record, &attempt, &held, invocation).await {
-                Ok(()) => {
-                    let event = Event::about(Kind::CertificateCurrent, &app.records.settings.prefix, &record, reason);
-                    publish(&app.eventbridge, &[event]).await?;
-                    Ok(answer("exported", &record))
+                Ok(installed) => {
+                    let (kind, outcome) = match installed {
+                        Installed::Current => (Kind::CertificateCurrent, "exported"),
+                        // Staged: what is current, if anything, stays so until the trust stores hold its CA.
+                        Installed::Waiting(_) => (Kind::TrustDue, "waiting-for-trust"),
+                    };
+                    publish(&app.eventbridge, &[Event::about(kind, &app.records.settings.prefix, &record, reason)]).await?;
+                    Ok(answer(outcome, &record))
                 }
                 Err(failure) if failure.is_permanent() => halted(app, &name, failure, invocation.now()).await,
                 Err(failure) => Err(failure),
@@ -223,19 +234,23 @@ async fn attempted(
     attempt: &Attempt,
     held: &Held,
     invocation: &Invocation,
-) -> Result<(), Failure> {
+) -> Result<Installed, Failure> {
     let name = record.name.clone();
     let Some(serial) = &held.serial else {
         return Err(Failure::retryable(format!("export `{name}`"), "ACM shows no serial of it yet"));
     };
+    let issuer = held.certificate_authority_arn.clone();
+    let candidate = Candidate { attempt, wanted: Wanted::Exported { serial }, issuer, trust: &app.trust };
+    if let Some(staged) = attempt.staged.clone().filter(|staged| staged.serial == *serial) {
+        return app.records.install_staged(record, &candidate, staged.version_id, invocation.now()).await;
+    }
     let material = acm_export::export(&app.acm, &name, &held.certificate_arn, record.options.key_format, invocation).await?;
     let leaf = lifecycle::leaf::Leaf::from_pem(&material.certificate);
     if leaf.as_ref().is_ok_and(|leaf| leaf.serial != *serial) {
         let why = format!("ACM describes serial {serial} and gave another; it is renewing just now");
         return Err(Failure::retryable(format!("export `{name}`"), why));
     }
-    let issuer = held.certificate_authority_arn.clone();
-    app.records.install(record, attempt, &material, &Wanted::Exported { serial }, issuer, invocation.now()).await
+    app.records.install(record, &candidate, &material, invocation.now()).await
 }
 
 /// What Everleaf does with the certificate has changed, or the record is new; services that are new to it are seen to at once.

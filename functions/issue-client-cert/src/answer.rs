@@ -1,6 +1,9 @@
 //! What the function answers: public facts only.
 
+use std::collections::BTreeSet;
+
 use lifecycle::issuance::Order;
+use lifecycle::names::StoreName;
 use lifecycle::record::{Moment, Record};
 use runtime::Failure;
 use serde::Serialize;
@@ -30,9 +33,9 @@ pub struct Answer {
     pub certificate_pem: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate_chain_pem: Option<String>,
-    /// Why a planned certificate would be issued.
+    /// Why a planned certificate would be issued, or what it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<&'static str>,
+    pub reason: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -41,6 +44,7 @@ pub enum Outcome {
     Issued,
     Unchanged,
     Planned,
+    WaitingForTrust,
 }
 
 impl Answer {
@@ -76,8 +80,21 @@ impl Answer {
             certificate_authority_arn: Some(order.specification.certificate_authority_arn.to_string()),
             certificate_pem: None,
             certificate_chain_pem: None,
-            reason: Some(reason),
+            reason: Some(reason.to_owned()),
         }
+    }
+
+    /// The pair is staged; what is current, if anything, stays so until these stores hold its CA.
+    pub(crate) fn waiting(record: &Record, stores: &BTreeSet<StoreName>) -> Result<Self, Failure> {
+        let stores: Vec<_> = stores.iter().map(ToString::to_string).collect();
+        let reason = match &stores[..] {
+            [] => "it is not known yet which trust stores have to hold its CA; refresh-truststore is asked".to_owned(),
+            stores => format!(
+                "the trust stores {} do not hold its CA yet; refresh-truststore is asked to see to them",
+                stores.join(", ")
+            ),
+        };
+        Ok(Self { reason: Some(reason), ..Self::of(Outcome::WaitingForTrust, record, None)? })
     }
 
     pub(crate) fn into_json(self) -> Result<Value, Failure> {

@@ -5,24 +5,27 @@
 //!         ─▶ certificate fetched and verified ─▶ staged ─▶ current ─▶ recorded ─▶ `Certificate Current`
 //! ```
 //!
-//! Whatever stops it, the same request or the next sweep goes on from the last step that was reached.
+//! Whatever stops it, the same request or the next sweep goes on from the last step that was reached. A pair of a CA that the trust
+//! stores do not hold yet waits, staged, and `Trust Due` asks for them.
 
 pub mod answer;
 mod csr;
 mod pca;
+mod revoke;
 
 use std::collections::BTreeSet;
-use std::str::FromStr;
 use std::time::Duration;
 
 use aws_sdk_eventbridge::Client as EventBridge;
-use lifecycle::attempt::{Attempt, TOKEN_LIFE, Turn, turn};
+use lifecycle::attempt::{Attempt, Staged, TOKEN_LIFE, Turn, turn};
 use lifecycle::events::{Detail, Event, Kind};
 use lifecycle::issuance::{self, CallersCsr, Order, Policy, Verdict};
 use lifecycle::leaf::KeyAlgorithm;
-use lifecycle::names::{Arn, CertificateName};
-use lifecycle::record::{Options, Origin, Record};
+use lifecycle::names::{AuthorityArn, CertificateName};
+use lifecycle::record::{Options, Origin, Record, Specification};
+use lifecycle::trust::Trust;
 use lifecycle::{date, renewal};
+use records::install::{Candidate, Installed};
 use records::material::{Material, Wanted};
 use records::{Records, Settings};
 use runtime::vars::Vars;
@@ -38,12 +41,14 @@ pub struct App {
     pub pca: PrivateCa,
     pub eventbridge: EventBridge,
     pub policy: Policy,
+    pub trust: Trust,
 }
 
 impl App {
     pub fn new(mut vars: Vars<'_>, sdk: &aws_config::SdkConfig) -> Result<Self, String> {
         let settings = Settings::of_writer(&mut vars);
-        let policy = policy(&mut vars);
+        let trust = records::trust::settings(&mut vars);
+        let policy = policy(&mut vars, &trust);
         let (settings, policy) = vars.finish(settings.zip(policy))?;
         Ok(Self {
             records: Records {
@@ -54,17 +59,19 @@ impl App {
             pca: PrivateCa::new(aws_sdk_acmpca::Client::new(sdk)),
             eventbridge: EventBridge::new(sdk),
             policy,
+            trust,
         })
     }
 }
 
-fn policy(vars: &mut Vars<'_>) -> Option<Policy> {
+fn policy(vars: &mut Vars<'_>, trust: &Trust) -> Option<Policy> {
     let key_algorithms: BTreeSet<KeyAlgorithm> = vars.list("EVERLEAF_ALLOWED_KEY_ALGORITHMS").into_iter().collect();
     let longest: Option<u64> = vars.required("EVERLEAF_MAX_VALIDITY_DAYS");
     let sweep: Option<u64> = vars.required("EVERLEAF_SWEEP_MINUTES");
     Some(Policy {
-        issuing_ca: vars.optional::<CertificateAuthority>("EVERLEAF_ISSUING_CA").map(|ca| ca.0),
-        other_cas: vars.list::<CertificateAuthority>("EVERLEAF_ALLOWED_CAS").into_iter().map(|ca| ca.0).collect(),
+        issuing_ca: vars.optional::<AuthorityArn>("EVERLEAF_ISSUING_CA").map(|ca| ca.0),
+        other_cas: vars.list::<AuthorityArn>("EVERLEAF_ALLOWED_CAS").into_iter().map(|ca| ca.0).collect(),
+        successors: trust.successors.clone(),
         names: vars.list("EVERLEAF_ALLOWED_NAMES"),
         trust_domains: vars.list("EVERLEAF_ALLOWED_TRUST_DOMAINS").into_iter().collect(),
         key_algorithms: if key_algorithms.is_empty() { KeyAlgorithm::ALL.into() } else { key_algorithms },
@@ -73,18 +80,9 @@ fn policy(vars: &mut Vars<'_>) -> Option<Policy> {
     })
 }
 
-struct CertificateAuthority(Arn);
-
-impl FromStr for CertificateAuthority {
-    type Err = lifecycle::names::BadName;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Arn::of(text, "acm-pca", "certificate-authority/").map(Self)
-    }
-}
-
 pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
     let answer = match Trigger::parse(event)? {
+        Trigger::ByHand(request) if request.get("revoke").is_some() => return revoke::by_hand(app, &request, invocation).await,
         Trigger::ByHand(request) => by_hand(app, &request, invocation).await?,
         Trigger::Event { detail_type, detail, .. } if detail_type == Kind::CertificateDue.detail_type() => {
             let Detail { certificate, reason, .. } = Trigger::body(detail)?;
@@ -108,19 +106,25 @@ async fn by_hand(app: &App, request: &Value, invocation: &Invocation) -> Result<
     let order = issuance::order(request, &app.policy, now).map_err(refused)?;
     let mut record = app.records.load(&order.name).await?;
     let origin = origin(&order, record.as_ref());
+    if record.is_none() {
+        app.pca.admits(&order.specification).await?;
+    }
     if record.is_none() && !order.dry_run && app.records.create(&order.name, &origin).await?.is_none() {
         // The secret is there and the table does not know it: the table was lost, or this is not ours.
         record = app.records.rebuild(&order.name, now).await?;
     }
-    match issuance::verdict(&order, record.as_ref(), app.policy.sweep_interval, now).map_err(refused)? {
+    let verdict = issuance::verdict(&order, record.as_ref(), &app.policy, now).map_err(refused)?;
+    if let Verdict::Issue { .. } = verdict {
+        app.pca.admits(&order.specification).await?;
+    }
+    match verdict {
         Verdict::Issue { reason } if order.dry_run => Ok(Answer::planned(&order, now, reason)),
         Verdict::Issue { reason } => {
             let before = record.as_ref().map(|record| record.options.services.clone()).unwrap_or_default();
             let mut record =
                 record.unwrap_or_else(|| Record::new(order.name.clone(), origin.clone(), order.options.clone(), now));
             change(&mut record, origin, order.options, invocation)?;
-            let material = issue(app, record, before, (order.csr.as_ref(), order.end), reason, invocation).await?;
-            material.answer(Outcome::Issued)
+            issue(app, record, before, (order.csr.as_ref(), order.end), reason, invocation).await?.answer()
         }
         Verdict::Keep { options } if !order.dry_run => {
             let Some(record) = record else { return Err(Failure::permanent("keep the certificate", "there is no record of it")) };
@@ -143,15 +147,34 @@ async fn due(app: &App, name: &CertificateName, reason: &str, invocation: &Invoc
     let Some(record) = record else {
         return Err(Failure::permanent(format!("renew `{name}`"), "neither the table nor a secret knows it; issue it by hand"));
     };
-    match (&record.origin, renewal::due(&record, app.policy.sweep_interval)) {
-        (Origin::Issued(_), due) if record.attempt.is_some() || due.is_none_or(|due| due <= now) => {
+    let (mut record, refused) = revoke::due(app, record, invocation).await?;
+    to_successor(app, &mut record, invocation);
+    let staged = record.attempt.as_ref().is_some_and(|attempt| attempt.staged.is_some());
+    let answer = match &record.origin {
+        Origin::Issued(_) if !renewal::is_due(&record, app.policy.sweep_interval, now) => unchanged(app, record).await,
+        Origin::CallerKey(_) if !staged && record.revocations.is_empty() => {
+            Err(Failure::permanent(format!("renew `{name}`"), "its key is its caller's; send a CSR again"))
+        }
+        Origin::Exported { .. } if record.revocations.is_empty() => {
+            Err(Failure::permanent(format!("renew `{name}`"), "it is ACM's; let ACM renew it"))
+        }
+        Origin::CallerKey(_) if !staged => unchanged(app, record).await,
+        Origin::Exported { .. } => unchanged(app, record).await,
+        Origin::Issued(_) | Origin::CallerKey(_) => {
             let before = record.options.services.clone();
-            issue(app, record, before, (None, None), reason, invocation).await?.answer(Outcome::Issued)
+            issue(app, record, before, (None, None), reason, invocation).await?.answer()
         }
-        (Origin::Issued(_), _) => unchanged(app, record).await,
-        _ => {
-            Err(Failure::permanent(format!("renew `{name}`"), "its key is not made here; send a CSR again, or let ACM renew it"))
-        }
+    };
+    refused.map_or(answer, Err)
+}
+
+/// A certificate of a retired CA gets its next one from the successor; what was under way at the retired one comes to nothing.
+fn to_successor(app: &App, record: &mut Record, invocation: &Invocation) {
+    let Origin::Issued(wanted) = &record.origin else { return };
+    let Some(successor) = app.trust.successors.of(&wanted.certificate_authority_arn) else { return };
+    let wanted = Specification { certificate_authority_arn: successor.clone(), ..wanted.clone() };
+    if !matches!(turn(record, &invocation.id, "", None, invocation.now()), Turn::Busy { .. }) {
+        (record.origin, record.attempt) = (Origin::Issued(wanted), None);
     }
 }
 
@@ -191,13 +214,17 @@ fn busy(name: &CertificateName, until: OffsetDateTime) -> Failure {
 /// What was issued, and what a caller with a key of its own gets to see of it.
 struct Issued {
     record: Record,
+    installed: Installed,
     /// Certificate and chain, PEM, for a caller's key.
     public: Option<(String, String)>,
 }
 
 impl Issued {
-    fn answer(self, outcome: Outcome) -> Result<Answer, Failure> {
-        Answer::of(outcome, &self.record, self.public)
+    fn answer(self) -> Result<Answer, Failure> {
+        match self.installed {
+            Installed::Current => Answer::of(Outcome::Issued, &self.record, self.public),
+            Installed::Waiting(stores) => Answer::waiting(&self.record, &stores),
+        }
     }
 }
 
@@ -228,10 +255,14 @@ async fn issue(
     record.take_up(attempt);
     app.records.save(&mut record, &before).await?.or_retry(format_args!("the record of `{name}`"))?;
     match attempted(app, &mut record, csr, invocation).await {
-        Ok(public) => {
-            let event = Event::about(Kind::CertificateCurrent, &app.records.settings.prefix, &record, reason);
+        Ok((installed, public)) => {
+            let kind = match installed {
+                Installed::Current => Kind::CertificateCurrent,
+                Installed::Waiting(_) => Kind::TrustDue,
+            };
+            let event = Event::about(kind, &app.records.settings.prefix, &record, reason);
             publish(&app.eventbridge, &[event]).await?;
-            Ok(Issued { record, public })
+            Ok(Issued { record, installed, public })
         }
         Err(failure) if failure.is_permanent() => {
             let event = app.records.halt(&name, "issue-failed", &failure, invocation.now()).await?;
@@ -248,7 +279,7 @@ async fn attempted(
     record: &mut Record,
     csr: Option<&CallersCsr>,
     invocation: &Invocation,
-) -> Result<Option<(String, String)>, Failure> {
+) -> Result<(Installed, Option<(String, String)>), Failure> {
     let name = record.name.clone();
     let (Some(mut attempt), Some(wanted)) = (record.attempt.clone(), record.specification().cloned()) else {
         return Err(Failure::permanent(
@@ -257,6 +288,15 @@ async fn attempted(
         ));
     };
     let not_after = attempt.end.map_or_else(|| *attempt.started + wanted.lifetime, |end| *end);
+    let issuer = wanted.certificate_authority_arn.clone();
+    let wants =
+        Wanted::Issued { specification: &wanted, not_after, key_fingerprint: csr.map(|csr| csr.key_fingerprint.as_str()) };
+    if let Some(Staged { version_id, .. }) = attempt.staged.clone() {
+        let candidate = Candidate { attempt: &attempt, wanted: wants, issuer: Some(issuer), trust: &app.trust };
+        let installed = app.records.install_staged(record, &candidate, version_id, invocation.now()).await?;
+        let public = if csr.is_some() { public(app, record).await? } else { None };
+        return Ok((installed, public));
+    }
     let (key, pem) = match csr {
         Some(csr) => (None, csr.pem.clone()),
         None => {
@@ -286,11 +326,9 @@ async fn attempted(
     let Some((certificate, certificate_chain)) = issued else { return Err(dead(app, record, &attempt).await?) };
     let public = csr.map(|_| (certificate.clone(), certificate_chain.clone()));
     let material = Material { certificate, certificate_chain, key };
-    let wants =
-        Wanted::Issued { specification: &wanted, not_after, key_fingerprint: csr.map(|csr| csr.key_fingerprint.as_str()) };
-    let issuer = Some(wanted.certificate_authority_arn.clone());
-    app.records.install(record, &attempt, &material, &wants, issuer, invocation.now()).await?;
-    Ok(public)
+    let candidate = Candidate { attempt: &attempt, wanted: wants, issuer: Some(issuer), trust: &app.trust };
+    let installed = app.records.install(record, &candidate, &material, invocation.now()).await?;
+    Ok((installed, public))
 }
 
 /// The CA took the request and could not serve it: this attempt can come to nothing, the next one may.
@@ -321,15 +359,18 @@ async fn keep(app: &App, mut record: Record, options: Options) -> Result<Answer,
 
 /// The answer for what exists already. A caller with a key of its own gets its certificate again.
 async fn unchanged(app: &App, record: Record) -> Result<Answer, Failure> {
-    let public = match (&record.origin, &record.current) {
-        (Origin::CallerKey(_), Some(current)) => {
-            let text = app.records.value_of_version(&record.name, &current.version_id).await?;
-            let material = text.map(|text| Material::read(&text)).transpose();
-            let material =
-                material.map_err(|why| Failure::permanent(format!("read the secret of `{}`", record.name), why))?.flatten();
-            material.map(|material| (material.certificate, material.certificate_chain))
-        }
+    let public = match &record.origin {
+        Origin::CallerKey(_) => public(app, &record).await?,
         _ => None,
     };
     Answer::of(Outcome::Unchanged, &record, public)
+}
+
+/// The current certificate and its chain, PEM.
+async fn public(app: &App, record: &Record) -> Result<Option<(String, String)>, Failure> {
+    let Some(current) = &record.current else { return Ok(None) };
+    let text = app.records.value_of_version(&record.name, &current.version_id).await?;
+    let material = text.map(|text| Material::read(&text)).transpose();
+    let material = material.map_err(|why| Failure::permanent(format!("read the secret of `{}`", record.name), why))?.flatten();
+    Ok(material.map(|material| (material.certificate, material.certificate_chain)))
 }

@@ -6,24 +6,49 @@ use std::time::Duration;
 
 use aws_sdk_acmpca::Client;
 use aws_sdk_acmpca::primitives::Blob;
-use aws_sdk_acmpca::types::{SigningAlgorithm, Validity, ValidityPeriodType};
+use aws_sdk_acmpca::types::{CertificateAuthorityUsageMode, SigningAlgorithm, Validity, ValidityPeriodType};
 use lifecycle::names::{Arn, CertificateName};
 use lifecycle::record::Specification;
+use lifecycle::revocation::Revocation;
 use runtime::{Failure, Invocation};
 use time::OffsetDateTime;
 
 pub struct PrivateCa {
     client: Client,
-    /// By the CA's ARN: a CA's key never changes.
-    signing_algorithms: Mutex<HashMap<Arn, SigningAlgorithm>>,
+    /// By the CA's ARN: what it was set up with never changes.
+    authorities: Mutex<HashMap<Arn, Authority>>,
 }
+
+/// What a CA was set up with.
+#[derive(Clone)]
+struct Authority {
+    signing_algorithm: SigningAlgorithm,
+    short_lived: bool,
+}
+
+/// <https://docs.aws.amazon.com/privateca/latest/userguide/short-lived-certificates.html>
+const LONGEST_OF_SHORT_LIVED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// How long a certificate is waited for. It takes the CA a few seconds; what takes longer is fetched by the next try.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl PrivateCa {
     pub fn new(client: Client) -> Self {
-        Self { client, signing_algorithms: Mutex::default() }
+        Self { client, authorities: Mutex::default() }
+    }
+
+    /// Refuses what the CA would never issue, before anything is begun.
+    pub(crate) async fn admits(&self, wanted: &Specification) -> Result<(), Failure> {
+        let Specification { certificate_authority_arn, lifetime, .. } = wanted;
+        match self.authority(certificate_authority_arn).await? {
+            Authority { short_lived: true, .. } if *lifetime > LONGEST_OF_SHORT_LIVED => Err(Failure::permanent(
+                "accept the request",
+                format!(
+                    "validity: {certificate_authority_arn} is in short-lived mode, whose certificates last 7 days at most; ask for {{\"days\": 7}} or less, or name another CA"
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Asks for a certificate. The answer comes before the certificate is there. The CA remembers `token` for five minutes and
@@ -44,7 +69,7 @@ impl PrivateCa {
             .issue_certificate()
             .certificate_authority_arn(authority.as_str())
             .csr(Blob::new(csr))
-            .signing_algorithm(self.signing_algorithm(authority).await?)
+            .signing_algorithm(self.authority(authority).await?.signing_algorithm)
             .template_arn(format!("arn:{}:acm-pca:::template/{}", authority.partition(), wanted.usage.template()))
             .validity(validity.map_err(|error| Failure::permanent(doing(), error))?)
             .idempotency_token(token)
@@ -89,20 +114,47 @@ impl PrivateCa {
         }
     }
 
-    /// The algorithm must be of the family of the CA's key, which the CA was set up with.
-    async fn signing_algorithm(&self, authority: &Arn) -> Result<SigningAlgorithm, Failure> {
-        let known = self.signing_algorithms.lock().unwrap_or_else(PoisonError::into_inner).get(authority).cloned();
+    /// Tells the CA that a certificate is not to be trusted any more. One that was revoked before stays so.
+    /// `Ok(false)`: there is no such certificate at this CA, or it has expired.
+    /// <https://docs.aws.amazon.com/privateca/latest/APIReference/API_RevokeCertificate.html>
+    pub(crate) async fn revoke(&self, name: &CertificateName, revocation: &Revocation) -> Result<bool, Failure> {
+        let Revocation { serial, certificate_authority_arn, reason, .. } = revocation;
+        let revoke = self.client.revoke_certificate().certificate_authority_arn(certificate_authority_arn.as_str());
+        // Whole bytes, as AWS writes serial numbers.
+        let padding = if serial.as_str().len().is_multiple_of(2) { "" } else { "0" };
+        let revoke = revoke.certificate_serial(format!("{padding}{serial}")).revocation_reason(reason.as_str().into());
+        match revoke.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_request_already_processed_exception()) => {
+                Ok(true)
+            }
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|error| error.is_resource_not_found_exception() || error.is_invalid_request_exception()) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(Failure::aws(format!("revoke serial {serial} of `{name}`"), error)),
+        }
+    }
+
+    async fn authority(&self, authority: &Arn) -> Result<Authority, Failure> {
+        let known = self.authorities.lock().unwrap_or_else(PoisonError::into_inner).get(authority).cloned();
         if let Some(known) = known {
             return Ok(known);
         }
         let doing = || format!("look at the CA {authority}");
         let describe = self.client.describe_certificate_authority().certificate_authority_arn(authority.as_str());
-        let answer = describe.send().await.map_err(|error| Failure::aws(doing(), error))?;
-        let configuration = answer.certificate_authority.and_then(|authority| authority.certificate_authority_configuration);
-        let algorithm = configuration.map(|configuration| configuration.signing_algorithm);
-        let algorithm = algorithm.ok_or_else(|| Failure::permanent(doing(), "AWS answered without its signing algorithm"))?;
-        self.signing_algorithms.lock().unwrap_or_else(PoisonError::into_inner).insert(authority.clone(), algorithm.clone());
-        Ok(algorithm)
+        let answer = describe.send().await.map_err(|error| Failure::aws(doing(), error))?.certificate_authority;
+        let found = answer.and_then(|found| {
+            let short_lived = found.usage_mode == Some(CertificateAuthorityUsageMode::ShortLivedCertificate);
+            let signing_algorithm = found.certificate_authority_configuration?.signing_algorithm;
+            Some(Authority { signing_algorithm, short_lived })
+        });
+        let found = found.ok_or_else(|| Failure::permanent(doing(), "AWS answered without its signing algorithm"))?;
+        self.authorities.lock().unwrap_or_else(PoisonError::into_inner).insert(authority.clone(), found.clone());
+        Ok(found)
     }
 }
 

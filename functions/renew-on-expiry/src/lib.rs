@@ -18,13 +18,14 @@ use aws_sdk_eventbridge::Client as EventBridge;
 use lifecycle::events::AcmDetail;
 use lifecycle::names::{Arn, CertificateName};
 use lifecycle::record::{Origin, Record};
+use lifecycle::trust::Trust;
 use records::{Records, Settings};
 use runtime::vars::Vars;
 use runtime::{Failure, Invocation, Trigger};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::look::Budget;
+use crate::look::Shared;
 
 pub struct App {
     pub records: Records,
@@ -33,6 +34,7 @@ pub struct App {
     pub sweep_interval: Duration,
     /// Renewals, issuances and exports that the sweep may ask for in an hour.
     pub hourly_budget: u32,
+    pub trust: Trust,
 }
 
 impl App {
@@ -40,6 +42,7 @@ impl App {
         let settings = Settings::of_reader(&mut vars);
         let minutes: Option<u64> = vars.required("EVERLEAF_SWEEP_MINUTES");
         let budget: Option<u32> = vars.required("EVERLEAF_HOURLY_BUDGET");
+        let trust = records::trust::settings(&mut vars);
         let (settings, (minutes, hourly_budget)) = vars.finish(settings.zip(minutes.zip(budget)))?;
         Ok(Self {
             records: Records {
@@ -51,6 +54,7 @@ impl App {
             eventbridge: EventBridge::new(sdk),
             sweep_interval: Duration::from_secs(minutes * 60),
             hourly_budget,
+            trust,
         })
     }
 }
@@ -94,7 +98,7 @@ async fn acm_event(app: &App, arn: &Arn, detail: AcmDetail, invocation: &Invocat
         Some(record) => record,
         None => Record::new(managed.name, Origin::Exported { certificate_arn: arn.clone() }, managed.options, invocation.now()),
     };
-    let looked = look::look(app, record, detail.renewal_status_reason.as_deref(), &mut Budget::unlimited(), invocation).await?;
+    let looked = look::look(app, record, detail.renewal_status_reason.as_deref(), &mut Shared::unlimited(), invocation).await?;
     Ok(looked.into_json())
 }
 
@@ -106,13 +110,13 @@ async fn by_name(app: &App, name: &CertificateName, invocation: &Invocation) -> 
     let Some(record) = record else {
         return Err(Failure::permanent(format!("look at `{name}`"), "neither the table nor a secret knows it"));
     };
-    Ok(look::look(app, record, None, &mut Budget::unlimited(), invocation).await?.into_json())
+    Ok(look::look(app, record, None, &mut Shared::unlimited(), invocation).await?.into_json())
 }
 
 /// Looks at every certificate whose time has come, then goes on with the daily walk. Stops in time; what is left is still due.
 async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
     let (mut looked_at, mut asked, mut failures) = (0, 0, Vec::new());
-    let mut budget = Budget::of_this_hour(app.hourly_budget);
+    let mut shared = Shared::of_this_hour(app.hourly_budget);
     let mut after = None;
     'pages: loop {
         let page = app.records.due(invocation.now(), after).await?;
@@ -122,7 +126,7 @@ async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
                 break 'pages;
             }
             looked_at += 1;
-            match look::look_in_sweep(app, record, &mut budget, invocation).await {
+            match look::look_in_sweep(app, record, &mut shared, invocation).await {
                 Ok(looked) => asked += looked.steps.len(),
                 Err(failure) => failures.push(failure),
             }

@@ -1,10 +1,13 @@
 //! One look at one certificate: gather, decide, do.
 
+use std::collections::BTreeSet;
+
 use aws_sdk_acm::Client as Acm;
 use lifecycle::events::{Event, Kind};
-use lifecycle::names::Arn;
+use lifecycle::names::{Arn, StoreName};
 use lifecycle::record::{Origin, Record, RenewalAsked};
-use lifecycle::renewal::{Facts, Plan, Step, plan};
+use lifecycle::renewal::{Facts, Plan, Rollover, Step, plan};
+use lifecycle::trust::Stores;
 use records::table::Saved;
 use runtime::{Failure, Invocation, publish};
 use serde_json::{Value, json};
@@ -27,8 +30,12 @@ impl Looked {
     }
 }
 
-/// How much a sweep may still ask for. Taken from the hour's counter only when something is to be asked for.
-pub(crate) struct Budget {
+/// What the looks of one invocation share: how much it may still ask for, taken from the hour's counter only when something is to
+/// be asked for, and the trust stores, read when the first retired CA is met.
+pub(crate) struct Shared {
+    stores: Option<Stores>,
+    /// The CAs that `Trust Due` was published for: once is enough for all certificates.
+    trust_asked: BTreeSet<Arn>,
     /// `None`: no limit, for what a person or ACM asks for.
     limit: Option<u32>,
     in_hand: u32,
@@ -38,13 +45,13 @@ pub(crate) struct Budget {
 /// Taken from the counter at once, so that a busy sweep does not ask it for each certificate.
 const HANDFUL: u32 = 10;
 
-impl Budget {
+impl Shared {
     pub(crate) fn unlimited() -> Self {
-        Self { limit: None, in_hand: 0, used_up: false }
+        Self { stores: None, trust_asked: BTreeSet::new(), limit: None, in_hand: 0, used_up: false }
     }
 
     pub(crate) fn of_this_hour(limit: u32) -> Self {
-        Self { limit: Some(limit), in_hand: 0, used_up: false }
+        Self { stores: None, trust_asked: BTreeSet::new(), limit: Some(limit), in_hand: 0, used_up: false }
     }
 
     async fn take(&mut self, app: &App, now: OffsetDateTime) -> Result<bool, Failure> {
@@ -57,17 +64,32 @@ impl Budget {
         self.in_hand = self.in_hand.saturating_sub(1);
         Ok(granted)
     }
+
+    /// The rollover that a certificate of this CA is part of, when the CA is retired.
+    async fn rollover(&mut self, app: &App, authority: &Arn) -> Result<Option<Rollover>, Failure> {
+        let Some(successor) = app.trust.successors.of(authority) else { return Ok(None) };
+        let missing = self.missing(app, successor).await?;
+        Ok(Some(Rollover { retired: authority.clone(), successor: successor.clone(), missing }))
+    }
+
+    /// The trust stores that declare this CA and do not hold it.
+    async fn missing(&mut self, app: &App, authority: &Arn) -> Result<BTreeSet<StoreName>, Failure> {
+        if self.stores.is_none() {
+            self.stores = app.records.stores().await?;
+        }
+        Ok(app.trust.missing(self.stores.get_or_insert_default(), authority))
+    }
 }
 
 /// As [`look`]. A permanent failure is one certificate's own: a person is told once a day, and only then does the sweep fail by it.
 pub(crate) async fn look_in_sweep(
     app: &App,
     record: Record,
-    budget: &mut Budget,
+    shared: &mut Shared,
     invocation: &Invocation,
 ) -> Result<Looked, Failure> {
     let name = record.name.clone();
-    match look(app, record, None, budget, invocation).await {
+    match look(app, record, None, shared, invocation).await {
         Err(failure) if failure.is_permanent() => {
             let now = invocation.now();
             let Some(mut record) = app.records.load(&name).await? else { return Err(failure) };
@@ -89,7 +111,7 @@ pub(crate) async fn look(
     app: &App,
     mut record: Record,
     acm_says: Option<&str>,
-    budget: &mut Budget,
+    shared: &mut Shared,
     invocation: &Invocation,
 ) -> Result<Looked, Failure> {
     let now = invocation.now();
@@ -98,23 +120,22 @@ pub(crate) async fn look(
         return Ok(Looked { certificate: record.name.to_string(), steps: Vec::new(), look_at: *attempt.lease });
     }
     let found = record.clone();
-    let facts = gather(app, &mut record, now).await?;
+    let facts = gather(app, &mut record, shared, now).await?;
     let mut plan = plan(&record, &facts, app.sweep_interval, now);
     if let Some(reason) = acm_says {
         plan.steps
             .push(Step::Tell { code: "acm-renewal-failed", message: format!("ACM could not renew `{}`: {reason}", record.name) });
     }
-    let Plan { steps, look_at } = plan;
-    let asks = steps.iter().any(|step| matches!(step, Step::Issue { .. } | Step::Export { .. } | Step::Renew { .. }));
-    if asks && !budget.take(app, now).await? {
+    let asks = plan.steps.iter().any(|step| matches!(step, Step::Issue { .. } | Step::Export { .. } | Step::Renew { .. }));
+    if asks && !shared.take(app, now).await? {
         // Not recorded: it stays due, and comes first in the next hour.
         return Ok(Looked { certificate: record.name.to_string(), steps: Vec::new(), look_at: now });
     }
-    carry_out(app, record, &found, steps, look_at, now).await
+    carry_out(app, record, &found, plan, shared, now).await
 }
 
 /// What AWS shows of the certificate. The record is made to agree with its secret and with the tags in ACM on the way.
-async fn gather(app: &App, record: &mut Record, now: OffsetDateTime) -> Result<Facts, Failure> {
+async fn gather(app: &App, record: &mut Record, shared: &mut Shared, now: OffsetDateTime) -> Result<Facts, Failure> {
     let secret = app.records.agree(record, now).await?;
     let held = match record.origin.clone() {
         Origin::Exported { certificate_arn } => {
@@ -129,7 +150,23 @@ async fn gather(app: &App, record: &mut Record, now: OffsetDateTime) -> Result<F
         true => Default::default(),
         false => app.records.bindings(&record.options.services).await?,
     };
-    Ok(Facts { secret, held, services: bindings.into_iter().map(|(service, binding)| (service, binding.state)).collect() })
+    let of_acm = || held.as_ref().and_then(|held| held.certificate_authority_arn.as_ref());
+    let asked = || record.specification().map(|wanted| &wanted.certificate_authority_arn);
+    let rollover = match record.current.as_ref().and_then(|pair| pair.issuer.as_ref()).or_else(asked).or_else(of_acm) {
+        Some(authority) => shared.rollover(app, authority).await?,
+        None => None,
+    };
+    let waits_for = match record.attempt.as_ref().and_then(|attempt| attempt.staged.as_ref()) {
+        Some(staged) => shared.missing(app, &staged.issuer).await?,
+        None => BTreeSet::new(),
+    };
+    Ok(Facts {
+        secret,
+        held,
+        rollover,
+        waits_for,
+        services: bindings.into_iter().map(|(service, binding)| (service, binding.state)).collect(),
+    })
 }
 
 /// Records first, so that nobody decides the same again; then asks. What is lost between the two is asked for at the next look.
@@ -137,16 +174,22 @@ async fn carry_out(
     app: &App,
     mut record: Record,
     found: &Record,
-    steps: Vec<Step>,
-    look_at: OffsetDateTime,
+    plan: Plan,
+    shared: &mut Shared,
     now: OffsetDateTime,
 ) -> Result<Looked, Failure> {
+    let Plan { steps, look_at } = plan;
     let prefix = &app.records.settings.prefix;
     let mut looked = Looked { certificate: record.name.to_string(), steps: Vec::new(), look_at };
     let (mut events, mut renew) = (Vec::new(), None);
     for step in steps {
         match step {
             Step::Issue { reason } => events.push(Event::about(Kind::CertificateDue, prefix, &record, reason)),
+            // One event does for both.
+            Step::Revoke { .. } if events.iter().any(|event: &Event| event.kind == Kind::CertificateDue) => {}
+            Step::Revoke { reason } => events.push(Event::about(Kind::CertificateDue, prefix, &record, reason)),
+            Step::Trust { authority, .. } if !shared.trust_asked.insert(authority.clone()) => {}
+            Step::Trust { reason, .. } => events.push(Event::about(Kind::TrustDue, prefix, &record, reason)),
             Step::Export { reason } => events.push(Event::about(Kind::ExportDue, prefix, &record, reason)),
             Step::Redeploy { services } => {
                 let mut event = Event::about(Kind::CertificateCurrent, prefix, &record, "services are older than the pair");

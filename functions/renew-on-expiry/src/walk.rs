@@ -9,7 +9,7 @@ use lifecycle::record::{Origin, Record};
 use records::table::{Place, Walk};
 use runtime::{Failure, Invocation};
 
-use crate::look::{Budget, look};
+use crate::look::{Shared, look};
 use crate::{App, enough_time};
 
 /// A little less than a day, so that the hour of the walk does not move.
@@ -75,7 +75,9 @@ async fn secrets(
             Ok(Some(_)) => found += 1,
             // Never issued, or ACM's: that is found in ACM.
             Ok(None) => {}
-            Err(failure) => failures.push(failure),
+            Err(failure) if failure.is_permanent() => failures.push(failure),
+            // The page is read again: until the walk has come to its end, no CA leaves a trust store.
+            Err(failure) => return Err(failure),
         }
     }
     Ok((found, next))
@@ -109,7 +111,8 @@ async fn certificates(
     for arn in arns.into_iter().filter(|arn| !known.contains(arn)) {
         match certificate(app, arn, invocation).await {
             Ok(new) => found += usize::from(new),
-            Err(failure) => failures.push(failure),
+            Err(failure) if failure.is_permanent() => failures.push(failure),
+            Err(failure) => return Err(failure),
         }
         tokio::time::sleep(BETWEEN_TAGS).await;
     }
@@ -118,13 +121,27 @@ async fn certificates(
 
 async fn certificate(app: &App, arn: Arn, invocation: &Invocation) -> Result<bool, Failure> {
     let Some(managed) = acm::managed(&app.acm, &arn, &app.records.settings.prefix).await? else { return Ok(false) };
-    if app.records.load(&managed.name).await?.is_some() {
+    let origin = Origin::Exported { certificate_arn: arn };
+    let record = match app.records.load(&managed.name).await? {
+        None => Record::new(managed.name, origin, managed.options, invocation.now()),
+        Some(record) if has_lost_its_tag(app, &record, &origin).await? => {
+            Record { origin, options: managed.options, attempt: None, ..record }
+        }
         // Its event came while the walk was on its way, or its name is still another certificate's.
+        Some(_) => return Ok(false),
+    };
+    look(app, record, None, &mut Shared::unlimited(), invocation).await?;
+    Ok(true)
+}
+
+/// Whether the tag of this name was moved from the record's certificate of ACM to the one of this origin.
+async fn has_lost_its_tag(app: &App, record: &Record, origin: &Origin) -> Result<bool, Failure> {
+    let Origin::Exported { certificate_arn } = &record.origin else { return Ok(false) };
+    if record.origin == *origin {
         return Ok(false);
     }
-    let record = Record::new(managed.name, Origin::Exported { certificate_arn: arn }, managed.options, invocation.now());
-    look(app, record, None, &mut Budget::unlimited(), invocation).await?;
-    Ok(true)
+    let managed = acm::managed(&app.acm, certificate_arn, &app.records.settings.prefix).await?;
+    Ok(managed.is_none_or(|managed| managed.name != record.name))
 }
 
 const KEY_TYPES: &[KeyAlgorithm] = &[

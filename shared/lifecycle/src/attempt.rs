@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use time::{Date, OffsetDateTime, UtcOffset};
 
+use crate::leaf::Serial;
 use crate::names::{Arn, CertificateName};
 use crate::record::{Moment, Origin, Record};
 
@@ -25,10 +26,21 @@ pub struct Attempt {
     /// AWS Private CA's answer, kept before the certificate is fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_arn: Option<Arn>,
+    /// The complete pair, where it waits for trust stores to hold its CA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged: Option<Staged>,
     /// The moment at which the certificate is to end, where it was asked for as a date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<Moment>,
     pub reason: String,
+}
+
+/// A verified pair that waits in a version of the secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staged {
+    pub version_id: String,
+    pub serial: Serial,
+    pub issuer: Arn,
 }
 
 /// How often it was tried.
@@ -96,6 +108,7 @@ pub fn turn(record: &Record, holder: &str, reason: &str, replaces: Option<&str>,
         holder: holder.to_owned(),
         replaces: replaces.map(str::to_owned),
         certificate_arn: None,
+        staged: None,
         end: None,
         reason: reason.to_owned(),
     })
@@ -142,6 +155,10 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    fn staged() -> Staged {
+        Staged { version_id: "version-2".to_owned(), serial: Serial::from_hex("0c03"), issuer: arn(CA) }
+    }
+
     /// Whose turn it is this long after [`attempt`] began, for `holder` and the version `replaces`.
     fn turn_after(attempt: Attempt, passed: Duration, holder: &str, replaces: Option<&str>) -> Turn {
         let now = *attempt.started + passed;
@@ -168,6 +185,7 @@ mod tests {
         }
         let begun = attempt(at(NOON));
         let with_arn = Attempt { certificate_arn: Some(arn(&format!("{CA}/certificate/ab"))), ..begun.clone() };
+        let waiting = Attempt { staged: Some(staged()), lease: begun.started, ..with_arn.clone() };
         let (same, other) = (Some("version-1"), Some("version-2"));
         for (what, attempt, passed, holder, replaces, expected) in [
             ("within another's lease", &begun, 149, "me", same, Is::Busy),
@@ -180,6 +198,9 @@ mod tests {
             ("at four minutes, by its own holder", &begun, 240, "somebody", same, Is::Dead),
             ("at four minutes, with its answer", &with_arn, 240, "me", same, Is::Resumed),
             ("days after, with its answer", &with_arn, 9 * 86_400, "me", same, Is::Resumed),
+            ("while it waits for trust", &waiting, 1, "me", same, Is::Resumed),
+            ("weeks after, still waiting for trust", &waiting, 21 * 86_400, "me", same, Is::Resumed),
+            ("when another version became current while it waited", &waiting, 1, "me", other, Is::Dead),
             ("when another version became current", &begun, 151, "me", other, Is::Dead),
             ("when another version became current, with its answer", &with_arn, 151, "me", other, Is::Dead),
             ("when nothing is current any more", &with_arn, 151, "me", None, Is::Dead),
@@ -195,7 +216,7 @@ mod tests {
                 }
                 Turn::Begin(next) => {
                     assert_eq!(expected, Is::Dead, "{what}");
-                    assert_eq!((next.number, next.certificate_arn, next.lease), (8, None, lease), "{what}");
+                    assert_eq!((next.number, next.certificate_arn, next.staged, next.lease), (8, None, None, lease), "{what}");
                     assert_eq!(next.replaces.as_deref(), replaces, "{what}");
                 }
                 Turn::Exhausted { .. } => panic!("{what}: exhausted"),
@@ -301,6 +322,7 @@ mod tests {
             lease: at("2027-01-01T00:00:00Z").into(),
             holder: "me".to_owned(),
             certificate_arn: Some(arn(CA)),
+            staged: Some(staged()),
             end: None,
             reason: "asked for".to_owned(),
             ..begun

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::names::ServiceName;
+use crate::names::{ServiceName, StoreName};
 use crate::record::{Moment, Record};
 
 pub const SOURCE: &str = "everleaf";
@@ -23,13 +23,27 @@ pub enum Kind {
     CertificateCurrent,
     /// To the outside: every task of these services was started with the current pair.
     ServicesRedeployed,
+    /// To `refresh-truststore`: a certificate waits for trust stores to hold its CA.
+    TrustDue,
+    /// To the outside: a trust store was changed, or put right.
+    TrustStoreRefreshed,
+    /// To the outside: the CA has revoked a serial.
+    CertificateRevoked,
     /// To a person.
     ActionRequired,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] =
-        [Self::CertificateDue, Self::ExportDue, Self::CertificateCurrent, Self::ServicesRedeployed, Self::ActionRequired];
+    pub const ALL: [Self; 8] = [
+        Self::CertificateDue,
+        Self::ExportDue,
+        Self::CertificateCurrent,
+        Self::ServicesRedeployed,
+        Self::TrustDue,
+        Self::TrustStoreRefreshed,
+        Self::CertificateRevoked,
+        Self::ActionRequired,
+    ];
 
     pub fn detail_type(self) -> &'static str {
         match self {
@@ -37,6 +51,9 @@ impl Kind {
             Self::ExportDue => "Export Due",
             Self::CertificateCurrent => "Certificate Current",
             Self::ServicesRedeployed => "Services Redeployed",
+            Self::TrustDue => "Trust Due",
+            Self::TrustStoreRefreshed => "Trust Store Refreshed",
+            Self::CertificateRevoked => "Certificate Revoked",
             Self::ActionRequired => "Action Required",
         }
     }
@@ -66,11 +83,20 @@ pub struct Detail {
     pub not_after: Option<Moment>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub services: BTreeSet<ServiceName>,
+    /// The trust store that it is about, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_store: Option<StoreName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 impl Event {
+    /// An event about a trust store.
+    pub fn about_store(kind: Kind, prefix: &str, store: &StoreName, reason: impl Into<String>) -> Self {
+        let (prefix, reason) = (prefix.to_owned(), Some(reason.into()));
+        Self { kind, detail: Detail { prefix, trust_store: Some(store.clone()), reason, ..Detail::default() } }
+    }
+
     /// An event about a certificate: its name, its secret and its current pair.
     pub fn about(kind: Kind, prefix: &str, record: &Record, reason: impl Into<String>) -> Self {
         let current = record.current.as_ref();
@@ -84,6 +110,7 @@ impl Event {
                 serial_number: current.map(|pair| pair.serial.to_string()),
                 not_after: current.map(|pair| pair.not_after),
                 services: record.options.services.clone(),
+                trust_store: None,
                 reason: Some(reason.into()),
             },
         }
@@ -151,6 +178,18 @@ mod tests {
     }
 
     #[test]
+    fn an_event_about_a_trust_store_names_it_and_no_certificate() {
+        let store = "clients".parse().unwrap();
+        for kind in [Kind::TrustStoreRefreshed, Kind::ActionRequired] {
+            let event = Event::about_store(kind, "everleaf", &store, "added `CN=orders`");
+            let written = serde_json::to_value(&event.detail).unwrap();
+            assert_eq!(written, json!({"prefix": "everleaf", "trust_store": "clients", "reason": "added `CN=orders`"}));
+            assert_eq!(serde_json::from_value::<Detail>(written).unwrap(), event.detail);
+            assert_eq!(event.kind, kind);
+        }
+    }
+
+    #[test]
     fn what_does_not_apply_to_an_event_is_left_out() {
         let new = Record { current: None, ..issued() };
         let Event { detail, .. } = Event::about(Kind::ActionRequired, "everleaf", &new, "not issued yet");
@@ -167,7 +206,16 @@ mod tests {
         assert_eq!(SOURCE, "everleaf");
         assert_eq!(
             Kind::ALL.map(Kind::detail_type),
-            ["Certificate Due", "Export Due", "Certificate Current", "Services Redeployed", "Action Required"]
+            [
+                "Certificate Due",
+                "Export Due",
+                "Certificate Current",
+                "Services Redeployed",
+                "Trust Due",
+                "Trust Store Refreshed",
+                "Certificate Revoked",
+                "Action Required"
+            ]
         );
     }
 

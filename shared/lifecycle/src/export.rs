@@ -71,7 +71,9 @@ pub fn export(held: &Held, record: Option<&Record>, expected: Option<OffsetDateT
                 return Export::Never(format!("{certificate_arn} has expired; request a new certificate"));
             }
             if record.is_some_and(|record| record.rejected.contains(serial)) {
-                return Export::Never(format!("{certificate_arn} holds serial {serial}, which was rejected; renew it in ACM"));
+                return Export::Never(format!(
+                    "{certificate_arn} holds serial {serial}, which was rejected; renew it in ACM, or request a new one there if it was revoked"
+                ));
             }
             match current {
                 Some(current) if current.serial == *serial => Export::Unchanged,

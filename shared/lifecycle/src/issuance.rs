@@ -5,14 +5,16 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::fields::{Fields, Refusal};
 use crate::leaf::{Csr, KeyAlgorithm, Subject, Usage};
-use crate::names::{Arn, BadName, CertificateName, San, ServiceName, is_dns_name};
+use crate::names::{Arn, AuthorityArn, BadName, CertificateName, San, ServiceName, is_dns_name};
 use crate::record::{KeyFormat, Options, Origin, Record, Specification};
 use crate::renewal;
+use crate::trust::Successors;
 
 /// What this stack may issue.
 #[derive(Clone, Debug)]
@@ -20,6 +22,8 @@ pub struct Policy {
     /// The CA that issues when a request names none.
     pub issuing_ca: Option<Arn>,
     pub other_cas: BTreeSet<Arn>,
+    /// CAs that issue no more, and those that do in their place.
+    pub successors: Successors,
     /// What DNS names, e-mail domains and IP addresses must be inside of; empty: anything goes.
     pub names: Vec<NameScope>,
     /// The SPIFFE trust domains that URIs must be of; empty: any URI goes.
@@ -59,24 +63,14 @@ pub struct CallersCsr {
     pub key_fingerprint: String,
 }
 
-/// Every reason why a request cannot be served, each with its field and its remedy.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", reasons.join("; "))]
-pub struct Refusal {
-    pub reasons: Vec<String>,
-}
-
-impl Refusal {
-    pub fn because(reason: impl Into<String>) -> Self {
-        Self { reasons: vec![reason.into()] }
-    }
-}
-
 /// A lifetime when the request gives none: short enough to be renewed as a matter of routine.
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// What AWS Private CA takes: <https://docs.aws.amazon.com/privateca/latest/APIReference/API_IssueCertificate.html>.
 const LONGEST_CSR: usize = 32 * 1024;
+
+const KNOWN: &str = "name, subject, subject_alternative_names, key_algorithm, usage, validity, certificate_authority_arn, services, csr, \
+                     key_format, renew_before, replace, dry_run";
 
 /// Each service is a tag on the secret, which takes 50; the others are Everleaf's own and people's.
 pub const MOST_SERVICES: usize = 40;
@@ -87,7 +81,7 @@ pub const MOST_SERVICES: usize = 40;
 /// {"name": "orders-mtls", "subject": {"common_name": "orders"}, "subject_alternative_names": ["dns:orders.example.internal"]}
 /// ```
 pub fn order(request: &Value, policy: &Policy, now: OffsetDateTime) -> Result<Order, Refusal> {
-    let mut fields = Fields::of(request)?;
+    let mut fields = Fields::of(request, "request", "name")?;
     let name = fields.required::<CertificateName>("name", "the certificate's name inside the stack, such as `orders-mtls`");
     let by_csr = request.get("csr").is_some_and(|csr| !csr.is_null());
     let csr = fields.csr();
@@ -109,7 +103,7 @@ pub fn order(request: &Value, policy: &Policy, now: OffsetDateTime) -> Result<Or
         renew_before: fields.duration("renew_before"),
     };
     let (replace, dry_run) = (fields.flag("replace"), fields.flag("dry_run"));
-    fields.nothing_else();
+    fields.nothing_else(KNOWN);
 
     // What an unreadable CSR asks for cannot be judged.
     if csr.is_some() || !by_csr {
@@ -147,14 +141,17 @@ pub enum Verdict {
 }
 
 /// Compares an order with the record of that name. What is under way, or was given up for a permanent failure, is not there yet.
-pub fn verdict(
-    order: &Order,
-    record: Option<&Record>,
-    sweep_interval: Duration,
-    now: OffsetDateTime,
-) -> Result<Verdict, Refusal> {
+pub fn verdict(order: &Order, record: Option<&Record>, policy: &Policy, now: OffsetDateTime) -> Result<Verdict, Refusal> {
     let Some(record) = record else { return Ok(Verdict::Issue { reason: "asked for" }) };
-    let differences = differences(order, record);
+    let mut differences = differences(order, record, &policy.successors);
+    if let Some(revocation) = record.revocation_of_current() {
+        let same_key = |csr: &CallersCsr| record.current.as_ref().is_some_and(|pair| pair.key_fingerprint == csr.key_fingerprint);
+        if revocation.reason.is_compromise() && order.csr.as_ref().is_some_and(same_key) {
+            return Err(Refusal::because("csr: its key is the compromised one; make a new key, and a CSR with it"));
+        }
+        // The key is to be another one, and nobody need say so.
+        differences.retain(|field| *field != "csr");
+    }
     if !differences.is_empty() && !order.replace {
         return Err(Refusal::because(format!(
             "name: `{}` exists and differs in {}; ask for what it is, choose another name, or set `replace` to true",
@@ -170,14 +167,20 @@ pub fn verdict(
     if record.attempt.is_some() || record.halted.is_some() {
         return Ok(Verdict::Issue { reason: "left unfinished" });
     }
-    if !current.is_valid_at(now) || renewal::due(record, sweep_interval).is_none_or(|due| due <= now) {
+    if !current.is_valid_at(now) || renewal::due(record, policy.sweep_interval).is_none_or(|due| due <= now) {
         return Ok(Verdict::Issue { reason: "due" });
+    }
+    if record.revocation_of_current().is_some() {
+        return Ok(Verdict::Issue { reason: "revoked" });
+    }
+    if current.issuer.as_ref().is_some_and(|issuer| policy.successors.of(issuer).is_some()) {
+        return Ok(Verdict::Issue { reason: "issued by a retired CA" });
     }
     Ok(if differences.is_empty() { Verdict::Unchanged } else { Verdict::Keep { options: order.options.clone() } })
 }
 
 /// The fields in which an order asks for something else than the record holds.
-fn differences(order: &Order, record: &Record) -> Vec<&'static str> {
+fn differences(order: &Order, record: &Record, successors: &Successors) -> Vec<&'static str> {
     let Order { name: _, specification: wanted, end, options, csr, replace: _, dry_run: _ } = order;
     let ((Origin::Issued(has), None) | (Origin::CallerKey(has), Some(_))) = (&record.origin, csr) else { return vec!["origin"] };
     let same_validity = match (end, &record.current) {
@@ -199,7 +202,7 @@ fn differences(order: &Order, record: &Record) -> Vec<&'static str> {
         ("usage", *usage == has.usage),
         ("validity", same_validity),
         ("csr", same_key),
-        ("certificate_authority_arn", *certificate_authority_arn == has.certificate_authority_arn),
+        ("certificate_authority_arn", certificate_authority_arn == successors.active(&has.certificate_authority_arn)),
         ("services", *services == record.options.services),
         ("key_format", *key_format == record.options.key_format),
         ("renew_before", *renew_before == record.options.renew_before),
@@ -209,77 +212,8 @@ fn differences(order: &Order, record: &Record) -> Vec<&'static str> {
     .collect()
 }
 
-/// The fields of a request that are not read yet, and what is wrong with those that are.
-struct Fields {
-    left: Map<String, Value>,
-    reasons: Vec<String>,
-}
-
+/// What only an issuance's request holds.
 impl Fields {
-    fn of(request: &Value) -> Result<Self, Refusal> {
-        match request {
-            Value::Object(fields) => Ok(Self { left: fields.clone(), reasons: Vec::new() }),
-            _ => Err(Refusal::because("the request is not a JSON object; send one with at least `name`")),
-        }
-    }
-
-    fn refuse(&mut self, field: &str, why: impl std::fmt::Display) {
-        self.reasons.push(format!("{field}: {why}"));
-    }
-
-    /// Whether something is wrong with a field already, so that nothing can be said of what would stand in its place.
-    fn is_refused(&self, field: &str) -> bool {
-        self.reasons.iter().any(|reason| reason.starts_with(field))
-    }
-
-    /// Takes a field; `null` counts as not given.
-    fn take(&mut self, field: &str) -> Option<Value> {
-        self.left.remove(field).filter(|value| !value.is_null())
-    }
-
-    fn required<T: FromStr<Err = BadName>>(&mut self, field: &str, what: &str) -> Option<T> {
-        if self.left.get(field).is_none_or(Value::is_null) {
-            self.refuse(field, format_args!("is missing; give {what}"));
-        }
-        self.text(field)
-    }
-
-    fn text<T: FromStr<Err = BadName>>(&mut self, field: &str) -> Option<T> {
-        let parsed = match self.take(field)? {
-            Value::String(text) => text.parse().map_err(|BadName(why)| why),
-            other => Err(format!("`{other}` is not text")),
-        };
-        parsed.map_err(|why| self.refuse(field, why)).ok()
-    }
-
-    fn flag(&mut self, field: &str) -> bool {
-        match self.take(field) {
-            None => false,
-            Some(Value::Bool(flag)) => flag,
-            Some(other) => {
-                self.refuse(field, format_args!("`{other}` is neither true nor false"));
-                false
-            }
-        }
-    }
-
-    fn list<T: FromStr<Err = BadName> + Ord>(&mut self, field: &str) -> Option<BTreeSet<T>> {
-        let Value::Array(entries) = self.take(field)? else {
-            self.refuse(field, "is not a list of text");
-            return None;
-        };
-        let mut all = BTreeSet::new();
-        for entry in entries {
-            match entry.as_str().map(str::parse::<T>) {
-                Some(Ok(parsed)) if !all.contains(&parsed) => _ = all.insert(parsed),
-                Some(Ok(_)) => self.refuse(field, format_args!("{entry} stands twice")),
-                Some(Err(BadName(why))) => self.refuse(field, why),
-                None => self.refuse(field, format_args!("`{entry}` is not text")),
-            }
-        }
-        Some(all)
-    }
-
     fn subject(&mut self) -> Option<Subject> {
         let Value::Object(mut given) = self.take("subject")? else {
             self.refuse("subject", "is not an object such as {\"common_name\": \"orders\"}");
@@ -383,30 +317,12 @@ impl Fields {
         (lifetime, None)
     }
 
-    /// `{"hours": n}` or `{"days": n}`.
-    fn duration(&mut self, field: &str) -> Option<Duration> {
-        let given = self.take(field)?;
-        let one = given.as_object().filter(|fields| fields.len() == 1).and_then(|fields| fields.iter().next());
-        let lasts = one.and_then(|(unit, value)| {
-            let n = value.as_u64().filter(|n| (1..=100_000).contains(n))?;
-            match unit.as_str() {
-                "hours" => Some(Duration::from_secs(n * 60 * 60)),
-                "days" => Some(Duration::from_secs(n * 24 * 60 * 60)),
-                _ => None,
-            }
-        });
-        if lasts.is_none() {
-            self.refuse(field, format_args!("{given} is not understood; give {{\"hours\": n}} or {{\"days\": n}}"));
-        }
-        lasts
-    }
-
     fn certificate_authority(&mut self, policy: &Policy) -> Option<Arn> {
         const FIELD: &str = "certificate_authority_arn";
         let asked = match self.take(FIELD) {
-            None => policy.issuing_ca.clone(),
-            Some(value) => match Arn::of(value.as_str().unwrap_or_default(), "acm-pca", "certificate-authority/") {
-                Ok(arn) => Some(arn),
+            None => policy.issuing_ca.as_ref().map(|arn| policy.successors.active(arn).clone()),
+            Some(value) => match value.as_str().unwrap_or_default().parse() {
+                Ok(AuthorityArn(arn)) => Some(arn),
                 Err(BadName(why)) => {
                     self.refuse(FIELD, why);
                     return None;
@@ -414,7 +330,21 @@ impl Fields {
             },
         };
         match asked {
-            Some(arn) if policy.issuing_ca.as_ref() == Some(&arn) || policy.other_cas.contains(&arn) => Some(arn),
+            Some(arn) if policy.successors.of(&arn).is_some() => {
+                let successor = policy.successors.active(&arn);
+                self.refuse(
+                    FIELD,
+                    format_args!("{arn} is retired; leave it out, or name {successor}, which issues in its place"),
+                );
+                None
+            }
+            Some(arn)
+                if policy.issuing_ca.as_ref() == Some(&arn)
+                    || policy.other_cas.contains(&arn)
+                    || policy.successors.all().contains(&arn) =>
+            {
+                Some(arn)
+            }
             Some(arn) => {
                 self.refuse(FIELD, format_args!("{arn} is not one of the stack's CAs; add it to the parameter AllowedCaArns"));
                 None
@@ -440,14 +370,6 @@ impl Fields {
             self.refuse("key_format", "has no meaning beside a CSR, whose key is not here; leave it out");
         }
         format
-    }
-
-    fn nothing_else(&mut self) {
-        const KNOWN: &str = "name, subject, subject_alternative_names, key_algorithm, usage, validity, certificate_authority_arn, services, \
-                             csr, key_format, renew_before, replace, dry_run";
-        for field in std::mem::take(&mut self.left).keys() {
-            self.refuse(field, format_args!("is not a field of a request; known are {KNOWN}"));
-        }
     }
 
     fn judge_subject(&mut self, subject: &Subject) {

@@ -18,7 +18,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::{AttributeTypeAndValue, SubjectPublicKeyInfo, X509Name};
 
-use crate::names::{BadName, San};
+use crate::names::{BadName, San, one_of};
 
 /// The distinguished name of a leaf, in the attributes that AWS Private CA copies from a CSR.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,11 +115,7 @@ impl FromStr for KeyAlgorithm {
     type Err = BadName;
 
     fn from_str(text: &str) -> Result<Self, BadName> {
-        let all = || Self::ALL.map(Self::as_str).join(", ");
-        Self::ALL
-            .into_iter()
-            .find(|known| known.as_str() == text)
-            .ok_or_else(|| BadName(format!("`{text}` is not one of {}", all())))
+        one_of(text, Self::ALL, Self::as_str)
     }
 }
 
@@ -158,11 +154,7 @@ impl FromStr for Usage {
     type Err = BadName;
 
     fn from_str(text: &str) -> Result<Self, BadName> {
-        let all = || Self::ALL.map(Self::as_str).join(", ");
-        Self::ALL
-            .into_iter()
-            .find(|known| known.as_str() == text)
-            .ok_or_else(|| BadName(format!("`{text}` is not one of {}", all())))
+        one_of(text, Self::ALL, Self::as_str)
     }
 }
 

@@ -18,19 +18,32 @@
 //! - [`export`]: what ACM holds and what the secret holds, compared
 //! - [`renewal`]: record, what AWS shows, now → what to do and why
 //! - [`rollout`]: a service and the pairs it uses → redeploy or not
+//! - [`revocation`]: a serial that is to be revoked → now, or once it is replaced everywhere
+//! - [`authority`]: CA certificates and CRLs, judged by what an ALB trust store takes
+//! - [`bundle`]: CAs and objects that were named → what a trust store is to hold, and what is refused
+//! - [`trust`]: what was declared of trust stores, and who waits for them
+//! - [`refresh`]: a trust store as it is and as it is to be → what to do with it
 //! - [`events`]: what the functions tell one another and the outside
 
 pub mod attempt;
+pub mod authority;
+pub mod bundle;
 pub mod events;
 pub mod export;
+mod fields;
 pub mod issuance;
 pub mod leaf;
 pub mod names;
 pub mod record;
+pub mod refresh;
 pub mod renewal;
+pub mod revocation;
 pub mod rollout;
 #[cfg(test)]
 mod samples;
+pub mod trust;
+
+pub use crate::fields::Refusal;
 
 /// Text for people: `2026-11-22 05:47 UTC`.
 pub fn date(at: time::OffsetDateTime) -> String {

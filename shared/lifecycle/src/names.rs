@@ -11,6 +11,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[error("{0}")]
 pub struct BadName(pub String);
 
+/// The one of `all` that is spelled so.
+pub(crate) fn one_of<T: Copy, const N: usize>(text: &str, all: [T; N], spelled: fn(T) -> &'static str) -> Result<T, BadName> {
+    let found = all.into_iter().find(|one| spelled(*one) == text);
+    found.ok_or_else(|| BadName(format!("`{text}` is not one of {}", all.map(spelled).join(", "))))
+}
+
 /// The name of a certificate inside its stack: the secret is called `<prefix>/<name>`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CertificateName(String);
@@ -82,6 +88,23 @@ impl fmt::Display for ServiceName {
     }
 }
 
+/// The name of an ALB trust store.
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateTrustStore.html>
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreName(String);
+
+impl FromStr for StoreName {
+    type Err = BadName;
+
+    fn from_str(name: &str) -> Result<Self, BadName> {
+        let part = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        match name.len() <= 32 && name.split('-').all(part) {
+            true => Ok(Self(name.to_owned())),
+            false => Err(BadName(format!("`{name}` is not 1 to 32 letters and digits with single hyphens between them"))),
+        }
+    }
+}
+
 /// An Amazon Resource Name, its partition kept: `arn:aws-cn:acm:…` stays what it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Arn(String);
@@ -132,6 +155,18 @@ impl FromStr for Arn {
             }
             _ => Err(BadName(format!("`{text}` is not an ARN"))),
         }
+    }
+}
+
+/// The ARN of a CA in AWS Private CA, while it is read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AuthorityArn(pub Arn);
+
+impl FromStr for AuthorityArn {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        Arn::of(text, "acm-pca", "certificate-authority/").map(Self)
     }
 }
 
@@ -260,7 +295,7 @@ macro_rules! as_text {
     )*};
 }
 
-as_text!(Arn, CertificateName, San, ServiceName);
+as_text!(Arn, CertificateName, San, ServiceName, StoreName);
 
 macro_rules! display_inner {
     ($($name:ident),*) => {$(
@@ -272,7 +307,7 @@ macro_rules! display_inner {
     )*};
 }
 
-display_inner!(Arn, CertificateName);
+display_inner!(Arn, CertificateName, StoreName);
 
 #[cfg(test)]
 mod tests {
@@ -312,6 +347,16 @@ mod tests {
         ] {
             let BadName(said) = bad.parse::<CertificateName>().unwrap_err();
             assert!(said.contains(why), "{bad}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_trust_store_is_called_as_elastic_load_balancing_allows() {
+        for good in ["clients", "c", "payments-clients-2", &"x".repeat(32)] {
+            assert_eq!(good.parse::<StoreName>().map(|name| name.to_string()), Ok(good.to_owned()));
+        }
+        for bad in ["", "-a", "a-", "a--b", "a_b", "a.b", "a b", "ä", &"x".repeat(33)] {
+            assert!(bad.parse::<StoreName>().is_err(), "{bad}");
         }
     }
 

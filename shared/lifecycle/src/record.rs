@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use crate::attempt::{Attempt, Attempts};
 use crate::leaf::{KeyAlgorithm, Leaf, Serial, Subject, Usage};
 use crate::names::{Arn, CertificateName, San, ServiceName};
+use crate::revocation::Revocation;
 
 /// Everything known of one certificate. Fields that later versions add are optional: an older record must always be readable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +41,8 @@ pub struct Record {
     /// Serials that must never become current again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub rejected: BTreeSet<Serial>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revocations: Vec<Revocation>,
     /// When it wants to be looked at next, in seconds since 1970: what the sweep's index is sorted by.
     pub look_at: i64,
     /// Grows by one with each write; 0 is not written yet.
@@ -167,6 +170,7 @@ impl Record {
             halted: None,
             told: BTreeMap::new(),
             rejected: BTreeSet::new(),
+            revocations: Vec::new(),
             look_at: now.unix_timestamp(),
             revision: 0,
         }
@@ -245,8 +249,11 @@ mod optional_seconds {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::attempt::A_DAY;
+    use crate::attempt::{A_DAY, Staged};
+    use crate::revocation::Reason;
     use crate::samples::{self, DAY, HOUR, arn, at, attempt, exported, issued, pair};
 
     /// Every field has something in it.
@@ -267,14 +274,48 @@ mod tests {
         record
     }
 
+    /// [`full`] with what came after version 0.1.
+    fn fullest() -> Record {
+        let (now, authority) = (at("2026-11-22T05:47:00.123Z"), arn(samples::CA));
+        let staged = Staged { version_id: "version-2".to_owned(), serial: Serial::from_hex("0c03"), issuer: authority.clone() };
+        let asked = Revocation {
+            serial: pair().serial,
+            certificate_authority_arn: authority,
+            reason: Reason::Superseded,
+            asked: now.into(),
+            after_rollout: true,
+            done: None,
+            refused: None,
+        };
+        let done = Revocation { serial: Serial::from_hex("0b02"), after_rollout: false, done: Some(now.into()), ..asked.clone() };
+        let record = full();
+        let attempt = record.attempt.clone().map(|attempt| Attempt { staged: Some(staged), end: Some(now.into()), ..attempt });
+        Record { attempt, revocations: vec![asked, done], ..record }
+    }
+
     #[test]
     fn a_record_reads_back_as_it_was_written() {
         let caller = Record { origin: Origin::CallerKey(samples::specification()), ..issued() };
         let new = Record { current: None, ..issued() };
-        for record in [full(), issued(), exported(), caller, new] {
+        for record in [fullest(), full(), issued(), exported(), caller, new] {
             let text = serde_json::to_string(&record).unwrap();
             assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record, "{text}");
         }
+    }
+
+    #[test]
+    fn what_waits_and_what_is_revoked_stand_in_a_record_by_names_that_never_change() {
+        let text = serde_json::to_value(fullest()).unwrap();
+        assert_eq!(text["attempt"]["staged"], json!({"version_id": "version-2", "serial": "c03", "issuer": samples::CA}));
+        let asked = json!({
+            "serial": "a01", "certificate_authority_arn": samples::CA, "reason": "SUPERSEDED", "asked": "2026-11-22T05:47:00.123Z",
+            "after_rollout": true
+        });
+        assert_eq!(text["revocations"][0], asked);
+        assert_eq!((&text["revocations"][1]["after_rollout"], &text["revocations"][1]["done"]), (&json!(false), &asked["asked"]));
+        // Of most certificates there is nothing to say.
+        let least = serde_json::to_value(issued()).unwrap();
+        assert_eq!((least.get("revocations"), least.get("attempt")), (None, None));
     }
 
     /// These texts stand in tables out there. A change that fails here needs another way; the texts never change.
@@ -299,7 +340,7 @@ mod tests {
     #[test]
     fn a_promoted_pair_ends_what_was_under_way_and_keeps_the_one_before_it() {
         let next = Pair { version_id: "version-2".to_owned(), ..pair() };
-        let old = full();
+        let old = fullest();
         let mut record = old.clone();
         record.promote(next.clone());
         let expected = Record {

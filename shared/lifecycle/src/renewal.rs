@@ -9,7 +9,7 @@
 //!
 //! ACM renews its own certificates 60 days before they expire; from [`ACM_WINDOW`] on it is asked to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use crate::attempt::{self, Turn};
 use crate::date;
 use crate::export::{self, Export, Held};
-use crate::names::{CertificateName, ServiceName};
+use crate::names::{Arn, CertificateName, ServiceName, StoreName};
 use crate::record::{Origin, Pair, Record};
 use crate::rollout::BindingState;
 
@@ -29,6 +29,19 @@ pub struct Facts {
     /// What ACM holds, for a certificate of ACM's; `None` when ACM does not know it any more.
     pub held: Option<Held>,
     pub services: BTreeMap<ServiceName, BindingState>,
+    /// Where the CA of the current pair is retired.
+    pub rollover: Option<Rollover>,
+    /// The trust stores that a staged pair waits for.
+    pub waits_for: BTreeSet<StoreName>,
+}
+
+/// A CA that issues in the place of a retired one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rollover {
+    pub retired: Arn,
+    pub successor: Arn,
+    /// The trust stores that do not hold the successor yet: nothing is issued from it before they do.
+    pub missing: BTreeSet<StoreName>,
 }
 
 /// A certificate's secret. That it holds the record's current pair was seen to before.
@@ -56,6 +69,10 @@ pub enum Step {
     Export { reason: String },
     /// Ask ACM to renew.
     Renew { reason: String },
+    /// Let `issue-client-cert` tell the CA what is to be revoked.
+    Revoke { reason: String },
+    /// Let `refresh-truststore` see to the stores that do not hold this CA.
+    Trust { authority: Arn, reason: String },
     /// Let `force-redeploy` see to the services again.
     Redeploy { services: Vec<ServiceName> },
     /// Tell a person.
@@ -81,6 +98,16 @@ pub fn due(record: &Record, sweep_interval: Duration) -> Option<OffsetDateTime> 
     // A tenth of the window, but never so much that fewer than two sweeps are left.
     let spread = (window / 10).min(window.saturating_sub(sweep_interval * 2)).mul_f64(fraction(&record.name));
     Some(*current.not_after - window + spread)
+}
+
+/// Whether a certificate that is issued here wants a new pair now: nothing is current, something is under way, its time has come,
+/// it is or will be revoked, or it is of another CA than it is to be.
+pub fn is_due(record: &Record, sweep_interval: Duration, now: OffsetDateTime) -> bool {
+    let authority = record.specification().map(|wanted| &wanted.certificate_authority_arn);
+    record.attempt.is_some()
+        || record.current.as_ref().is_none_or(|current| current.issuer.as_ref() != authority)
+        || due(record, sweep_interval).is_none_or(|due| due <= now)
+        || record.revocation_of_current().is_some()
 }
 
 fn window(record: &Record, current: &Pair) -> Duration {
@@ -123,13 +150,15 @@ pub fn plan(record: &Record, facts: &Facts, sweep_interval: Duration, now: Offse
         Secret::Good | Secret::Missing => {}
     }
     match &record.origin {
-        Origin::Issued(_) => plan.ours(record, sweep_interval, now),
-        Origin::CallerKey(_) => plan.callers(record, sweep_interval, now),
+        _ if plan.waits(record, facts, sweep_interval, now) => {}
+        Origin::Issued(_) => plan.ours(record, facts.rollover.as_ref(), sweep_interval, now),
+        Origin::CallerKey(_) => plan.callers(record, facts.rollover.as_ref(), sweep_interval, now),
         Origin::Exported { certificate_arn } => match &facts.held {
-            Some(held) => plan.acms(record, held, sweep_interval, now),
+            Some(held) => plan.acms(record, held, facts.rollover.as_ref(), sweep_interval, now),
             None => plan.tell("acm-missing", format!("ACM has no {certificate_arn} any more; `{name}` will not be renewed")),
         },
     }
+    plan.revocations(record, &facts.services, sweep_interval, now);
     plan.services(record, &facts.services, sweep_interval, now);
     plan
 }
@@ -143,38 +172,77 @@ impl Plan {
         self.look_at = self.look_at.min(when);
     }
 
-    fn ours(&mut self, record: &Record, sweep_interval: Duration, now: OffsetDateTime) {
+    fn trust(&mut self, missing: &BTreeSet<StoreName>, authority: &Arn, why: &str) {
+        let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+        let reason = format!("{} does not hold {authority} yet; {why}", missing.join(", "));
+        self.steps.push(Step::Trust { authority: authority.clone(), reason });
+    }
+
+    /// Whether a staged pair waits for trust stores. They are then asked for, and nothing else is.
+    fn waits(&mut self, record: &Record, facts: &Facts, sweep_interval: Duration, now: OffsetDateTime) -> bool {
+        let staged = record.attempt.as_ref().and_then(|attempt| attempt.staged.as_ref());
+        let Some(staged) = staged.filter(|_| !facts.waits_for.is_empty()) else { return false };
+        self.trust(&facts.waits_for, &staged.issuer, "a new pair waits");
+        self.look_by(now + sweep_interval);
+        if let (Origin::Exported { .. }, Some(held)) = (&record.origin, &facts.held) {
+            self.ca_of_acm(record, held, facts.rollover.as_ref());
+        }
+        self.late(record, now);
+        true
+    }
+
+    fn ours(&mut self, record: &Record, rollover: Option<&Rollover>, sweep_interval: Duration, now: OffsetDateTime) {
         let due = due(record, sweep_interval);
         let reason = match (&record.current, &record.attempt, due) {
+            (_, Some(attempt), _) if attempt.staged.is_some() => {
+                format!("attempt {} waits for trust stores to hold its CA", attempt.number)
+            }
             (_, Some(attempt), _) => format!("attempt {} was left unfinished", attempt.number),
             (Some(current), None, Some(due)) if due <= now => format!("expires {}", date(*current.not_after)),
-            (Some(_), None, due) => {
-                self.look_by(due.unwrap_or(now));
-                return;
-            }
+            (Some(_), None, due) => match (record.revocation_of_current(), rollover) {
+                (Some(revocation), _) => revocation.in_words(),
+                (None, Some(Rollover { retired, successor, .. })) => {
+                    format!("{retired} is retired; {successor} issues in its place")
+                }
+                (None, None) => {
+                    self.look_by(due.unwrap_or(now));
+                    return;
+                }
+            },
             (None, None, _) => "not issued yet".to_owned(),
         };
-        self.when_its_turn(record, sweep_interval, now, Step::Issue { reason });
-        if let Some(current) = &record.current {
-            let late = *current.not_after - window(record, current) / 2;
-            if *current.not_after <= now {
-                self.tell("expired", format!("`{}` expired {}; no renewal has succeeded", record.name, date(*current.not_after)));
-            } else if late <= now {
-                self.tell(
-                    "renewal-late",
-                    format!("`{}` expires {} and is not renewed yet", record.name, date(*current.not_after)),
-                );
-                self.look_by(*current.not_after);
-            } else {
-                self.look_by(late);
+        match rollover.filter(|rollover| record.attempt.is_none() && !rollover.missing.is_empty()) {
+            Some(Rollover { successor, missing, .. }) => {
+                self.trust(missing, successor, &reason);
+                self.look_by(now + sweep_interval);
             }
+            None => self.when_its_turn(record, sweep_interval, now, Step::Issue { reason }),
+        }
+        self.late(record, now);
+    }
+
+    /// Tells of a pair that ends soon, or has ended.
+    fn late(&mut self, record: &Record, now: OffsetDateTime) {
+        let Some(current) = &record.current else { return };
+        let late = *current.not_after - window(record, current) / 2;
+        if *current.not_after <= now {
+            self.tell("expired", format!("`{}` expired {}; no renewal has succeeded", record.name, date(*current.not_after)));
+        } else if late <= now {
+            self.tell("renewal-late", format!("`{}` expires {} and is not renewed yet", record.name, date(*current.not_after)));
+            self.look_by(*current.not_after);
+        } else {
+            self.look_by(late);
         }
     }
 
-    fn callers(&mut self, record: &Record, sweep_interval: Duration, now: OffsetDateTime) {
+    fn callers(&mut self, record: &Record, rollover: Option<&Rollover>, sweep_interval: Duration, now: OffsetDateTime) {
         if let Some(attempt) = &record.attempt {
             match *attempt.lease > now {
                 true => self.look_by(*attempt.lease),
+                false if attempt.staged.is_some() => {
+                    let reason = format!("attempt {} waits for trust stores to hold its CA", attempt.number);
+                    self.when_its_turn(record, sweep_interval, now, Step::Issue { reason });
+                }
                 false => self.tell(
                     "callers-key-unfinished",
                     format!(
@@ -184,8 +252,24 @@ impl Plan {
                 ),
             }
         }
+        if let Some(Rollover { retired, successor, .. }) = rollover {
+            self.tell(
+                "callers-key-retired",
+                format!(
+                    "`{}` is issued by {retired}, which is retired, and its key is its caller's; send a CSR again, and {successor} signs it",
+                    record.name
+                ),
+            );
+        }
         match (&record.current, due(record, sweep_interval)) {
-            (Some(_), Some(due)) if due > now => self.look_by(due),
+            (Some(_), Some(due)) if due > now && record.revocation_of_current().is_none() => self.look_by(due),
+            (Some(_), Some(due)) if due > now => self.tell(
+                "callers-key-revoked",
+                format!(
+                    "the certificate of `{}` is revoked, or is to be, and its key is its caller's; send a CSR with a new key",
+                    record.name
+                ),
+            ),
             (Some(current), _) => self.tell(
                 "callers-key-due",
                 format!("`{}` expires {} and its key is its caller's; send a CSR again", record.name, date(*current.not_after)),
@@ -194,8 +278,9 @@ impl Plan {
         }
     }
 
-    fn acms(&mut self, record: &Record, held: &Held, sweep_interval: Duration, now: OffsetDateTime) {
+    fn acms(&mut self, record: &Record, held: &Held, rollover: Option<&Rollover>, sweep_interval: Duration, now: OffsetDateTime) {
         let arn = &held.certificate_arn;
+        self.ca_of_acm(record, held, rollover);
         match export::export(held, Some(record), None, now) {
             Export::Take { reason, .. } => {
                 self.when_its_turn(record, sweep_interval, now, Step::Export { reason: reason.to_owned() });
@@ -213,7 +298,8 @@ impl Plan {
         }
         let Some(current) = &record.current else { return };
         let window = *current.not_after - ACM_WINDOW;
-        if now < window {
+        let revocation = record.revocation_of_current();
+        if now < window && revocation.is_none() {
             return self.look_by(window);
         }
         let failing = held.renewal.as_ref().filter(|renewal| renewal.status != "SUCCESS");
@@ -237,7 +323,10 @@ impl Plan {
                 }
             }
             None if held.eligible => {
-                let reason = format!("expires {} and ACM has not renewed it{why}", date(*current.not_after));
+                let reason = match revocation {
+                    Some(revocation) => revocation.in_words(),
+                    None => format!("expires {} and ACM has not renewed it{why}", date(*current.not_after)),
+                };
                 self.steps.push(Step::Renew { reason });
                 self.look_by(now + sweep_interval);
             }
@@ -249,6 +338,21 @@ impl Plan {
                 ),
             ),
         }
+    }
+
+    /// Tells that ACM's certificate is of a retired CA.
+    fn ca_of_acm(&mut self, record: &Record, held: &Held, rollover: Option<&Rollover>) {
+        let has_moved = |successor: &Arn| held.certificate_authority_arn.as_ref() == Some(successor);
+        let Some(Rollover { retired, successor, .. }) = rollover.filter(|rollover| !has_moved(&rollover.successor)) else {
+            return;
+        };
+        self.tell(
+            "acm-ca-retired",
+            format!(
+                "{} is issued by {retired}, which is retired, and ACM never moves a certificate to another CA; request a new one of {successor} in ACM, move the tags of `{}` to it, then delete the old one",
+                held.certificate_arn, record.name
+            ),
+        );
     }
 
     /// Takes `step` when nobody else is at it, the day's attempts are not used up, and nothing permanent stands against it.
@@ -273,6 +377,22 @@ impl Plan {
                 self.steps.push(step);
                 self.look_by(now + sweep_interval);
             }
+        }
+    }
+
+    fn revocations(
+        &mut self,
+        record: &Record,
+        services: &BTreeMap<ServiceName, BindingState>,
+        sweep_interval: Duration,
+        now: OffsetDateTime,
+    ) {
+        let pending = || record.revocations.iter().filter(|revocation| revocation.done.is_none());
+        if pending().next().is_some() {
+            self.look_by(now + sweep_interval);
+        }
+        if let Some(ready) = pending().find(|revocation| revocation.is_ready(record, services, now)) {
+            self.steps.push(Step::Revoke { reason: ready.in_words() });
         }
     }
 

@@ -106,6 +106,12 @@ impl BindingState {
             None => true,
         }
     }
+
+    /// Whether every task is known to read the pair that became current at `since`. After a deployment that failed, older tasks
+    /// may still run, though nothing more is to be done for it.
+    pub fn is_on(&self, since: OffsetDateTime) -> bool {
+        self.deployment.as_ref().is_some_and(|deployment| *deployment.began > since && deployment.progress == Progress::Completed)
+    }
 }
 
 #[cfg(test)]
@@ -150,17 +156,17 @@ mod tests {
     }
 
     #[test]
-    fn a_service_lags_until_a_deployment_that_began_after_the_pair_has_ended() {
-        for (deployment, lags) in [
-            (None, true),
-            (Some(deployment("2026-11-22T05:00:00Z", Progress::Completed)), true),
-            (Some(deployment(PAIR, Progress::Completed)), true),
-            (Some(deployment("2026-11-22T07:00:00Z", Progress::Running)), true),
-            (Some(deployment("2026-11-22T07:00:00Z", Progress::Completed)), false),
-            (Some(deployment("2026-11-22T07:00:00Z", Progress::Failed)), false),
+    fn a_service_lags_until_a_deployment_that_began_after_the_pair_has_ended_and_is_on_it_once_that_succeeded() {
+        for (deployment, lags, is_on) in [
+            (None, true, false),
+            (Some(deployment("2026-11-22T05:00:00Z", Progress::Completed)), true, false),
+            (Some(deployment(PAIR, Progress::Completed)), true, false),
+            (Some(deployment("2026-11-22T07:00:00Z", Progress::Running)), true, false),
+            (Some(deployment("2026-11-22T07:00:00Z", Progress::Completed)), false, true),
+            (Some(deployment("2026-11-22T07:00:00Z", Progress::Failed)), false, false),
         ] {
             let state = BindingState { deployment, ..BindingState::default() };
-            assert_eq!(state.lags(at(PAIR)), lags, "{state:?}");
+            assert_eq!((state.lags(at(PAIR)), state.is_on(at(PAIR))), (lags, is_on), "{state:?}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -34,6 +35,33 @@ pub(crate) fn csr(name: &str) -> &'static str {
 /// A leaf of `tests-data/leaves.pem`.
 pub(crate) fn leaf(name: &str) -> &'static str {
     block(include_str!("../tests-data/leaves.pem"), name)
+}
+
+/// A CA of `tests-data/authorities.pem`, or one of the other things there.
+pub(crate) fn authority(name: &str) -> &'static str {
+    block(include_str!("../tests-data/authorities.pem"), name)
+}
+
+/// A CA with its key, made for one test.
+pub(crate) type Ca = CertifiedIssuer<'static, KeyPair>;
+
+/// What a CA's certificate is to say: valid throughout 2026 and 2027.
+pub(crate) fn ca(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    (params.not_before, params.not_after) = (at("2026-01-01T00:00:00Z"), at("2028-01-01T00:00:00Z"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+pub(crate) fn root(params: CertificateParams) -> Ca {
+    Ca::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+pub(crate) fn below(issuer: &Ca, params: CertificateParams) -> Ca {
+    Ca::signed_by(params, KeyPair::generate().unwrap(), issuer).unwrap()
 }
 
 fn block(file: &'static str, name: &str) -> &'static str {
@@ -104,6 +132,7 @@ pub(crate) fn attempt(started: OffsetDateTime) -> Attempt {
         holder: "somebody".to_owned(),
         replaces: Some(pair().version_id),
         certificate_arn: None,
+        staged: None,
         end: None,
         reason: "due".to_owned(),
     }

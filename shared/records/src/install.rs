@@ -3,17 +3,40 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lifecycle::attempt::{Attempt, Attempts, empty_version};
+use lifecycle::attempt::{Attempt, Attempts, Staged, empty_version};
 use lifecycle::leaf::{KeyAlgorithm, Leaf, Usage};
-use lifecycle::names::{Arn, CertificateName};
+use lifecycle::names::{Arn, CertificateName, StoreName};
 use lifecycle::record::{KeyFormat, Options, Origin, Pair, Record, Specification};
 use lifecycle::renewal::{ROLLOUT_GRACE, Secret};
+use lifecycle::trust::Trust;
 use runtime::Failure;
 use time::OffsetDateTime;
 
 use crate::Records;
 use crate::material::{Material, Waiting, Wanted};
-use crate::secrets::{CURRENT, KEY, PENDING, Promotion, Put, RENEW_BEFORE_TAG, SERVICE_TAG, State};
+use crate::secrets::{
+    CURRENT, ISSUER_TAG, KEY, PENDING, PREVIOUS, PREVIOUS_ISSUER_TAG, Promotion, Put, RENEW_BEFORE_TAG, SERIAL_TAG, SERVICE_TAG,
+    State,
+};
+
+/// What became of a new pair.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Installed {
+    Current,
+    /// It waits, complete and verified, until these trust stores hold its CA. Empty: it is not known yet which stores there are.
+    Waiting(BTreeSet<StoreName>),
+}
+
+/// A new pair on its way: which attempt made it, what it has to be, and who has to trust it before it is used.
+pub struct Candidate<'a> {
+    pub attempt: &'a Attempt,
+    pub wanted: Wanted<'a>,
+    pub issuer: Option<Arn>,
+    pub trust: &'a Trust,
+}
+
+/// How long a pair waits before the sweep asks again whether it may become current.
+const ASK_AGAIN: Duration = Duration::from_secs(60 * 60);
 
 impl Records {
     /// Brings a new pair into the secret: verified, staged, promoted from the version that the attempt was decided on, tagged and
@@ -21,23 +44,63 @@ impl Records {
     pub async fn install(
         &self,
         record: &mut Record,
-        attempt: &Attempt,
+        candidate: &Candidate<'_>,
         material: &Material,
-        wanted: &Wanted<'_>,
-        issuer: Option<Arn>,
         now: OffsetDateTime,
-    ) -> Result<(), Failure> {
+    ) -> Result<Installed, Failure> {
         let name = record.name.clone();
         let refused = |why: String| Failure::permanent(format!("accept the new pair of `{name}`"), why);
-        let mut leaf = material.verify(wanted, now).map_err(refused)?;
-        let version = attempt.token(&self.settings.prefix, &name, &format!("pair {}", leaf.serial));
-        if let Put::AlreadyThere = self.put_version(&name, &version, PENDING, &material.text()).await? {
+        let leaf = material.verify(&candidate.wanted, now).map_err(refused)?;
+        let version = candidate.attempt.token(&self.settings.prefix, &name, &format!("pair {}", leaf.serial));
+        match self.put_version(&name, &version, PENDING, &material.text()).await? {
+            Put::Written => self.promote(record, candidate, version, leaf, now).await,
             // An exported key differs in bytes at each export. What an earlier try stored is judged in place of this one.
-            let stored = self.value_of_version(&name, &version).await?.map(|text| Material::read(&text));
-            let Some(Ok(Some(stored))) = stored else {
-                return Err(refused(format!("version {version} is there and is not a pair")));
-            };
-            leaf = stored.verify(wanted, now).map_err(refused)?;
+            Put::AlreadyThere => self.install_staged(record, candidate, version, now).await,
+        }
+    }
+
+    /// The same for a pair that an earlier try has staged in this version.
+    pub async fn install_staged(
+        &self,
+        record: &mut Record,
+        candidate: &Candidate<'_>,
+        version: String,
+        now: OffsetDateTime,
+    ) -> Result<Installed, Failure> {
+        let name = record.name.clone();
+        let refused = |why: String| Failure::permanent(format!("accept the new pair of `{name}`"), why);
+        let stored = self.value_of_version(&name, &version).await?.map(|text| Material::read(&text));
+        let Some(Ok(Some(material))) = stored else {
+            return Err(refused(format!("version {version} is there and is not a pair")));
+        };
+        let leaf = material.verify(&candidate.wanted, now).map_err(refused)?;
+        self.promote(record, candidate, version, leaf, now).await
+    }
+
+    async fn promote(
+        &self,
+        record: &mut Record,
+        candidate: &Candidate<'_>,
+        version: String,
+        leaf: Leaf,
+        now: OffsetDateTime,
+    ) -> Result<Installed, Failure> {
+        let (name, Candidate { attempt, issuer, .. }) = (record.name.clone(), candidate);
+        if record.rejected.contains(&leaf.serial) {
+            record.attempt = None;
+            let services = record.options.services.clone();
+            self.save(record, &services).await?.or_retry(format_args!("the record of `{name}`"))?;
+            let why = format!("its serial {} was revoked meanwhile; the next try begins another", leaf.serial);
+            return Err(Failure::retryable(format!("make the new pair of `{name}` current"), why));
+        }
+        let missing = self.untrusted(record, candidate).await?;
+        if let (Some(missing), Some(issuer)) = (missing, issuer) {
+            let staged = Some(Staged { version_id: version, serial: leaf.serial, issuer: issuer.clone() });
+            record.attempt = Some(Attempt { staged, lease: now.into(), ..(*attempt).clone() });
+            record.look_at = (now + ASK_AGAIN).unix_timestamp();
+            let services = record.options.services.clone();
+            self.save(record, &services).await?.or_retry(format_args!("the record of `{name}`"))?;
+            return Ok(Installed::Waiting(missing));
         }
         let replaces = attempt.replaces.clone().unwrap_or_else(|| empty_version(&self.settings.prefix, &name));
         let promotion = self.move_current(&name, &replaces, &version).await?;
@@ -52,7 +115,7 @@ impl Records {
             return Err(Failure::retryable(doing(), "its secret has meanwhile got another current version"));
         }
         record.secret_arn = Some(state.arn.clone());
-        record.promote(Pair::of(&leaf, version, issuer, state.changed));
+        record.promote(Pair::of(&leaf, version, issuer.clone(), state.changed));
         record.look_at = (now + ROLLOUT_GRACE).unix_timestamp();
         self.tag(record).await?;
         self.untag(record, &state.tags).await?;
@@ -60,7 +123,21 @@ impl Records {
         self.save(record, &services).await?.or_retry(format_args!("the record of `{name}`"))?;
         let serial = &leaf.serial;
         tracing::info!(certificate.name = %name, certificate.serial = %serial, "Made serial {serial} of `{name}` current");
-        Ok(())
+        Ok(Installed::Current)
+    }
+
+    /// The trust stores that declare the CA of a new pair and do not hold it; `None` when nothing keeps the pair from becoming
+    /// current. A pair of the same CA as the current one is trusted wherever that is.
+    async fn untrusted(&self, record: &Record, candidate: &Candidate<'_>) -> Result<Option<BTreeSet<StoreName>>, Failure> {
+        let Some(issuer) = &candidate.issuer else { return Ok(None) };
+        if record.current.as_ref().is_some_and(|current| current.issuer.as_ref() == Some(issuer)) {
+            return Ok(None);
+        }
+        let known = self.stores().await?;
+        // Not known is not the same as none: the table may have been lost. Only what works now has something to lose.
+        let unknown = known.is_none() && record.current.is_some();
+        let missing = candidate.trust.missing(&known.unwrap_or_default(), issuer);
+        Ok((unknown || !missing.is_empty()).then_some(missing))
     }
 
     /// Looks at the secret and makes the record agree with it: a version that somebody else made current is taken over.
@@ -91,8 +168,16 @@ impl Records {
                 Err(why) => Ok(Secret::Unreadable(why)),
                 Ok(leaf) => {
                     tracing::info!(certificate.name = %name, "Found version {version} of `{name}` current and took it over");
-                    let tagged = || state.tags.get("everleaf:issuer").and_then(|issuer| issuer.parse().ok());
-                    let issuer = record.specification().map(|wanted| wanted.certificate_authority_arn.clone()).or_else(tagged);
+                    // The CA may have changed in between: what was put back by hand is known, and what was tagged last says its own.
+                    let before = record.previous.as_ref().filter(|pair| pair.version_id == version);
+                    let before = before.and_then(|pair| pair.issuer.clone());
+                    let is_tagged = state.tags.get(SERIAL_TAG).is_some_and(|serial| *serial == leaf.serial.to_string());
+                    let last = || tagged(&state, ISSUER_TAG);
+                    let asked = || record.specification().map(|wanted| wanted.certificate_authority_arn.clone());
+                    let issuer = before.or_else(|| last().filter(|_| is_tagged)).or_else(asked).or_else(last);
+                    if recorded.is_none() {
+                        record.previous = self.pair_before(&name, &state, now).await?;
+                    }
                     record.promote(Pair::of(&leaf, version, issuer, state.changed));
                     Ok(Secret::Good)
                 }
@@ -125,6 +210,7 @@ impl Records {
         let mut record = Record::new(name.clone(), origin, options, now);
         let issuer = record.specification().map(|wanted| wanted.certificate_authority_arn.clone());
         record.current = Some(Pair::of(&leaf, version, issuer, state.changed));
+        record.previous = self.pair_before(name, &state, now).await?;
         record.secret_arn = Some(state.arn);
         if let Some((_, text)) = self.value_at_stage(name, KEY).await? {
             let last = Waiting::read(&text).map_err(|why| foreign(&why))?.attempt;
@@ -136,6 +222,18 @@ impl Records {
         tracing::info!(certificate.name = %name, "Rebuilt the record of `{name}` from its secret");
         Ok(Some(record))
     }
+
+    /// The valid pair before the current one, for a record that does not know of it: its CA is needed.
+    async fn pair_before(&self, name: &CertificateName, state: &State, now: OffsetDateTime) -> Result<Option<Pair>, Failure> {
+        let Some((version, text)) = self.value_at_stage(name, PREVIOUS).await? else { return Ok(None) };
+        let Ok(Some(material)) = Material::read(&text) else { return Ok(None) };
+        let leaf = material.verify(&Wanted::Found, now).ok();
+        Ok(leaf.map(|leaf| Pair::of(&leaf, version, tagged(state, PREVIOUS_ISSUER_TAG), state.changed)))
+    }
+}
+
+fn tagged(state: &State, key: &str) -> Option<Arn> {
+    state.tags.get(key).and_then(|issuer| issuer.parse().ok())
 }
 
 /// A certificate is its own specification; the issuing CA alone does not stand in it, but in a tag.

@@ -16,6 +16,7 @@ use crate::Records;
 
 /// The stages of a version. `AWSPENDING` marks only a complete, verified pair.
 pub const CURRENT: &str = "AWSCURRENT";
+pub const PREVIOUS: &str = "AWSPREVIOUS";
 pub const PENDING: &str = "AWSPENDING";
 /// A key and its CSR that wait for their certificate.
 pub const KEY: &str = "everleaf-key";
@@ -169,10 +170,12 @@ impl Records {
         let name = &record.name;
         let mut tags = vec![tag("everleaf:certificate", &self.secret_name(name)), tag("everleaf:origin", record.origin.as_str())];
         if let Some(pair) = &record.current {
-            tags.push(tag("everleaf:serial", pair.serial.as_str()));
+            tags.push(tag(SERIAL_TAG, pair.serial.as_str()));
             tags.push(tag("everleaf:not-after", &rfc3339(*pair.not_after)));
-            tags.extend(pair.issuer.iter().map(|issuer| tag("everleaf:issuer", issuer.as_str())));
+            tags.extend(pair.issuer.iter().map(|issuer| tag(ISSUER_TAG, issuer.as_str())));
         }
+        let before = record.previous.as_ref().and_then(|pair| pair.issuer.as_ref());
+        tags.extend(before.map(|issuer| tag(PREVIOUS_ISSUER_TAG, issuer.as_str())));
         if let Some(window) = record.options.renew_before {
             tags.push(tag(RENEW_BEFORE_TAG, &format!("{} hours", window.as_secs() / 3600)));
         }
@@ -214,6 +217,9 @@ impl Records {
     }
 }
 
+pub(crate) const ISSUER_TAG: &str = "everleaf:issuer";
+pub(crate) const PREVIOUS_ISSUER_TAG: &str = "everleaf:previous-issuer";
+pub(crate) const SERIAL_TAG: &str = "everleaf:serial";
 pub(crate) const RENEW_BEFORE_TAG: &str = "everleaf:renew-before";
 pub(crate) const SERVICE_TAG: &str = "everleaf:service-";
 

@@ -153,6 +153,43 @@ impl Records {
         }
     }
 
+    /// The item `id` as what it was written from.
+    pub(crate) async fn read<T: DeserializeOwned>(&self, id: &str) -> Result<Option<T>, Failure> {
+        self.item(id.to_owned()).await?.map(|item| parse(item, id)).transpose()
+    }
+
+    /// Writes the item `id` if it still has the revision it was read at.
+    pub(crate) async fn write(&self, id: &str, value: &impl serde::Serialize, read: u64, doing: &str) -> Result<Saved, Failure> {
+        let mut item: Item = serde_dynamo::to_item(value).map_err(|error| Failure::permanent(doing, error))?;
+        item.insert("id".to_owned(), text(id));
+        item.insert("write".to_owned(), AttributeValue::B(Blob::new(random::<8>().to_vec())));
+        self.put_alone(item, read, doing).await
+    }
+
+    /// The first certificate in an index by CA of which this CA has issued a pair that has not expired.
+    pub(crate) async fn first_of(
+        &self,
+        index: &str,
+        authority: &Arn,
+        now: OffsetDateTime,
+    ) -> Result<Option<CertificateName>, Failure> {
+        let answer = self
+            .dynamodb
+            .query()
+            .table_name(&self.settings.table)
+            .index_name(index.replace('_', "-"))
+            .key_condition_expression("#issuer = :issuer AND #until > :now")
+            .expression_attribute_names("#issuer", index)
+            .expression_attribute_names("#until", format!("{index}_until"))
+            .expression_attribute_values(":issuer", text(authority.as_str()))
+            .expression_attribute_values(":now", number(now.unix_timestamp()))
+            .limit(1)
+            .send()
+            .await
+            .map_err(|error| Failure::aws(format!("ask which certificates need {authority}"), error))?;
+        Ok(answer.items().first().and_then(|item| item.get("id")?.as_s().ok()?.strip_prefix(CERTIFICATE)?.parse().ok()))
+    }
+
     /// The records that want to be looked at by now, the longest waiting first: one page, and where the next one starts.
     /// The index may lag, so each record is read afresh and left out when it does not want to be looked at any more.
     /// One that cannot be read is a failure of its own and does not keep the others waiting.
@@ -351,6 +388,13 @@ pub struct Walk {
     pub began: i64,
 }
 
+impl Walk {
+    /// Whether it has come to its end since the table was made or lost: until then the table may lack certificates.
+    pub fn has_been_everywhere(&self) -> bool {
+        self.place.is_none() && self.began > 0
+    }
+}
+
 /// The continuation token of the list it was in, `None` at the list's beginning.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -381,6 +425,16 @@ fn record_item(record: &Record) -> Result<Item, serde_dynamo::Error> {
     let mut item: Item = serde_dynamo::to_item(record)?;
     item.insert("id".to_owned(), text(record_id(&record.name)));
     item.insert("queue".to_owned(), text(QUEUE));
+    // By these the CAs are found that pairs still need.
+    for (index, pair) in [("issuer", &record.current), ("previous_issuer", &record.previous)] {
+        if let Some(pair) = pair
+            && let Some(issuer) = &pair.issuer
+            && !record.is_revoked(&pair.serial)
+        {
+            item.insert(index.to_owned(), text(issuer.as_str()));
+            item.insert(format!("{index}_until"), number(pair.not_after.unix_timestamp()));
+        }
+    }
     Ok(item)
 }
 

@@ -57,6 +57,11 @@ impl Failure {
         }
     }
 
+    /// The same failure, as a part of something larger.
+    pub fn within(self, doing: impl Into<String>) -> Self {
+        Self { again: self.again, why: self.to_string(), doing: doing.into(), advice: None }
+    }
+
     pub fn is_permanent(&self) -> bool {
         !self.again
     }
@@ -71,6 +76,8 @@ fn passes(code: &str) -> bool {
         "InternalServiceError",
         "InternalFailure",
         "ServiceUnavailable",
+        "ConditionalRequestConflict",
+        "TrustStoreNotReady",
     ];
     code != "LimitExceededException" && [THROTTLING_ERRORS, TRANSIENT_ERRORS, NOT_NOW].iter().any(|codes| codes.contains(&code))
 }

@@ -53,6 +53,11 @@ impl<'a> Vars<'a> {
         values
     }
 
+    /// Notes what is wrong with a variable beyond its form.
+    pub fn fault(&mut self, name: &str, why: impl Display) {
+        self.faults.push(format!("{name}: {why}"));
+    }
+
     /// What was built from the variables, or everything that is wrong with them. `built` is `None` when a required one was missing.
     pub fn finish<T>(self, built: Option<T>) -> Result<T, String> {
         match built {

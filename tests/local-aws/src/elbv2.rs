@@ -100,6 +100,12 @@ pub fn create_listener(world: &mut World, now: OffsetDateTime, load_balancer: &s
     add_listener(world, load_balancer_arn, settings.as_object().cloned().unwrap_or_default())
 }
 
+/// The certificates (DER) that the trust store of that name holds; none where there is no such store.
+pub fn trusted<'a>(world: &'a World, trust_store: &str) -> &'a [Vec<u8>] {
+    let found = world.elbv2.trust_stores.values().find(|found| found.name == trust_store);
+    found.map_or(&[], |found| &found.authorities)
+}
+
 pub(crate) fn call(world: &mut World, now: OffsetDateTime, operation: &str, input: &Value) -> Result<Value, AwsError> {
     match operation {
         "AddTags" => add_tags(world, input),

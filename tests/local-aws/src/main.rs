@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use local_aws::server::Server;
 use local_aws::template::Template;
-use local_aws::{AwsError, LocalAws, ecs, elbv2, pca};
+use local_aws::{AwsError, LocalAws, ecs, elbv2, pca, s3};
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -64,16 +64,17 @@ async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     #[expect(clippy::disallowed_methods, reason = "the start of a program")]
     let start = OffsetDateTime::now_utc();
     let aws = LocalAws::new(start, Duration::ZERO);
-    let Furniture { issuing_ca, listeners } = furnish(&aws).map_err(|error| error.message)?;
+    let furniture = furnish(&aws).map_err(|error| error.message)?;
     let given = options.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let parameters: Vec<(&str, &str)> = [("IssuingCaArn", issuing_ca.as_str())].into_iter().chain(given).collect();
+    let parameters: Vec<(&str, &str)> =
+        [("IssuingCaArn", furniture.issuing_ca.as_str()), ("CrlBucketArns", CRL_BUCKET_ARN)].into_iter().chain(given).collect();
     let template = Template::read(&options.template, &options.stack, &parameters)?;
     check_binaries(&template, &options.bin_dir)?;
     let server = Server::bind(aws.clone(), options.port).await.map_err(|error| format!("port {}: {error}", options.port))?;
     let processes = server.processes().clone();
     aws.deploy(&template, |function| processes.runner(function, options.bin_dir.join(&function.binary)))
         .map_err(|error| error.message)?;
-    greet(&template, server.address().to_string(), &listeners);
+    greet(&template, server.address().to_string(), &furniture);
 
     // The processes end with the runtime, when this returns.
     tokio::select! {
@@ -93,12 +94,18 @@ struct Furniture {
     listeners: Vec<String>,
 }
 
+/// Where the issuing CA publishes its CRLs.
+const CRL_BUCKET: &str = "local-crls";
+const CRL_BUCKET_ARN: &str = "arn:aws:s3:::local-crls";
+
 /// What the examples in `events/` speak of: an issuing CA below a root, and the services of the cluster `payments`; and a load
 /// balancer that a trust store can be tried on.
 fn furnish(aws: &LocalAws) -> Result<Furniture, AwsError> {
     aws.world(|world, now| {
         let root = pca::create_active_root(world, now, "Local Root CA", "RSA_2048")?;
         let issuing = pca::create_active_subordinate(world, now, &root, "Local Issuing CA", "RSA_2048")?;
+        s3::create_bucket(world, CRL_BUCKET);
+        pca::enable_crl(world, now, &issuing, CRL_BUCKET, 7)?;
         let mut ecs = |operation, input| ecs::call(world, now, operation, &input);
         ecs("CreateCluster", json!({"clusterName": "payments"}))?;
         let container = json!({"name": "app", "image": "app", "memory": 128});
@@ -128,14 +135,20 @@ fn check_binaries(template: &Template, bin_dir: &Path) -> Result<(), String> {
     Err(format!("no {} in {}: build with\n\n    cargo build{packages}\n", missing.join(", "), bin_dir.display()))
 }
 
-fn greet(template: &Template, address: String, listeners: &[String]) {
-    let url = format!("http://{address}");
+fn greet(template: &Template, address: String, furniture: &Furniture) {
+    let (url, Furniture { issuing_ca, listeners }) = (format!("http://{address}"), furniture);
     println!("Local AWS answers at {url} and runs the stack {}:", template.stack);
     for function in &template.functions {
         println!("  {:<20} {}", function.binary, function.name);
     }
-    println!("The load balancer clients listens with");
+    println!("The issuing CA is\n  {issuing_ca}");
+    println!("The load balancer `clients` listens with");
     listeners.iter().for_each(|arn| println!("  {arn}"));
+    let declaration = json!({"declare": {
+        "name": "clients", "certificate_authority_arns": [issuing_ca], "listeners": [{"listener_arn": listeners.first()}],
+    }});
+    println!("Let the first listener verify clients by a trust store:");
+    println!("  make invoke FUNCTION=refresh-truststore REQUEST='{declaration}'");
     let first = template.functions.first().map_or("FUNCTION", |function| function.name.as_str());
     println!(
         "

@@ -192,6 +192,19 @@ impl LocalAws {
     }
 }
 
+impl LocalAws {
+    /// Updates a stack whose parameters changed what its functions are told: their environment and roles. Nothing else of a
+    /// template is updated here.
+    pub fn update(&self, template: &Template, runner: impl Fn(&Arc<Function>) -> Runner) {
+        self.world(|world, _| {
+            for function in &template.functions {
+                let deployed = lambda::Function { config: function.clone(), runner: runner(function) };
+                world.lambda.functions.insert(function.name.clone(), deployed);
+            }
+        });
+    }
+}
+
 impl TemplateError {
     fn within(self, place: impl fmt::Display) -> Self {
         Self(format!("{place}: {}", self.0))

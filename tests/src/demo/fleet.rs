@@ -6,7 +6,7 @@ use aws_sdk_acm::types::{KeyAlgorithm as AcmKey, Tag};
 use aws_sdk_ecs::types::{ContainerDefinition, Secret};
 use lifecycle::leaf::{Csr, KeyAlgorithm, Usage};
 use lifecycle::record::KeyFormat;
-use local_aws::pca;
+use local_aws::{AwsError, elbv2, pca, s3};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::{Value, json};
 use workflow::Stack;
@@ -62,7 +62,7 @@ pub(crate) const EDGE: Certificate = Certificate {
     ..GATEWAY
 };
 
-const ORDERS_CLIENT: Certificate = Certificate {
+pub(crate) const ORDERS_CLIENT: Certificate = Certificate {
     name: "orders-client",
     origin: Origin::Everleaf,
     key_algorithm: KeyAlgorithm::EcPrime256v1,
@@ -129,6 +129,9 @@ pub(crate) const FLEET: &[Certificate] = &[
     PARTNER,
 ];
 
+/// Those that the listener lets in.
+pub(crate) const CLIENTS: [&str; 5] = [ORDERS_CLIENT.name, MESH.name, "ledger", "reports", PARTNER.name];
+
 /// Every service once.
 pub(crate) fn services() -> BTreeSet<&'static str> {
     FLEET.iter().flat_map(|certificate| certificate.services).copied().collect()
@@ -139,21 +142,52 @@ pub(crate) fn variable(certificate: &str, value: &str) -> String {
     format!("{certificate}_{value}").replace('-', "_").to_uppercase()
 }
 
-/// The team's own clients, and the CA for ACM's EC certificates: ACM wants a CA whose key is of the same family.
+pub(crate) const NEW_ROOT: &str = "Example New Root CA";
+pub(crate) const NEW_ISSUING: &str = "Example New Issuing CA";
+
+/// The bucket of the CRLs, and how long each is good for.
+const CRLS: &str = "crls";
+const CRL_DAYS: u16 = 30;
+
+/// What the team chooses for the stack.
+pub(crate) const PARAMETERS: [(&str, &str); 3] = [
+    ("AllowedNames", "example.internal,10.0.0.0/8"),
+    ("AllowedTrustDomains", "example.internal"),
+    ("CrlBucketArns", "arn:aws:s3:::crls"),
+];
+
+/// The team's own clients, and what it has beside the fleet.
 pub(crate) struct Team {
     acm: aws_sdk_acm::Client,
     ecs: aws_sdk_ecs::Client,
-    ec_ca: String,
+    /// For ACM's EC certificates: ACM wants a CA whose key is of the same family.
+    pub(crate) ec_ca: String,
+    /// Of an internal load balancer.
+    pub(crate) listener: String,
 }
 
 impl Team {
     pub(crate) async fn of(stack: &Stack) -> Outcome<Self> {
         let sdk = stack.sdk("user").await;
-        let ec_ca = stack.aws.world(|world, now| {
-            pca::create_active_subordinate(world, now, &stack.root_ca, "Example EC Issuing CA", "EC_prime256v1")
+        let account = stack.aws.world(|world, now| {
+            s3::create_bucket(world, CRLS);
+            pca::enable_crl(world, now, &stack.issuing_ca, CRLS, CRL_DAYS)?;
+            let ec_ca = pca::create_active_subordinate(world, now, &stack.root_ca, "Example EC Issuing CA", "EC_prime256v1")?;
+            Ok::<_, AwsError>((ec_ca, elbv2::create_listener(world, now, "internal", 8443)))
         });
-        let ec_ca = ec_ca.map_err(|error| error.message)?;
-        Ok(Self { acm: aws_sdk_acm::Client::new(&sdk), ecs: aws_sdk_ecs::Client::new(&sdk), ec_ca })
+        let (ec_ca, listener) = account.map_err(|error| error.message)?;
+        Ok(Self { acm: aws_sdk_acm::Client::new(&sdk), ecs: aws_sdk_ecs::Client::new(&sdk), ec_ca, listener })
+    }
+
+    /// A new root CA, and an issuing CA below it.
+    pub(crate) fn create_authorities(&self, stack: &Stack) -> Outcome<(String, String)> {
+        let made = stack.aws.world(|world, now| {
+            let root = pca::create_active_root(world, now, NEW_ROOT, "RSA_2048")?;
+            let issuing = pca::create_active_subordinate(world, now, &root, NEW_ISSUING, "RSA_2048")?;
+            pca::enable_crl(world, now, &issuing, CRLS, CRL_DAYS)?;
+            Ok::<_, AwsError>((root, issuing))
+        });
+        Ok(made.map_err(|error| error.message)?)
     }
 
     /// A service whose container takes every value of each of its certificates from Secrets Manager. Its tasks start once the
@@ -183,20 +217,47 @@ impl Team {
             KeyAlgorithm::EcPrime256v1 => (AcmKey::EcPrime256v1, &self.ec_ca),
             _ => (AcmKey::Rsa2048, &stack.issuing_ca),
         };
-        let plain = wanted.key_format == KeyFormat::Plain;
-        let tags = [
-            ("everleaf:certificate", format!("everleaf/{}", wanted.name)),
-            ("everleaf:service-1", format!("{CLUSTER}/{}", wanted.services[0])),
-            ("everleaf:key-format", if plain { "plain" } else { "encrypted" }.to_owned()),
-        ];
-        let mut request =
+        let request =
             self.acm.request_certificate().domain_name(wanted.common_name).set_subject_alternative_names(Some(dns_names(wanted)));
-        for (key, value) in tags {
-            request = request.tags(Tag::builder().key(key).value(value).build()?);
-        }
+        let request = request.set_tags(Some(tags(wanted)?));
         let request = request.key_algorithm(key_algorithm).certificate_authority_arn(authority);
         Ok(request.send().await?.certificate_arn.unwrap_or_default())
     }
+
+    /// ACM's certificate keeps nothing of what made it Everleaf's.
+    pub(crate) async fn untag_in_acm(&self, wanted: &Certificate, arn: &str) -> Outcome<()> {
+        self.acm.remove_tags_from_certificate().certificate_arn(arn).set_tags(Some(tags(wanted)?)).send().await?;
+        Ok(())
+    }
+
+    pub(crate) async fn delete_in_acm(&self, arn: &str) -> Outcome<()> {
+        self.acm.delete_certificate().certificate_arn(arn).send().await?;
+        Ok(())
+    }
+}
+
+fn tags(wanted: &Certificate) -> Outcome<Vec<Tag>> {
+    let plain = wanted.key_format == KeyFormat::Plain;
+    let tags = [
+        ("everleaf:certificate", format!("everleaf/{}", wanted.name)),
+        ("everleaf:service-1", format!("{CLUSTER}/{}", wanted.services[0])),
+        ("everleaf:key-format", if plain { "plain" } else { "encrypted" }.to_owned()),
+    ];
+    Ok(tags.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect::<Result<_, _>>()?)
+}
+
+/// What `refresh-truststore` is asked for.
+pub(crate) fn declaration(authority: &str, listener: &str) -> Value {
+    json!({"declare": {
+        "name": "clients", "certificate_authority_arns": [authority],
+        "listeners": [{"listener_arn": listener, "clients": CLIENTS}],
+    }})
+}
+
+/// A client of nobody that the team knows: its certificate, in PEM.
+pub(crate) fn stranger() -> Outcome<String> {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    Ok(CertificateParams::new(vec!["orders.example.internal".to_owned()])?.self_signed(&key)?.pem())
 }
 
 /// What `issue-client-cert` is asked for.

@@ -1,12 +1,13 @@
 //! `make demo`: a year of a small fleet on Local AWS, in under a minute. The story is on this page.
 //!
 //! - [`fleet`]: the certificates and services, and how people ask for them
-//! - [`watch`] and [`leaks`]: the promises of Everleaf, checked from the outside
+//! - [`watch`], [`trust`] and [`leaks`]: the promises of Everleaf, checked from the outside
 //! - [`mod@print`]: what a person gets to see of it
 
 mod fleet;
 mod leaks;
 mod print;
+mod trust;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -16,13 +17,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use local_aws::{AwsError, Fault, pca};
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::datetime;
 use workflow::{START, Stack};
 
-use crate::fleet::{Certificate, EDGE, FLEET, GATEWAY, MESH, Origin, PARTNER, Team};
+use crate::fleet::{Certificate, EDGE, FLEET, GATEWAY, MESH, NEW_ISSUING, NEW_ROOT, ORDERS_CLIENT, Origin, PARTNER, Team};
 use crate::print::Show;
+use crate::trust::Standing;
 use crate::watch::Watch;
 
 /// When the story ends.
@@ -47,8 +49,7 @@ async fn demo() -> Outcome<bool> {
     let watch = Watch::listening();
     let show = Show::new();
     show.header()?;
-    let stack =
-        Stack::deploy_with(&[("AllowedNames", "example.internal,10.0.0.0/8"), ("AllowedTrustDomains", "example.internal")]).await;
+    let stack = Stack::deploy_with(&fleet::PARAMETERS).await;
     let team = Team::of(&stack).await?;
     let mut demo = Demo { stack, team, watch, show };
     demo.year().await?;
@@ -68,11 +69,15 @@ impl Demo {
     async fn year(&mut self) -> Outcome<()> {
         self.first_day().await?;
         self.until(datetime!(2027-01-18 10:30 UTC)).await?;
-        self.request_in_acm(&EDGE).await?;
+        self.request_in_acm(&EDGE, "that is all Everleaf needs").await?;
+        self.until(datetime!(2027-03-09 10:30 UTC)).await?;
+        self.a_key_is_lost().await?;
         self.until(datetime!(2027-04-20 14:30 UTC)).await?;
         self.the_table_is_emptied().await?;
         self.until(datetime!(2027-06-07 00:30 UTC)).await?;
         self.throttling().await?;
+        self.until(datetime!(2027-07-12 10:30 UTC)).await?;
+        self.the_ca_is_replaced().await?;
         self.until(datetime!(2027-09-06 00:30 UTC)).await?;
         self.the_ca_is_disabled().await?;
         self.until(datetime!(2027-12-01 00:30 UTC)).await?;
@@ -88,11 +93,86 @@ impl Demo {
             self.team.create_service(&self.stack, service).await?;
         }
         self.note("the services are created; their tasks wait for secrets", "`secrets[].valueFrom` names what is not there yet");
-        self.request_in_acm(&GATEWAY).await?;
+        self.declare_trust_store().await?;
+        self.request_in_acm(&GATEWAY, "that is all Everleaf needs").await?;
         for certificate in FLEET.iter().filter(|certificate| certificate.origin == Origin::Everleaf) {
-            self.issue(fleet::request(certificate)).await?;
+            self.by_hand("issue-client-cert", fleet::request(certificate)).await?;
         }
         self.partner_sends_csr().await
+    }
+
+    /// Whose clients an internal load balancer lets in.
+    async fn declare_trust_store(&mut self) -> Outcome<()> {
+        let (root, issuing, listener) = (&self.stack.root_ca, &self.stack.issuing_ca, &self.team.listener);
+        let trust = &mut self.watch.trust;
+        trust.begin(listener, fleet::stranger()?);
+        self.stack.aws.world(|world, _| {
+            trust.knows(world, root, root, "Example Root CA", Standing::Undeclared);
+            trust.knows(world, issuing, root, "Example Issuing CA", Standing::Declared);
+            trust.knows(world, &self.team.ec_ca, root, "Example EC Issuing CA", Standing::Undeclared);
+        });
+        let answer = self.by_hand("refresh-truststore", fleet::declaration(issuing, listener)).await?;
+        let missing = answer["trust_stores"][0]["listeners"][0]["missing"].as_array().map_or(0, Vec::len);
+        self.note(
+            format!(
+                "a trust store is declared; its listener does not verify yet: {} would be refused",
+                print::count(missing, "client")
+            ),
+            "none of them is issued yet",
+        );
+        Ok(())
+    }
+
+    /// Revoked at once, then replaced: before the CRL is out the service runs on another key.
+    async fn a_key_is_lost(&mut self) -> Outcome<()> {
+        let name = ORDERS_CLIENT.name;
+        self.note(
+            format!("the key of `{name}` was on a laptop that is lost; a person revokes its certificate"),
+            "KEY_COMPROMISE",
+        );
+        let serial = self.watch.serial(name, 0).unwrap_or_default();
+        let request = json!({"revoke": name, "serial_number": serial, "reason": "KEY_COMPROMISE"});
+        self.watch.special = true;
+        self.by_hand("issue-client-cert", request).await?;
+        self.listener_says(name, "no CRL is out yet");
+        self.pass(1).await?;
+        self.listener_says(name, "the CRL came half an hour later, and went into the trust store");
+        self.watch.special = false;
+        Ok(())
+    }
+
+    /// Two parameters of the stack change. Only what holds a key of its own, or is ACM's, needs a person.
+    async fn the_ca_is_replaced(&mut self) -> Outcome<()> {
+        let (root, issuing) = self.team.create_authorities(&self.stack)?;
+        let retired = std::mem::replace(&mut self.stack.issuing_ca, issuing.clone());
+        let trust = &mut self.watch.trust;
+        self.stack.aws.world(|world, _| {
+            trust.knows(world, &root, &root, NEW_ROOT, Standing::Undeclared);
+            trust.knows(world, &issuing, &root, NEW_ISSUING, Standing::Successor);
+        });
+        self.note("a new root CA and an issuing CA below it are set up", "nothing uses them yet");
+        self.pass(24).await?;
+        self.watch.trust.stands(&retired, Standing::Retired);
+        self.stack.update(&[("IssuingCaArn", &issuing), ("RetiredCas", &format!("{retired}={issuing}"))]).await;
+        self.note("the new CA issues and the old one is retired", "the stack's parameters IssuingCaArn and RetiredCas say so");
+        self.watch.special = true;
+        self.watch.is_news_of(GATEWAY.name);
+        while !self.watch.is_news_of(GATEWAY.name) {
+            self.pass(1).await?;
+        }
+        let old = self.watch.arn(GATEWAY.name).unwrap_or_default();
+        self.team.untag_in_acm(&GATEWAY, &old).await?;
+        self.request_in_acm(&GATEWAY, "a new one, of the new CA; the old one has lost its tags").await?;
+        self.pass(24).await?;
+        self.team.delete_in_acm(&old).await?;
+        let serial = self.watch.serial(GATEWAY.name, 1).unwrap_or_default();
+        let request = json!({"revoke": GATEWAY.name, "serial_number": serial, "reason": "SUPERSEDED"});
+        self.by_hand("issue-client-cert", request).await?;
+        let what = format!("a person revokes the old pair of `{}`", GATEWAY.name);
+        self.note(what, "else the old CA would stay as long as that is good, until February");
+        self.pass(24).await?;
+        self.watch.special = false;
+        Ok(())
     }
 
     /// Everything in the table can be made again from the secrets and ACM.
@@ -115,23 +195,25 @@ impl Demo {
     }
 
     /// It begins when a certificate is asked for. AWS refuses everything that a function calls in its first 40 seconds, which is
-    /// longer than the SDK tries; after that every second call, those aside that the SDK does not repeat.
+    /// longer than the SDK tries; after that every second one of each function, those aside that the SDK does not repeat.
     async fn throttling(&mut self) -> Outcome<()> {
         const LENGTH: time::Duration = time::Duration::minutes(90);
-        let first_calls: Arc<Mutex<BTreeMap<String, OffsetDateTime>>> = Arc::default();
-        let (calls, mut odd) = (first_calls.clone(), false);
+        // When each function made its first call, and whether the last one was to be refused.
+        let callers: Arc<Mutex<BTreeMap<String, (OffsetDateTime, bool)>>> = Arc::default();
+        let calls = callers.clone();
         self.stack.aws.set_faults(Some(Box::new(move |call| {
             let mut calls = calls.lock().unwrap_or_else(PoisonError::into_inner);
             if call.caller == "user" || calls.is_empty() && call.caller != "issue-client-cert" {
                 return None;
             }
-            let first = *calls.entry(call.caller.clone()).or_insert(call.at);
-            let begun = calls.values().min().copied()?;
-            odd = !odd;
+            let (first, odd) = calls.entry(call.caller.clone()).or_insert((call.at, false));
+            *odd = !*odd;
+            let (first, odd) = (*first, *odd);
+            let (begun, _) = calls.values().min().copied()?;
             let refused = call.at - first < time::Duration::seconds(40) || odd && call.operation != "UpdateService";
             (refused && call.at - begun < LENGTH).then(|| Fault::Refuse(AwsError::throttled()))
         })));
-        let begun = || first_calls.lock().unwrap_or_else(PoisonError::into_inner).values().min().copied();
+        let begun = || callers.lock().unwrap_or_else(PoisonError::into_inner).values().min().map(|(first, _)| *first);
         let tries_before = self.watch.counts.failed_tries;
         self.watch.special = true;
         while begun().is_none_or(|begun| self.stack.aws.now() < begun + LENGTH) {
@@ -219,33 +301,39 @@ impl Demo {
             tokio::time::sleep(Duration::try_from(end - before)?.min(Duration::from_secs(3600))).await;
             self.watch.look(&self.stack);
             self.show.passed(before, self.stack.aws.now(), &mut self.watch)?;
-            if self.watch.partner_is_told() {
+            if self.watch.is_news_of(PARTNER.name) {
                 self.partner_sends_csr().await?;
             }
         }
         Ok(())
     }
 
-    async fn request_in_acm(&mut self, certificate: &'static Certificate) -> Outcome<()> {
+    async fn request_in_acm(&mut self, certificate: &'static Certificate, why: &str) -> Outcome<()> {
         let arn = self.team.request_in_acm(&self.stack, certificate).await?;
         self.watch.in_acm(arn, certificate.name);
         let what = "requested in ACM, with the tag everleaf:certificate";
-        self.watch.note(self.stack.aws.now(), certificate.name, what, "that is all Everleaf needs");
+        self.watch.note(self.stack.aws.now(), certificate.name, what, why);
         Ok(())
     }
 
     async fn partner_sends_csr(&mut self) -> Outcome<()> {
         let (request, key) = fleet::csr(&PARTNER, self.watch.callers_keys.len())?;
         self.watch.callers_keys.insert(key);
-        self.issue(request).await
+        self.by_hand("issue-client-cert", request).await?;
+        Ok(())
     }
 
-    /// Invokes `issue-client-cert` by hand.
-    async fn issue(&mut self, request: Value) -> Outcome<()> {
+    async fn by_hand(&mut self, function: &str, request: Value) -> Outcome<Value> {
         let now = self.stack.aws.now();
-        let answer = self.stack.handle("issue-client-cert", request, &format!("by hand {now}")).await;
-        self.watch.answered(now, &answer.map_err(|error| error.error_message)?);
-        Ok(())
+        let answer = self.stack.handle(function, request, &format!("by hand {now}")).await;
+        let answer = answer.map_err(|error| error.error_message)?;
+        self.watch.answered(now, &answer);
+        Ok(answer)
+    }
+
+    fn listener_says(&mut self, client: &str, why: &str) {
+        self.watch.look(&self.stack);
+        self.stack.aws.world(|world, now| self.watch.trust.tell(world, now, client, why));
     }
 
     fn enable_ca(&self, on: bool) -> Outcome<()> {

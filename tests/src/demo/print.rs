@@ -19,6 +19,8 @@ pub(crate) struct Show {
     shown: OffsetDateTime,
 }
 
+const COLUMNS: usize = 120;
+
 const BOLD: &str = "1";
 const DIM: &str = "2";
 const RED: &str = "31";
@@ -40,10 +42,12 @@ impl Show {
             io::stdout(),
             "{title}\n\n\
              {certificates} certificates and {services} services in the ECS cluster `payments`. ACM renews two of the certificates; five are issued\n\
-             from AWS Private CA, and one on the CSR of a partner. `mesh` is used by two services; `orders` uses two certificates.\n\n\
+             from AWS Private CA, and one on the CSR of a partner. `mesh` is used by two services; `orders` uses two certificates.\n\
+             Five are clients of an internal load balancer, which lets in whom its trust store trusts.\n\n\
              The functions are the real ones, with the real SDK, wired by template.yaml. AWS is Local AWS, in this process, where\n\
-             time is virtual. After the first day nobody asks for a renewal. On the way the table is lost, AWS throttles, the CA is\n\
-             disabled, every event comes twice, and none comes at all. Each line: when, which certificate, what, and why."
+             time is virtual. After the first day nobody asks for a renewal. On the way a key is lost, then the table, AWS throttles,\n\
+             the CA is replaced, and disabled, every event comes twice, and none comes at all.\n\
+             Each line: when, which certificate, what, and why."
         )
     }
 
@@ -74,6 +78,9 @@ impl Show {
             }
         }
         lines.sort_by_key(|(at, _)| *at);
+        if lines.is_empty() && routine.is_empty() {
+            return Ok(());
+        }
         self.clear();
         let mut out = io::stdout().lock();
         writeln!(out, "\n{}", self.paint(BOLD, &format!("{} {}", month.start.month(), month.start.year())))?;
@@ -82,7 +89,8 @@ impl Show {
         }
         if !routine.is_empty() {
             let each: Vec<_> = routine.iter().map(|(name, times)| format!("{name} ×{times}")).collect();
-            writeln!(out, "  renewed likewise: {} {}", each.join(", "), self.why(&count(rollouts, "rollout")))?;
+            let line = format!("  renewed likewise: {}", each.join(", "));
+            writeln!(out, "{}", self.explained(line, &count(rollouts, "rollout")))?;
         }
         Ok(())
     }
@@ -91,9 +99,9 @@ impl Show {
         let what = match certificate.as_str() {
             _ if why.starts_with("promise ") => self.paint(RED, &format!("✗ {what}")),
             "" => self.paint(YELLOW, &format!("▸ {what}")),
-            name => format!("{name:13} {what}"),
+            name => format!("{name:13} {what}").replace('✓', &self.paint(GREEN, "✓")).replace('✗', &self.paint(RED, "✗")),
         };
-        format!("  {} {what} {}", when(*at), self.why(why))
+        self.explained(format!("  {} {what}", when(*at)), why)
     }
 
     fn promotion(&self, promotion: &Promotion) -> String {
@@ -109,7 +117,9 @@ impl Show {
             format!(", {services} redeployed in {}", span(done - *at))
         });
         let name = certificate.name;
-        format!("  {} {name:13} {what} as {}…{rollout} {}", when(*at), serial.get(..8).unwrap_or(serial), self.why(reason))
+        let line = format!("  {} {name:13} {what} as {}…{rollout}", when(*at), serial.get(..8).unwrap_or(serial));
+        // What follows is how it is done.
+        self.explained(line, reason.split("; ").next().unwrap_or_default())
     }
 
     /// How things stand at the end, and what became of the promises.
@@ -136,9 +146,10 @@ impl Show {
             writeln!(out, "  {name:13} {key:13} {lifetime:8} {serial:32} {expires:10} {services:16} {renewals:>8}")?;
         }
         let counts = &watch.counts;
-        let calls: Vec<_> = counts.calls.iter().map(|(service, calls)| format!("{service} {calls}")).collect();
+        let short = |service: &&'static str| if *service == "elasticloadbalancing" { "elb" } else { *service };
+        let calls: Vec<_> = counts.calls.iter().map(|(service, calls)| format!("{} {calls}", short(service))).collect();
         let (all, seconds) = (counts.calls.values().sum::<usize>(), self.began.elapsed().as_secs_f64());
-        writeln!(out, "\n  {all} calls to AWS: {}", calls.join(", "))?;
+        writeln!(out, "\n  {all} AWS calls: {}", calls.join(", "))?;
         writeln!(out, "  {} invocations, {} events", counts.invocations, counts.events)?;
         writeln!(out, "  {} days in {seconds:.0} seconds\n", (END - START).whole_days())?;
         for (promise, name, seen) in watch.verdicts() {
@@ -151,8 +162,14 @@ impl Show {
         Ok(())
     }
 
-    fn why(&self, why: &str) -> String {
-        if why.is_empty() { String::new() } else { self.paint(DIM, &format!("· {why}")) }
+    /// A line and the reason for it, below where there is no room beside.
+    fn explained(&self, line: String, why: &str) -> String {
+        if why.is_empty() {
+            return line;
+        }
+        let fits = width(&line) + 3 + why.chars().count() <= COLUMNS;
+        let between = if fits { " ".to_owned() } else { format!("\n{:17}", "") };
+        format!("{line}{between}{}", self.paint(DIM, &format!("· {why}")))
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {
@@ -165,6 +182,14 @@ impl Show {
             eprint!("\r\x1b[K");
         }
     }
+}
+
+/// The columns of a text that may be painted.
+fn width(text: &str) -> usize {
+    let mut parts = text.split('\x1b');
+    let plain = parts.next().unwrap_or_default();
+    let painted = parts.filter_map(|part| part.split_once('m')).map(|(_, text)| text);
+    painted.chain([plain]).map(|text| text.chars().count()).sum()
 }
 
 /// `Mon 04 09:00`

@@ -20,13 +20,17 @@ use time::{Duration, OffsetDateTime};
 use workflow::Stack;
 
 use crate::END;
-use crate::fleet::{CLUSTER, Certificate, FLEET, Origin, PARTNER, services, variable};
+use crate::fleet::{CLIENTS, CLUSTER, Certificate, FLEET, Origin, services, variable};
 use crate::leaks::Leaks;
+use crate::trust::Trust;
 
 /// A service may wait this long for its deployment: the sweep asks hourly, and in the week without events two of three are lost.
 const ROLLOUT_LIMIT: Duration = Duration::hours(8);
 /// Every certificate is looked at once a day; then the export may be lost as above.
 const EXPORT_LIMIT: Duration = Duration::hours(32);
+
+/// <https://docs.aws.amazon.com/privateca/latest/APIReference/API_IssueCertificate.html>
+const TOKEN_LIFETIME: Duration = Duration::minutes(5);
 
 #[derive(Default)]
 pub(crate) struct Watch {
@@ -44,14 +48,15 @@ pub(crate) struct Watch {
     pub(crate) without_events: Option<Range<OffsetDateTime>>,
     /// Public keys that are durable in the secret of a certificate, and those that a CA was asked to sign.
     durable: BTreeMap<String, String>,
-    asked: BTreeSet<String>,
+    asked: BTreeMap<String, Asked>,
     /// Every pair that was current, by its certificate.
     pairs: HashMap<String, Pair>,
     arns: BTreeMap<String, &'static str>,
     /// Certificates that ACM has ahead of the secret, since when.
     ahead: BTreeMap<&'static str, OffsetDateTime>,
     told: BTreeMap<(String, String), OffsetDateTime>,
-    partner_told: bool,
+    /// Certificates of which a person was told something since it was last asked.
+    news_of: BTreeSet<String>,
     /// Requests whose last try failed: those to be tried again, and those whose input goes to the queue.
     failed: BTreeMap<String, String>,
     given_up: BTreeMap<String, String>,
@@ -59,6 +64,7 @@ pub(crate) struct Watch {
     /// A task may have started since the last look.
     rolling: bool,
     leaks: Leaks,
+    pub(crate) trust: Trust,
     log: Log,
 }
 
@@ -100,10 +106,24 @@ pub(crate) struct Counts {
     pub(crate) throttled: usize,
     pub(crate) failed_tries: usize,
     issuances: BTreeMap<String, usize>,
-    versions: BTreeMap<String, usize>,
+    /// The ids of those that hold a pair: whoever puts one again makes no second one.
+    versions: BTreeMap<String, BTreeSet<String>>,
     tasks: usize,
     actions: usize,
     log: usize,
+}
+
+/// What a CA was asked for, without the key.
+struct Asked {
+    at: OffsetDateTime,
+    token: Option<String>,
+}
+
+impl Asked {
+    /// Whether the CA answers with the certificate that it made before: a try whose answer was not recorded is tried again.
+    fn repeats(&self, before: &Self) -> bool {
+        self.token.is_some() && self.token == before.token && self.at - before.at < TOKEN_LIFETIME
+    }
 }
 
 struct Pair {
@@ -143,15 +163,19 @@ impl Watch {
         for (promise, fault) in stack.aws.world(|world, now| self.standing(world, now)) {
             self.breaks(promise, now, fault);
         }
+        for fault in stack.aws.world(|world, now| self.trust.look(world, now)) {
+            self.breaks(5, now, fault);
+        }
+        self.notes.append(&mut self.trust.notes);
     }
 
     /// At the end nothing may be half done, and a promise that was never put to the test is not kept.
     pub(crate) fn finish(&mut self) {
         let mut faults = Vec::new();
         for certificate in FLEET {
-            let made = |counts: &BTreeMap<String, usize>| counts.get(certificate.name).copied().unwrap_or_default();
-            let (new, issued, versions) =
-                (self.of(certificate.name).len(), made(&self.counts.issuances), made(&self.counts.versions));
+            let issued = self.counts.issuances.get(certificate.name).copied().unwrap_or_default();
+            let versions = self.counts.versions.get(certificate.name).map_or(0, BTreeSet::len);
+            let new = self.of(certificate.name).len();
             if new == 0 || versions != new || certificate.origin == Origin::Everleaf && issued != new {
                 faults.push((3, format!("`{}` has {new} pairs of {issued} issuances and {versions} versions", certificate.name)));
             }
@@ -159,12 +183,16 @@ impl Watch {
         if self.all().any(|promotion| promotion.rollouts.values().any(|rollout| *rollout == Rollout::Waiting)) {
             faults.push((4, "a service still waits for its deployment".to_owned()));
         }
+        if self.trust.holds_a_retired_ca() {
+            faults.push((5, "a retired CA is still in the trust store".to_owned()));
+        }
         faults.extend(self.failed.values().map(|why| (8, format!("never tried again to success: {why}"))));
         faults.extend(self.given_up.values().map(|why| (8, format!("its input is not in the on-failure queue: {why}"))));
         for (promise, untested) in [
             (1, self.counts.tasks == 0),
             (3, self.during(&self.doubled) == (0, 0)),
             (4, self.during(&self.without_events) == (0, 0)),
+            (5, self.trust.is_untested()),
             (7, self.counts.log == 0 || self.leaks.keys.is_empty()),
             (8, self.counts.throttled == 0 || self.queued == 0),
         ] {
@@ -174,7 +202,7 @@ impl Watch {
     }
 
     /// Each promise with what was seen of it.
-    pub(crate) fn verdicts(&self) -> [(u8, &'static str, String); 6] {
+    pub(crate) fn verdicts(&self) -> [(u8, &'static str, String); 7] {
         let Counts { tasks, throttled, failed_tries, actions, .. } = &self.counts;
         let (pairs, queued) = (self.all().count(), self.queued);
         let ((doubled, doubled_rollouts), (alone, alone_rollouts)) =
@@ -195,6 +223,7 @@ impl Watch {
                 ),
             ),
             (4, "Level-triggered", format!("{alone} pairs and {alone_rollouts} rollouts by the sweep alone; nothing expired")),
+            (5, "Trust before use", self.trust.seen_of_it()),
             (7, "Keys stay in", format!("{keys} keys looked for in {searched} MB of answers, calls, events, logs, queue")),
             (
                 8,
@@ -215,6 +244,10 @@ impl Watch {
             "acm:ExportCertificate" => {}
             _ => self.scan(call.at, &action, &call.input.to_string()),
         }
+        if call.error.is_none() && ["acm-pca", "elasticloadbalancing"].contains(&call.service) {
+            let broken = stack.aws.world(|world, _| self.trust.call(world, call));
+            broken.into_iter().for_each(|what| self.breaks(5, call.at, what));
+        }
         match (&call.error, action.as_str()) {
             (Some(error), _) => self.counts.throttled += usize::from(error == "ThrottlingException"),
             (None, "acm-pca:IssueCertificate") => self.asked(call),
@@ -222,6 +255,7 @@ impl Watch {
                 self.promoted(stack, call);
             }
             (None, "ecs:UpdateService") => self.deployed(call),
+            (None, "elasticloadbalancing:ModifyListener") => self.verifies(call),
             _ => {}
         }
     }
@@ -237,7 +271,10 @@ impl Watch {
             _ if call.error.is_some() => {}
             Some(Ok(csr)) => _ = self.durable.insert(csr.key_fingerprint, name),
             Some(Err(why)) => self.breaks(2, call.at, format!("a key of `{name}` waits with a bad CSR: {why}")),
-            None => *self.counts.versions.entry(name).or_default() += 1,
+            None => {
+                let id = call.input["ClientRequestToken"].as_str().unwrap_or_default();
+                self.counts.versions.entry(name).or_default().insert(id.to_owned());
+            }
         }
     }
 
@@ -248,12 +285,16 @@ impl Watch {
             Ok(csr) => csr.key_fingerprint,
             Err(why) => return self.breaks(2, call.at, format!("a CA took a CSR that cannot be read: {why}")),
         };
+        let asked = Asked { at: call.at, token: call.input["IdempotencyToken"].as_str().map(str::to_owned) };
+        if self.asked.get(&key).is_some_and(|before| asked.repeats(before)) {
+            return;
+        }
         match self.durable.get(&key) {
             Some(name) => *self.counts.issuances.entry(name.clone()).or_default() += 1,
             None if self.callers_keys.contains(&key) => {}
             None => self.breaks(2, call.at, "a certificate was asked for before its key was durable"),
         }
-        if !self.asked.insert(key) {
+        if self.asked.insert(key, asked).is_some() {
             self.breaks(2, call.at, "one key was asked for twice");
         }
     }
@@ -265,21 +306,24 @@ impl Watch {
         let Some(certificate) = FLEET.iter().find(|certificate| certificate.name == name) else { return };
         let value = stack.aws.world(|world, _| world.secrets.value(&secret(&name), Some(version), None).map(str::to_owned));
         let value = value.unwrap_or_default();
-        let (leaf, fault) = match judged(stack, certificate, &value, at) {
+        let (leaf, fault) = match self.judged(certificate, &value, at) {
             Ok(judged) => judged,
             Err(why) => return self.breaks(1, at, format!("what became current of `{name}` is no pair: {why}")),
         };
         if let Some(fault) = fault {
             self.breaks(1, at, format!("what became current of `{name}` is no good pair: {fault}"));
         }
-        if certificate.origin == Origin::Everleaf && !self.asked.contains(&leaf.key_fingerprint) {
+        if certificate.origin == Origin::Everleaf && !self.asked.contains_key(&leaf.key_fingerprint) {
             self.breaks(2, at, format!("`{name}` has a key that no CA was asked to sign"));
         }
         if self.of(certificate.name).last().is_some_and(|before| before.not_after <= at) {
             self.breaks(1, at, format!("`{name}` had expired before it was replaced"));
         }
         let values: Map<String, Value> = serde_json::from_str(&value).unwrap_or_default();
-        let pem = values.get("certificate").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let pem = |key| values.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (pem, chain) = (pem("certificate"), pem("certificate_chain"));
+        let untrusted = self.trust.promoted(certificate.name, leaf.serial.as_str(), leaf.not_after, [&pem, &chain]);
+        untrusted.into_iter().for_each(|what| self.breaks(5, at, what));
         self.pairs.insert(pem, Pair { values, valid: leaf.not_before..leaf.not_after });
         self.ahead.remove(certificate.name);
         let (number, special) = (self.of(certificate.name).len(), self.special);
@@ -296,6 +340,29 @@ impl Watch {
         });
     }
 
+    /// The leaf of the pair that a version holds, and the first thing that is wrong with the pair or not as it was asked for.
+    fn judged(&self, asked: &Certificate, value: &str, at: OffsetDateTime) -> Result<(Leaf, Option<String>), String> {
+        let material = Material::read(&value.into())?.ok_or("it is empty")?;
+        let leaf = Leaf::from_pem(&material.certificate).map_err(|error| error.to_string())?;
+        let names: BTreeSet<_> = asked.names.iter().filter_map(|name| name.parse().ok()).collect();
+        let encrypted = material.key.as_ref().map(|key| key.passphrase.is_some());
+        let asked_encrypted = (asked.origin != Origin::Caller).then_some(asked.key_format == KeyFormat::Encrypted);
+        let differs = [
+            ("common name", leaf.subject.common_name.as_deref() != Some(asked.common_name)),
+            ("list of names", leaf.names != names),
+            ("key algorithm", leaf.key_algorithm != Some(asked.key_algorithm)),
+            ("usage", leaf.usage != Some(asked.usage)),
+            ("lifetime", leaf.lifetime().as_secs() != asked.days * 24 * 60 * 60),
+            ("key format", encrypted != asked_encrypted),
+            ("root", !self.trust.leads_to_root(&material.certificate_chain)),
+            ("validity", !(leaf.not_before..leaf.not_after).contains(&at)),
+        ];
+        let differs =
+            differs.iter().find(|(_, differs)| *differs).map(|(what, _)| format!("its {what} is not what it should be"));
+        let fault = material.verify(&Wanted::Found, at).err().or(differs);
+        Ok((leaf, fault))
+    }
+
     /// A deployment was begun: one of the service's pairs must have waited for it.
     fn deployed(&mut self, call: &Call) {
         let service = call.input["service"].as_str().unwrap_or_default();
@@ -305,6 +372,14 @@ impl Watch {
         }
         if !wanted {
             self.breaks(3, call.at, format!("{service} was deployed again, and no new pair had come"));
+        }
+    }
+
+    /// A listener begins to verify: each of its clients must be on its pair in every service.
+    fn verifies(&mut self, call: &Call) {
+        let is_ready = |promotion: &Promotion| promotion.rollouts.values().all(|rollout| matches!(rollout, Rollout::Done(_)));
+        if let Some(name) = CLIENTS.iter().find(|name| !self.of(name).last().is_some_and(is_ready)) {
+            self.breaks(5, call.at, format!("the listener begins to verify before `{name}` can pass"));
         }
     }
 
@@ -335,8 +410,10 @@ impl Watch {
                 let version = text("version_id");
                 let mut latest = self.promotions.values_mut().filter_map(|promotions| promotions.last_mut());
                 let fresh = latest.find(|promotion| promotion.version == version && promotion.reason.is_empty());
-                fresh.into_iter().for_each(|promotion| promotion.reason = text("reason"));
+                let reason = self.trust.in_short(&text("reason"));
+                fresh.into_iter().for_each(|promotion| promotion.reason.clone_from(&reason));
             }
+            "ACM Private CA CRL Generation" => self.trust.published(resource, *at),
             "Action Required" => self.told(*at, text("certificate"), &text("reason")),
             _ => {}
         }
@@ -345,10 +422,11 @@ impl Watch {
     /// A person was told: once a day for each reason, give or take the hour at which the sweep looks.
     fn told(&mut self, at: OffsetDateTime, certificate: String, message: &str) {
         self.counts.actions += 1;
-        self.partner_told |= certificate == PARTNER.name;
+        self.news_of.insert(certificate.clone());
         let (code, why) = message.split_once(": ").unwrap_or((message, ""));
         // What to do stands at the end.
-        self.note(at, &certificate, format!("Action Required: {code}"), why.rsplit("; ").next().unwrap_or_default());
+        let to_do = self.trust.in_short(why.rsplit("; ").next().unwrap_or_default());
+        self.note(at, &certificate, format!("Action Required: {code}"), &to_do);
         if self.told.insert((certificate, code.to_owned()), at).is_some_and(|last| at - last < Duration::hours(23)) {
             self.breaks(8, at, format!("`{code}` was told twice within a day"));
         }
@@ -485,6 +563,11 @@ impl Watch {
         self.arns.insert(arn, name);
     }
 
+    /// What ACM calls a certificate.
+    pub(crate) fn arn(&self, name: &str) -> Option<String> {
+        self.arns.iter().find(|(_, known)| **known == name).map(|(arn, _)| arn.clone())
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = &Promotion> {
         self.promotions.values().flatten()
     }
@@ -493,9 +576,14 @@ impl Watch {
         self.of(name).last().map(|promotion| promotion.not_after)
     }
 
-    /// Whether the partner was told to send a CSR since this was last asked.
-    pub(crate) fn partner_is_told(&mut self) -> bool {
-        std::mem::take(&mut self.partner_told)
+    /// Whether a person was told something of a certificate since this was last asked.
+    pub(crate) fn is_news_of(&mut self, name: &str) -> bool {
+        self.news_of.remove(name)
+    }
+
+    /// The serial of the current pair of a certificate, or of the one `before` it.
+    pub(crate) fn serial(&self, name: &str, before: usize) -> Option<&str> {
+        self.of(name).iter().rev().nth(before).map(|promotion| promotion.serial.as_str())
     }
 
     /// How many certificates the table knows: all of them, if nothing was lost.
@@ -512,29 +600,6 @@ impl Watch {
     pub(crate) fn waiting(&self, stack: &Stack, before: usize) -> Vec<Value> {
         self.queue(stack).into_iter().skip(before).map(|mut message| message["requestPayload"].take()).collect()
     }
-}
-
-/// The leaf of the pair that a version holds, and the first thing that is wrong with the pair or not as it was asked for.
-fn judged(stack: &Stack, asked: &Certificate, value: &str, at: OffsetDateTime) -> Result<(Leaf, Option<String>), String> {
-    let material = Material::read(&value.into())?.ok_or("it is empty")?;
-    let leaf = Leaf::from_pem(&material.certificate).map_err(|error| error.to_string())?;
-    let names: BTreeSet<_> = asked.names.iter().filter_map(|name| name.parse().ok()).collect();
-    let encrypted = material.key.as_ref().map(|key| key.passphrase.is_some());
-    let asked_encrypted = (asked.origin != Origin::Caller).then_some(asked.key_format == KeyFormat::Encrypted);
-    let root = stack.aws.world(|world, _| world.pca.certificate(&stack.root_ca)).unwrap_or_default();
-    let differs = [
-        ("common name", leaf.subject.common_name.as_deref() != Some(asked.common_name)),
-        ("list of names", leaf.names != names),
-        ("key algorithm", leaf.key_algorithm != Some(asked.key_algorithm)),
-        ("usage", leaf.usage != Some(asked.usage)),
-        ("lifetime", leaf.lifetime().as_secs() != asked.days * 24 * 60 * 60),
-        ("key format", encrypted != asked_encrypted),
-        ("root", !material.certificate_chain.trim_end().ends_with(root.trim_end())),
-        ("validity", !(leaf.not_before..leaf.not_after).contains(&at)),
-    ];
-    let differs = differs.iter().find(|(_, differs)| *differs).map(|(what, _)| format!("its {what} is not what it should be"));
-    let fault = material.verify(&Wanted::Found, at).err().or(differs);
-    Ok((leaf, fault))
 }
 
 fn secret(certificate: &str) -> String {

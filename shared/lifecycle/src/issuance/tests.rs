@@ -12,6 +12,7 @@ fn policy() -> Policy {
     Policy {
         issuing_ca: Some(arn(CA)),
         other_cas: [arn(OTHER_CA)].into(),
+        successors: Successors::default(),
         names: ["example.com", "10.0.0.0/8", "2001:db8::/32"].map(|scope| scope.parse().unwrap()).into(),
         trust_domains: ["example.com".to_owned()].into(),
         key_algorithms: [KeyAlgorithm::EcPrime256v1, KeyAlgorithm::Rsa2048].into(),
@@ -289,7 +290,7 @@ fn a_request_wrong_in_every_field_is_told_all_of_it_at_once() {
 
 #[test]
 fn what_is_no_request_or_names_nobody_is_refused() {
-    assert_eq!(reasons(&json!("orders"), &policy()), ["the request is not a JSON object; send one with at least `name`"]);
+    assert_eq!(reasons(&json!("orders"), &policy()), ["the request is not a JSON object; give one with at least `name`"]);
     assert_reasons(
         &"nothing",
         &reasons(&json!({}), &policy()),
@@ -575,7 +576,7 @@ fn what_is_given_beside_a_csr_must_agree_with_it() {
 /// What the order of `fields` means for `record`, in a word.
 fn said(fields: &Value, record: &Record, now: &str) -> String {
     let order = order(&request(fields), &anything_goes(), at(now)).unwrap();
-    match verdict(&order, Some(record), HOUR, at(now)) {
+    match verdict(&order, Some(record), &policy(), at(now)) {
         Ok(Verdict::Unchanged) => "unchanged".to_owned(),
         Ok(Verdict::Keep { options }) => {
             assert_eq!(options, order.options);
@@ -652,7 +653,7 @@ fn what_does_not_exist_is_not_good_or_is_due_is_issued() {
     }
     assert_eq!(said(&json!({"replace": true}), &exported(), NOW), "issue: replaced by request");
     let new = ordered(&request(&json!({})), &policy());
-    assert_eq!(verdict(&new, None, HOUR, at(NOW)), Ok(Verdict::Issue { reason: "asked for" }));
+    assert_eq!(verdict(&new, None, &policy(), at(NOW)), Ok(Verdict::Issue { reason: "asked for" }));
 }
 
 #[test]
@@ -668,7 +669,7 @@ fn a_request_by_end_date_may_be_repeated_before_anything_was_issued() {
 #[test]
 fn a_refused_replacement_names_the_certificate_and_the_ways_out() {
     let order = ordered(&request(&json!({"usage": "server"})), &policy());
-    let refusal = verdict(&order, Some(&issued()), HOUR, at(NOW)).unwrap_err();
+    let refusal = verdict(&order, Some(&issued()), &policy(), at(NOW)).unwrap_err();
     assert_eq!(
         refusal.to_string(),
         "name: `orders-mtls` exists and differs in usage; ask for what it is, choose another name, or set `replace` to true"
@@ -687,7 +688,8 @@ fn the_same_csr_again_changes_nothing_and_another_key_needs_replace() {
         current: Some(Pair { key_fingerprint, ..pair() }),
         ..issued()
     };
-    let judge = |order: &Order, now: &str| verdict(order, Some(&record), HOUR, at(now)).map_err(|refusal| refusal.to_string());
+    let judge =
+        |order: &Order, now: &str| verdict(order, Some(&record), &policy(), at(now)).map_err(|refusal| refusal.to_string());
     assert_eq!(judge(&first, NOW), Ok(Verdict::Unchanged));
     // The other key is of the same kind, for the same names: only the CSR differs.
     let other =
@@ -700,4 +702,96 @@ fn the_same_csr_again_changes_nothing_and_another_key_needs_replace() {
     let ours = Order { csr: None, ..first.clone() };
     assert!(judge(&ours, NOW).unwrap_err().contains("differs in origin;"));
     assert_eq!(judge(&first, "2026-11-30T00:00:00Z"), Ok(Verdict::Issue { reason: "due" }));
+}
+
+/// The stack issues from [`CA`], which [`OTHER_CA`] has followed, and that one `LAST_CA`.
+fn rolled_over() -> Policy {
+    let succession = |old: &str, new: &str| format!("{old}={new}").parse().unwrap();
+    let successors = Successors::new(vec![succession(CA, OTHER_CA), succession(OTHER_CA, LAST_CA)]).unwrap();
+    Policy { successors, ..anything_goes() }
+}
+
+const LAST_CA: &str = "arn:aws:acm-pca:eu-central-1:111122223333:certificate-authority/44444444-4444-4444-4444-444444444444";
+
+#[test]
+fn a_retired_ca_is_refused_by_its_successor_and_left_out_it_is_taken_for_it() {
+    for (named, expected) in [
+        (json!({}), Ok(LAST_CA)),
+        (json!({"certificate_authority_arn": LAST_CA}), Ok(LAST_CA)),
+        (
+            json!({"certificate_authority_arn": CA}),
+            Err(format!("{CA} is retired; leave it out, or name {LAST_CA}, which issues")),
+        ),
+        (json!({"certificate_authority_arn": OTHER_CA}), Err(format!("{OTHER_CA} is retired; leave it out, or name {LAST_CA}"))),
+        (json!({"certificate_authority_arn": FOREIGN_CA}), Err(format!("{FOREIGN_CA} is not one of the stack's CAs"))),
+    ] {
+        let request = request(&named);
+        match expected {
+            Ok(authority) => {
+                let specification = ordered(&request, &rolled_over()).specification;
+                assert_eq!(specification.certificate_authority_arn, arn(authority), "{named}");
+            }
+            Err(why) => {
+                assert_reasons(&named, &reasons(&request, &rolled_over()), &[("certificate_authority_arn", &why)]);
+            }
+        }
+    }
+    // A successor issues also where it was never allowed by itself, and one that nobody is succeeded by does not.
+    let alone = Policy { other_cas: BTreeSet::new(), ..rolled_over() };
+    ordered(&request(&json!({"certificate_authority_arn": LAST_CA})), &alone);
+    let without = Policy { successors: Successors::default(), ..alone };
+    assert_reasons(
+        &LAST_CA,
+        &reasons(&request(&json!({"certificate_authority_arn": LAST_CA})), &without),
+        &[("certificate_authority_arn", "is not one of the stack's CAs")],
+    );
+}
+
+#[test]
+fn a_certificate_that_was_revoked_or_is_of_a_retired_ca_is_issued_anew_when_asked_for_and_differs_in_nothing() {
+    let revocation = crate::revocation::Revocation {
+        serial: pair().serial,
+        certificate_authority_arn: arn(CA),
+        reason: crate::revocation::Reason::Superseded,
+        asked: at(NOW).into(),
+        after_rollout: true,
+        done: None,
+        refused: None,
+    };
+    let done = crate::revocation::Revocation { done: Some(at(NOW).into()), ..revocation.clone() };
+    let of = |revocations| Record { revocations, ..issued() };
+    let replaced = Pair { serial: crate::leaf::Serial::from_hex("0c03"), ..pair() };
+    let by = |authority: &str| {
+        let current = Some(Pair { issuer: Some(arn(authority)), ..pair() });
+        let certificate_authority_arn = arn(authority);
+        let wanted = Specification { certificate_authority_arn, ..samples::specification() };
+        Record { origin: Origin::Issued(wanted), current, ..issued() }
+    };
+    // The next one is to be of the successor, and is not there yet.
+    let under_way = Record { current: by(CA).current, ..by(LAST_CA) };
+    for (what, record, policy, expected) in [
+        ("to be revoked", of(vec![revocation.clone()]), policy(), "issue: revoked"),
+        ("revoked", of(vec![done.clone()]), policy(), "issue: revoked"),
+        ("replaced", Record { current: Some(replaced), ..of(vec![done]) }, policy(), "unchanged"),
+        ("of a retired CA", by(CA), rolled_over(), "issue: issued by a retired CA"),
+        ("of one retired later", by(OTHER_CA), rolled_over(), "issue: issued by a retired CA"),
+        ("of the last one", by(LAST_CA), rolled_over(), "unchanged"),
+        ("of a retired CA, the next one being of its successor", under_way, rolled_over(), "issue: issued by a retired CA"),
+        ("of a retired CA and revoked", Record { revocations: vec![revocation], ..by(CA) }, rolled_over(), "issue: revoked"),
+    ] {
+        let judge = |fields: &Value| {
+            let order = ordered(&request(fields), &policy);
+            match verdict(&order, Some(&record), &policy, at(NOW)) {
+                Ok(Verdict::Unchanged) => "unchanged".to_owned(),
+                Ok(Verdict::Keep { .. }) => "keep".to_owned(),
+                Ok(Verdict::Issue { reason }) => format!("issue: {reason}"),
+                Err(refusal) => refusal.to_string(),
+            }
+        };
+        assert_eq!(judge(&json!({})), expected, "{what}");
+        // What else is asked for is told as before.
+        let refused = judge(&json!({"usage": "server"}));
+        assert!(refused.contains("differs in usage;"), "{what}: {refused}");
+        assert_eq!(judge(&json!({"usage": "server", "replace": true})), "issue: replaced by request", "{what}");
+    }
 }

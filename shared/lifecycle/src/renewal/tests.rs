@@ -1,8 +1,9 @@
 use super::*;
-use crate::attempt::{A_DAY, Attempts};
+use crate::attempt::{A_DAY, Attempts, Staged};
 use crate::export::Renewal;
 use crate::leaf::Serial;
 use crate::record::{Halt, Moment, RenewalAsked};
+use crate::revocation::{Reason, Revocation};
 use crate::rollout::{Deployment, Fault, Progress};
 use crate::samples::{self, HOUR, at, attempt, exported, held, issued, pair};
 
@@ -14,7 +15,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn facts() -> Facts {
-    Facts { secret: Secret::Good, held: Some(held()), services: BTreeMap::new() }
+    Facts { secret: Secret::Good, held: Some(held()), services: BTreeMap::new(), rollover: None, waits_for: BTreeSet::new() }
 }
 
 fn named(name: &str) -> Record {
@@ -28,6 +29,40 @@ fn with_services(record: Record) -> Record {
 
 fn callers() -> Record {
     Record { origin: Origin::CallerKey(samples::specification()), ..issued() }
+}
+
+/// The CA of [`pair`] is retired, and these trust stores do not hold its successor yet.
+fn rollover<const N: usize>(missing: [&str; N]) -> Rollover {
+    let successor = samples::arn("arn:aws:acm-pca:eu-central-1:111122223333:certificate-authority/new");
+    Rollover { retired: samples::arn(samples::CA), successor, missing: missing.map(|name| name.parse().unwrap()).into() }
+}
+
+/// Of the current pair of [`issued`].
+fn revocation(reason: Reason) -> Revocation {
+    Revocation {
+        serial: pair().serial,
+        certificate_authority_arn: samples::arn(samples::CA),
+        reason,
+        asked: at(QUIET).into(),
+        after_rollout: !reason.is_compromise(),
+        done: None,
+        refused: None,
+    }
+}
+
+fn done(revocation: Revocation) -> Revocation {
+    Revocation { done: Some(at(QUIET).into()), ..revocation }
+}
+
+/// A complete pair of attempt 7 that waits for trust stores.
+fn staged(started: OffsetDateTime) -> attempt::Attempt {
+    let staged = Staged { version_id: "version-2".to_owned(), serial: Serial::from_hex("0c03"), issuer: rollover([]).successor };
+    attempt::Attempt {
+        certificate_arn: Some(samples::arn(samples::CA)),
+        staged: Some(staged),
+        lease: started.into(),
+        ..attempt(started)
+    }
 }
 
 fn pair_of(record: &Record) -> Pair {
@@ -48,6 +83,8 @@ fn words(steps: &[Step]) -> Vec<String> {
         Step::Redeploy { services } => {
             format!("redeploy: {}", services.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
         }
+        Step::Revoke { reason } => format!("revoke: {reason}"),
+        Step::Trust { reason, .. } => format!("trust: {reason}"),
         Step::Tell { code, message } => format!("tell {code}: {message}"),
     };
     steps.iter().map(in_words).collect()
@@ -485,6 +522,190 @@ fn services_older_than_the_pair_are_asked_for_again() {
     assert_plan("due as well", (&record, &facts()), at(DUE), &["issue: expires", both], at(DUE) + HOUR);
 }
 
+#[test]
+fn a_certificate_of_a_retired_ca_is_replaced_once_every_store_holds_the_successor() {
+    let (quiet, due) = (at(QUIET), at(DUE));
+    let late = at("2026-11-26T01:00:00Z");
+    let retired = format!("{} is retired; {} issues in its place", rollover([]).retired, rollover([]).successor);
+    let waits = |reason: &str| format!("trust: clients, partners does not hold {} yet; {reason}", rollover([]).successor);
+    let (issue, trust) = (format!("issue: {retired}"), waits(&retired));
+    let tell_callers = format!("tell callers-key-retired: `orders-client` is issued by {}", rollover([]).retired);
+    let tell_acms = format!("tell acm-ca-retired: {} is issued by {}", samples::IN_ACM, rollover([]).retired);
+    let expires = "expires 2026-12-01 01:00 UTC";
+    let unfinished = |attempt| Record { attempt: Some(attempt), ..issued() };
+    let halted = Record { halted: Some(Halt { at: quiet.into(), reason: "the CA is disabled".to_owned() }), ..issued() };
+    let used_up = Record { attempts: Attempts { last: 5, day: Some(quiet.date()), on_day: A_DAY }, ..issued() };
+    let revoked = Record { revocations: vec![revocation(Reason::KeyCompromise)], ..issued() };
+    let tell_late = "tell renewal-late: `orders-client` expires 2026-12-01 01:00 UTC and is not renewed yet";
+    let tell_used_up =
+        "tell attempts-exhausted: 5 attempts at `orders-client` failed today; the next is made 2026-11-11 00:00 UTC";
+    let (all, none) = (["clients", "partners"], []);
+    let missing = || rollover(all);
+    for (what, record, rollover, now, steps, look_at) in [
+        ("every store holds it", issued(), rollover(none), quiet, &[&*issue][..], quiet + HOUR),
+        ("stores do not hold it", issued(), missing(), quiet, &[&trust], quiet + HOUR),
+        ("due", issued(), rollover(none), due, &[&format!("issue: {expires}")], due + HOUR),
+        ("due, and stores do not hold it", issued(), missing(), due, &[&waits(expires)], due + HOUR),
+        ("late, and stores do not hold it", issued(), missing(), late, &[&waits(expires), tell_late], late + HOUR),
+        (
+            "revoked, and stores do not hold it",
+            revoked,
+            missing(),
+            quiet,
+            &[&waits("serial a01 is to be revoked (KEY_COMPROMISE)"), "revoke: serial a01 is to be revoked (KEY_COMPROMISE)"],
+            quiet + HOUR,
+        ),
+        (
+            "never issued, and stores do not hold it",
+            Record { current: None, ..issued() },
+            missing(),
+            quiet,
+            &[&waits("not issued yet")],
+            quiet + HOUR,
+        ),
+        ("somebody is at it", unfinished(attempt(quiet)), missing(), quiet + SECOND, &[], quiet + attempt::LEASE),
+        (
+            "left unfinished at the retired one",
+            unfinished(attempt(quiet)),
+            missing(),
+            quiet + HOUR,
+            &["issue: attempt 7 was left unfinished"],
+            quiet + HOUR * 2,
+        ),
+        (
+            "staged, and stores do not hold it",
+            unfinished(staged(quiet)),
+            missing(),
+            quiet + HOUR,
+            &["issue: attempt 7 waits for trust stores to hold its CA"],
+            quiet + HOUR * 2,
+        ),
+        (
+            "staged, every store holds it",
+            unfinished(staged(quiet)),
+            rollover(none),
+            quiet + HOUR,
+            &["issue: attempt 7 waits for trust stores to hold its CA"],
+            quiet + HOUR * 2,
+        ),
+        ("a permanent failure stands against it", halted, rollover(none), quiet + HOUR, &[], quiet + DAY),
+        ("today's attempts used up", used_up, rollover(none), quiet, &[tell_used_up], at("2026-11-11T00:00:00Z")),
+        ("a caller's", callers(), rollover(none), quiet, &[&tell_callers], quiet + DAY),
+        ("a caller's, and stores do not hold it", callers(), missing(), quiet, &[&tell_callers], quiet + DAY),
+        (
+            "a caller's, staged",
+            Record { attempt: Some(staged(quiet)), ..callers() },
+            missing(),
+            quiet,
+            &["issue: attempt 7 waits for trust stores to hold its CA", &tell_callers],
+            quiet + HOUR,
+        ),
+        ("ACM's", exported(), rollover(none), quiet, &[&tell_acms], quiet + DAY),
+        ("ACM's, and stores do not hold it", exported(), missing(), quiet, &[&tell_acms], quiet + DAY),
+    ] {
+        assert_plan(what, (&record, &Facts { rollover: Some(rollover), ..facts() }), now, steps, look_at);
+    }
+    let renewed = Held { serial: Some(Serial::from_hex("0c03")), not_after: Some(at("2027-12-31T00:00:00Z")), ..held() };
+    let moved = Held { certificate_authority_arn: Some(rollover(none).successor), ..renewed.clone() };
+    let moved = Facts { held: Some(moved), rollover: Some(missing()), ..facts() };
+    assert_plan("ACM's, another of the successor", (&exported(), &moved), quiet, &["export: renewed by ACM"], quiet + HOUR);
+    let facts = Facts { held: Some(renewed), rollover: Some(missing()), ..facts() };
+    assert_plan("ACM's, renewed", (&exported(), &facts), quiet, &[&tell_acms, "export: renewed by ACM"], quiet + HOUR);
+}
+
+#[test]
+fn a_pair_that_waits_for_trust_is_asked_for_again_whatever_its_origin() {
+    let quiet = at(QUIET);
+    let reason = "issue: attempt 7 waits for trust stores to hold its CA";
+    for (what, record) in [("issued", issued()), ("a caller's", callers())] {
+        let record = Record { attempt: Some(staged(quiet)), ..record };
+        assert_plan(what, (&record, &facts()), quiet, &[reason], quiet + HOUR);
+        // Waiting uses no attempts up, however long it lasts.
+        let used_up = Record { attempts: Attempts { last: 7, day: Some(quiet.date()), on_day: A_DAY }, ..record.clone() };
+        assert_plan(what, (&used_up, &facts()), quiet, &[reason], quiet + HOUR);
+        let first = Record { current: None, attempt: Some(attempt::Attempt { replaces: None, ..staged(quiet) }), ..record };
+        assert_plan(what, (&first, &facts()), quiet + DAY * 9, &[reason], quiet + DAY * 9 + HOUR);
+    }
+    let acms = Record { current: None, attempt: Some(attempt::Attempt { replaces: None, ..staged(quiet) }), ..exported() };
+    assert_plan("ACM's", (&acms, &facts()), quiet, &["export: issued by ACM"], quiet + HOUR);
+}
+
+#[test]
+fn what_is_to_be_revoked_is_asked_for_once_it_is_ready_and_a_current_pair_is_replaced() {
+    let quiet = at(QUIET);
+    let (compromised, superseded) = (revocation(Reason::KeyCompromise), revocation(Reason::Superseded));
+    let of = |record: Record, revocation: &Revocation| Record { revocations: vec![revocation.clone()], ..record };
+    let replaced = |record: Record| {
+        let current = record.current.clone().map(|pair| Pair { serial: Serial::from_hex("0c03"), ..pair });
+        Record { current, ..record }
+    };
+    let (to_be, was) = ("serial a01 is to be revoked", "serial a01 was revoked");
+    let issue = |words: &str| format!("issue: {words}");
+    let revoke = "revoke: serial a01 is to be revoked";
+    let tell_callers = "tell callers-key-revoked: the certificate of `orders-client` is revoked, or is to be";
+    let renew = |words: &str| format!("renew: {words}");
+    let asked = RenewalAsked { at: quiet.into(), serial: pair().serial };
+    let shown_revoked = Facts { held: Some(Held { status: "REVOKED".to_owned(), ..held() }), ..facts() };
+    let ineligible = Facts { held: Some(Held { eligible: false, ..held() }), ..facts() };
+    let (soon, later) = (quiet + HOUR, quiet + DAY);
+    for (what, record, facts, steps, look_at) in [
+        ("compromised", of(issued(), &compromised), facts(), &[&*issue(to_be), revoke][..], soon),
+        ("compromised and revoked", of(issued(), &done(compromised.clone())), facts(), &[&issue(was)], soon),
+        ("superseded", of(issued(), &superseded), facts(), &[&issue(to_be)], soon),
+        (
+            "superseded and replaced, its services being redeployed",
+            of(with_services(replaced(issued())), &superseded),
+            facts(),
+            &["redeploy: payments/orders payments/refunds"],
+            soon,
+        ),
+        ("superseded, replaced and rolled out", of(replaced(issued()), &superseded), facts(), &[revoke], soon),
+        ("done after its replacement", of(replaced(issued()), &done(superseded.clone())), facts(), &[], later),
+        (
+            "compromised before anything was issued",
+            of(Record { current: None, ..issued() }, &compromised),
+            facts(),
+            &[&issue("not issued yet"), revoke],
+            soon,
+        ),
+        ("a caller's, compromised", of(callers(), &compromised), facts(), &[tell_callers, revoke], soon),
+        ("a caller's, superseded", of(callers(), &superseded), facts(), &[tell_callers], soon),
+        ("a caller's, revoked", of(callers(), &done(compromised.clone())), facts(), &[tell_callers], later),
+        ("a caller's, replaced", of(replaced(callers()), &superseded), facts(), &[revoke], soon),
+        ("ACM's, compromised", of(exported(), &compromised), facts(), &[&renew(to_be), revoke], soon),
+        ("ACM's, revoked", of(exported(), &done(compromised.clone())), shown_revoked, &["tell acm-refused: arn:aws:acm:"], later),
+        (
+            "ACM's, revoked, and ACM does not show it yet",
+            of(exported(), &done(compromised.clone())),
+            facts(),
+            &[&renew(was)],
+            soon,
+        ),
+        ("ACM's, superseded", of(exported(), &superseded), facts(), &[&renew(to_be)], soon),
+        (
+            "ACM's, superseded, and ACM was asked",
+            of(Record { renewal_asked: Some(asked), ..exported() }, &superseded),
+            facts(),
+            &[],
+            soon,
+        ),
+        (
+            "ACM's, superseded, and ACM cannot",
+            of(exported(), &superseded),
+            ineligible,
+            &["tell renewal-refused: arn:aws:acm:"],
+            soon,
+        ),
+    ] {
+        assert_plan(what, (&record, &facts), quiet, steps, look_at);
+    }
+    // The sweep asks once for all that are ready, by the first.
+    let older = |serial: &str| Revocation { serial: Serial::from_hex(serial), after_rollout: false, ..superseded.clone() };
+    let several = Record { revocations: vec![superseded.clone(), older("0d04"), older("0e05")], ..issued() };
+    let steps = [&*issue(to_be), "revoke: serial d04 is to be revoked (SUPERSEDED)"];
+    assert_plan("several", (&several, &facts()), quiet, &steps, soon);
+}
+
 /// Every combination of what a record and AWS can show at `now`.
 fn everything(now: OffsetDateTime, mut see: impl FnMut(&Record, &Facts)) {
     let ago = |hours: u32| Moment::from(now - HOUR * hours);
@@ -496,7 +717,15 @@ fn everything(now: OffsetDateTime, mut see: impl FnMut(&Record, &Facts)) {
     });
     let begun = |seconds| Some(attempt(now - SECOND * seconds));
     let answered = Some(attempt::Attempt { certificate_arn: Some(samples::arn(samples::CA)), ..attempt(now - DAY * 2) });
-    let attempts = [None, begun(0), begun(149), begun(150), begun(240), answered];
+    let attempts = [None, begun(0), begun(149), begun(150), begun(240), answered, Some(staged(now - HOUR))];
+    let older = Revocation { serial: Serial::from_hex("0d04"), after_rollout: false, ..revocation(Reason::Superseded) };
+    let trust = [
+        (None, vec![]),
+        (None, vec![revocation(Reason::KeyCompromise)]),
+        (None, vec![done(revocation(Reason::KeyCompromise))]),
+        (Some(rollover([])), vec![older]),
+        (Some(rollover(["clients"])), vec![revocation(Reason::Superseded)]),
+    ];
     let helds = [
         None,
         Some(held()),
@@ -522,8 +751,21 @@ fn everything(now: OffsetDateTime, mut see: impl FnMut(&Record, &Facts)) {
                     for held in &helds {
                         let not_after = current.as_ref().map(|pair| *pair.not_after);
                         let held = held.clone().map(|held| Held { not_after, ..held });
-                        for services in services.clone() {
-                            see(&record, &Facts { secret: Secret::Good, held: held.clone(), services });
+                        for (services, (rollover, revocations)) in
+                            services.iter().flat_map(|one| trust.iter().map(move |two| (one, two)))
+                        {
+                            let (services, rollover) = (services.clone(), rollover.clone());
+                            let record = Record { revocations: revocations.clone(), ..record.clone() };
+                            see(
+                                &record,
+                                &Facts {
+                                    secret: Secret::Good,
+                                    held: held.clone(),
+                                    services,
+                                    rollover,
+                                    waits_for: BTreeSet::new(),
+                                },
+                            );
                         }
                     }
                 }
@@ -545,7 +787,7 @@ fn nothing_is_looked_at_again_at_once_or_forgotten_for_more_than_a_day() {
         }
         seen += 1;
     });
-    assert_eq!(seen, 10_800);
+    assert_eq!(seen, 63_000);
 }
 
 #[test]
@@ -575,6 +817,24 @@ fn once_a_step_is_under_way_it_is_not_planned_again() {
                     facts.services.extend(services.iter().map(|service| (service.clone(), state.clone())));
                     "deployment"
                 }
+                Step::Revoke { .. } => {
+                    let pending =
+                        record.revocations.iter().filter(|revocation| revocation.is_ready(&record, &facts.services, now));
+                    let ready: Vec<Serial> = pending.map(|revocation| revocation.serial.clone()).collect();
+                    ready.iter().for_each(|serial| record.revoked(serial, now));
+                    "revocation"
+                }
+                // Once the stores hold the successor the certificate is asked for by their event.
+                Step::Trust { .. } => {
+                    facts.rollover.iter_mut().for_each(|rollover| rollover.missing.clear());
+                    let replaces = record.current.as_ref().map(|pair| pair.version_id.clone());
+                    match attempt::turn(&record, "me", "due", replaces.as_deref(), now) {
+                        Turn::Begin(attempt) => record.take_up(attempt),
+                        // Noted against it, or nothing is to be done today.
+                        turn => assert!(matches!(turn, Turn::Exhausted { .. }), "{turn:?}"),
+                    }
+                    "trust"
+                }
                 // Whoever tells a person asks the record first.
                 Step::Tell { .. } => continue,
             };
@@ -583,7 +843,7 @@ fn once_a_step_is_under_way_it_is_not_planned_again() {
         let after = plan(&record, &facts, HOUR, now);
         assert!(after.steps.iter().all(|step| matches!(step, Step::Tell { .. })), "{after:?} after {before:?}");
     });
-    assert!(["attempt", "renewal", "deployment"].iter().all(|kind| taken[kind] > 50), "{taken:?}");
+    assert!(["attempt", "renewal", "deployment", "revocation", "trust"].iter().all(|kind| taken[kind] > 50), "{taken:?}");
 }
 
 #[test]

@@ -44,6 +44,10 @@ fn key() -> KeyPair {
     KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
 }
 
+fn same_key(authority: &Authority) -> KeyPair {
+    KeyPair::from_pem(&authority.key().serialize_pem()).unwrap()
+}
+
 fn root(name: &str) -> Authority {
     CertifiedIssuer::self_signed(authority_params(name), key()).unwrap()
 }
@@ -315,6 +319,11 @@ fn what_does_not_fit_is_refused_with_the_code_of_the_wire() {
     let key = |key: &str, value: &str| json!({"Key": key, "Value": value});
     let none = arn.replace("truststore/clients", "truststore/none");
     let tags: Vec<_> = (0..51).map(|place| key(&place.to_string(), "x")).collect();
+    let ocsp = json!({"S3Bucket": BUCKET, "S3Key": "clients", "RevocationType": "OCSP"});
+    let tagged = |mut input: Value| {
+        input["Tags"] = json!(tags);
+        input
+    };
     let version = |version: &str| {
         let mut input = named("new");
         input["CaCertificatesBundleS3ObjectVersion"] = json!(version);
@@ -328,10 +337,12 @@ fn what_does_not_fit_is_refused_with_the_code_of_the_wire() {
         ("CreateTrustStore", json!({"Name": "new"}), "ValidationError"),
         ("CreateTrustStore", from_s3(json!({"Name": "new"}), "none"), "CaCertificatesBundleNotFound"),
         ("CreateTrustStore", version("none"), "CaCertificatesBundleNotFound"),
+        ("CreateTrustStore", tagged(named("new")), "TooManyTags"),
         ("ModifyTrustStore", from_s3(json!({"TrustStoreArn": none}), "clients"), "TrustStoreNotFound"),
         ("ModifyTrustStore", from_s3(store(json!({})), "none"), "CaCertificatesBundleNotFound"),
         ("DescribeTrustStores", json!({"TrustStoreArns": [arn, none]}), "TrustStoreNotFound"),
         ("DescribeTrustStores", json!({"Names": ["none"]}), "TrustStoreNotFound"),
+        ("DescribeTrustStores", json!({"Names": ["clients"], "TrustStoreArns": [arn]}), "ValidationError"),
         ("DescribeTrustStores", json!({"PageSize": 401}), "ValidationError"),
         ("DescribeTrustStores", json!({"Marker": "x"}), "ValidationError"),
         ("DeleteTrustStore", json!({"TrustStoreArn": none}), "TrustStoreNotFound"),
@@ -339,6 +350,7 @@ fn what_does_not_fit_is_refused_with_the_code_of_the_wire() {
         ("DescribeTrustStoreAssociations", json!({"TrustStoreArn": none}), "TrustStoreNotFound"),
         ("AddTrustStoreRevocations", revocations(&none, &["crl"]), "TrustStoreNotFound"),
         ("AddTrustStoreRevocations", revocations(&arn, &["none"]), "RevocationContentNotFound"),
+        ("AddTrustStoreRevocations", store(json!({"RevocationContents": [ocsp]})), "ValidationError"),
         ("AddTrustStoreRevocations", revocations(&arn, &["clients"]), "InvalidRevocationContent"),
         ("RemoveTrustStoreRevocations", store(json!({"RevocationIds": [7]})), "RevocationIdNotFound"),
         ("RemoveTrustStoreRevocations", store(json!({})), "ValidationError"),
@@ -349,6 +361,11 @@ fn what_does_not_fit_is_refused_with_the_code_of_the_wire() {
         ("ModifyListener", mutual(json!({"Mode": "verify"})), "InvalidConfigurationRequest"),
         ("ModifyListener", mutual(json!({"Mode": "off", "TrustStoreArn": arn})), "InvalidConfigurationRequest"),
         ("ModifyListener", mutual(json!({"Mode": "on"})), "ValidationError"),
+        (
+            "ModifyListener",
+            mutual(json!({"Mode": "verify", "TrustStoreArn": arn, "AdvertiseTrustStoreCaNames": "yes"})),
+            "ValidationError",
+        ),
         ("ModifyListener", json!({"ListenerArn": listener, "SslPolicy": "none"}), "SSLPolicyNotFound"),
         ("ModifyListener", json!({"ListenerArn": listener, "Protocol": "TLS"}), "UnsupportedProtocol"),
         ("CreateListener", new_listener(json!({"LoadBalancerArn": "none"})), "LoadBalancerNotFound"),
@@ -356,6 +373,7 @@ fn what_does_not_fit_is_refused_with_the_code_of_the_wire() {
         ("CreateListener", new_listener(json!({"Port": 0})), "ValidationError"),
         ("CreateListener", new_listener(json!({"Certificates": []})), "ValidationError"),
         ("CreateListener", new_listener(json!({"DefaultActions": []})), "ValidationError"),
+        ("CreateListener", new_listener(json!({"Protocol": "HTTP"})), "InvalidConfigurationRequest"),
         (
             "CreateListener",
             new_listener(json!({"Protocol": "HTTP", "Certificates": null, "MutualAuthentication": {"Mode": "passthrough"}})),
@@ -366,16 +384,22 @@ fn what_does_not_fit_is_refused_with_the_code_of_the_wire() {
         ("DescribeListeners", json!({"ListenerArns": ["none"]}), "ListenerNotFound"),
         ("DescribeLoadBalancers", json!({"Names": ["none"]}), "LoadBalancerNotFound"),
         ("CreateLoadBalancer", json!({"Name": "one", "Subnets": ["subnet-1"]}), "ValidationError"),
+        ("CreateLoadBalancer", json!({"Name": "a".repeat(33), "Subnets": ["a", "b"]}), "ValidationError"),
+        ("CreateLoadBalancer", json!({"Name": "one", "Subnets": ["a", "b"], "Type": "network"}), "ValidationError"),
         ("CreateLoadBalancer", json!({"Name": "clients", "Subnets": ["a", "b"]}), "DuplicateLoadBalancerName"),
         ("AddTags", json!({"ResourceArns": [none], "Tags": [key("a", "b")]}), "TrustStoreNotFound"),
         ("AddTags", json!({"ResourceArns": [arn], "Tags": [key("a", "b"), key("a", "c")]}), "DuplicateTagKeys"),
         ("AddTags", json!({"ResourceArns": [arn], "Tags": tags}), "TooManyTags"),
         ("DescribeTags", json!({"ResourceArns": ["arn:aws:s3:::x"]}), "ValidationError"),
+        ("DescribeTags", json!({"ResourceArns": []}), "ValidationError"),
         ("DescribeRules", json!({}), "InvalidAction"),
     ];
     for (operation, input, code) in rows {
         assert_eq!(account.refused(operation, input.clone()), code, "{operation} {input}");
     }
+    account.ask("AddTags", json!({"ResourceArns": [arn], "Tags": tags[..50]}));
+    let one_more = json!({"ResourceArns": [arn], "Tags": [key("one", "more")]});
+    assert_eq!(account.refused("AddTags", one_more), "TooManyTags");
     for place in 1..20 {
         account.ask("CreateTrustStore", named(&format!("store-{place}")));
     }
@@ -473,6 +497,7 @@ fn a_revocation_list_is_pem_that_a_ca_of_the_store_has_signed() {
     let mut account = Account::new();
     let arn = account.trust_store("clients", &(pem(&issuer) + &pem(&no_signer) + &openssl.read("root")));
     let forged = CertifiedIssuer::self_signed(authority_params("Root"), key()).unwrap();
+    let same_key = CertifiedIssuer::self_signed(authority_params("Another"), same_key(&issuer)).unwrap();
     let signature = pem_of_root.trim_end().lines().rev().nth(1).unwrap();
     let turned: String = signature.chars().map(|c| if c == 'A' { 'B' } else { 'A' }).collect();
     let rows = [
@@ -485,6 +510,8 @@ fn a_revocation_list_is_pem_that_a_ca_of_the_store_has_signed() {
         ("a certificate", pem(&issuer).into(), "neither X509 CRL"),
         ("broken", cut(&pem_of_root).into(), "cannot be read"),
         ("a broken signature", pem_of_root.replace(signature, &turned).into(), "it"),
+        ("of one with the same key", revocation_list(&same_key, &[1]).pem().unwrap().into(), "no CA"),
+        ("more than 50 MB", vec![b'#'; 50 * 1024 * 1024 + 1], "50 MB"),
         ("a negative serial number", openssl.read("crl").into(), "negative"),
     ];
     account.put("good", pem_of_root.clone());
@@ -615,6 +642,10 @@ fn each_verdict_has_its_reason() {
     let old = special("Old", &trusted, &|params| params.not_after = START - Duration::days(1));
     let servers = special("Servers", &trusted, &|params| params.extended_key_usages = vec![Purpose::ServerAuth]);
     let namesake = root("Root");
+    let same_key = CertifiedIssuer::self_signed(authority_params("Another"), same_key(&trusted)).unwrap();
+    let openssl = OpenSsl::with(&[("root", &pem(&trusted)), ("root-key", &trusted.key().serialize_pem())]);
+    openssl.run("req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout key -out csr -subj /CN=orders");
+    openssl.run("x509 -req -in csr -CA root -CAkey root-key -set_serial 9 -out version-1");
     let critical = |params: &mut CertificateParams| {
         let mut extension = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
         extension.set_criticality(true);
@@ -644,6 +675,8 @@ fn each_verdict_has_its_reason() {
         ("an unknown critical extension", changed(&trusted, &critical), "Failed:ClientCertInvalid"),
         ("64 KB", changed(&trusted, &huge), "Failed:ClientCertMaxSizeExceeded"),
         ("Ed25519", ed25519.pem(), "Failed:ClientCertTypeUnsupported"),
+        ("X.509 version 1", openssl.read("version-1"), "Failed:ClientCertTypeUnsupported"),
+        ("by another with the root's key", plain(&same_key), "Failed:ClientCertUntrusted"),
         ("by a stranger", plain(&stranger), "Failed:ClientCertUntrusted"),
         ("by a stranger that is sent", chain(plain(&stranger), &[&stranger]), "Failed:ClientCertUntrusted"),
         ("by a namesake of the root", plain(&namesake), "Failed:ClientCertUntrusted"),
@@ -719,6 +752,27 @@ fn a_client_is_let_in_while_the_store_has_both_roots_and_a_list_is_in_force_unti
     account.put("bundle", pem(&new));
     account.ask("ModifyTrustStore", from_s3(json!({"TrustStoreArn": arn}), "bundle"));
     assert_eq!(account.status(&listener, &of_old), "Failed:ClientCertUntrusted");
+}
+
+#[test]
+fn the_path_that_came_furthest_tells() {
+    let mut account = Account::new();
+    let current = root("Root");
+    let mut outgoing = authority_params("Root");
+    outgoing.not_after = START + Duration::days(1);
+    let outgoing = CertifiedIssuer::self_signed(outgoing, same_key(&current)).unwrap();
+    let mut params = client_params("orders");
+    params.serial_number = Some(SerialNumber::from_slice(&[1]));
+    let leaf = client(&current, params);
+    for (name, bundle) in [("first", pem(&outgoing) + &pem(&current)), ("last", pem(&current) + &pem(&outgoing))] {
+        account.now = START;
+        let arn = account.trust_store(name, &bundle);
+        let listener = account.verifying_listener(8443, &arn);
+        account.now = START + Duration::days(2);
+        assert_eq!(account.status(&listener, &leaf), "Success", "{name}");
+        account.revoke(&arn, &current, &[1]);
+        assert_eq!(account.status(&listener, &leaf), "Failed:ClientCertCrlHit", "{name}");
+    }
 }
 
 /// Sends a form as it stands on the wire.
@@ -797,7 +851,7 @@ async fn the_query_protocol_takes_forms_and_answers_xml() {
         ("Action=Nothing&Version=2015-12-01", "InvalidAction"),
         ("Action=DescribeTrustStores&Version=2015-12-01&PageSize=x", "MalformedInput"),
         ("Action=DescribeTrustStores&Version=2015-12-01&Names.member.0=x", "MalformedInput"),
-        ("Action=DescribeTrustStores&Version=2015-12-01&Names.member.9999999999=x", "MalformedInput"),
+        ("Action=DescribeTrustStores&Version=2015-12-01&Names.member.1001=x", "MalformedInput"),
     ] {
         let (status, refused) = send(&aws, form).await;
         assert_eq!((status, element(&refused, "Code")), (400, code), "{form}");

@@ -57,6 +57,8 @@ fn a_bucket_without_versions_keeps_the_last_object_only() {
         assert_eq!(answer.get("VersionId"), None);
     }
     assert_eq!(world.s3.object("plain", "a"), Some(&b"two"[..]));
+    let only = ask(&mut world, "GetObject", json!({"Bucket": "plain", "Key": "a", "VersionId": "null"})).unwrap();
+    assert_eq!(only["Body"], BASE64.encode("two"));
     assert_eq!(ask(&mut world, "DeleteObject", json!({"Bucket": "plain", "Key": "a"})), Ok(json!({})));
     assert_eq!(world.s3.object("plain", "a"), None);
     let versioning = json!({"Bucket": "plain", "VersioningConfiguration": {"Status": "Enabled"}});

@@ -1,0 +1,377 @@
+//! `refresh-truststore`: the trust stores of Application Load Balancers, in step with the CAs.
+//!
+//! ```text
+//!   declarations ─┐
+//!   CAs, CRLs ────┼─▶ what a store is to hold ─▶ compared with what it really holds ─▶ S3 ─▶ store ─▶ CRLs ─▶ listeners
+//!   trust/extra/ ─┘                                    (nothing differs: nothing is written)
+//! ```
+//!
+//! A store is replaced as a whole, so everything is judged before anything is written, and what would shut out a pair that is in
+//! use is never uploaded. What waited for a store is asked for again once the store is ready.
+
+mod elb;
+mod pca;
+mod s3;
+mod store;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use aws_sdk_acmpca::Client as PrivateCa;
+use aws_sdk_elasticloadbalancingv2::Client as LoadBalancing;
+use aws_sdk_eventbridge::Client as EventBridge;
+use aws_sdk_s3::Client as S3;
+use lifecycle::date;
+use lifecycle::events::{Detail, Event, Kind};
+use lifecycle::names::{Arn, AuthorityArn, CertificateName, StoreName};
+use lifecycle::record::{Origin, Record};
+use lifecycle::rollout::Lock;
+use lifecycle::trust::{Declaration, Store, Stores, Trust};
+use records::{Records, Settings};
+use runtime::vars::Vars;
+use runtime::{Failure, Invocation, Trigger, publish};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::store::{Look, Refreshed};
+
+pub struct App {
+    pub records: Records,
+    pub pca: PrivateCa,
+    pub s3: S3,
+    pub elb: LoadBalancing,
+    pub eventbridge: EventBridge,
+    /// Holds `trust/extra/` (input), and `trust/out/` (bundles and CRLs).
+    pub bucket: String,
+    pub trust: Trust,
+}
+
+impl App {
+    pub fn new(mut vars: Vars<'_>, sdk: &aws_config::SdkConfig) -> Result<Self, String> {
+        let settings = Settings::of_reader(&mut vars);
+        let bucket: Option<String> = vars.required("EVERLEAF_BUCKET");
+        let trust = records::trust::settings(&mut vars);
+        let (settings, bucket) = vars.finish(settings.zip(bucket))?;
+        Ok(Self {
+            records: Records {
+                dynamodb: aws_sdk_dynamodb::Client::new(sdk),
+                secretsmanager: aws_sdk_secretsmanager::Client::new(sdk),
+                settings,
+            },
+            pca: PrivateCa::new(sdk),
+            s3: S3::new(sdk),
+            elb: LoadBalancing::new(sdk),
+            eventbridge: EventBridge::new(sdk),
+            bucket,
+            trust,
+        })
+    }
+}
+
+/// The schedule's input, or a request by hand: one of the four.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    #[serde(default)]
+    refresh: bool,
+    trust_store: Option<StoreName>,
+    declare: Option<Value>,
+    undeclare: Option<StoreName>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+const USAGE: &str = "give one of {\"refresh\": true}, {\"trust_store\": \"name\"}, {\"declare\": {…}} and {\"undeclare\": \"name\"}, and `dry_run` beside it where nothing is to change";
+
+/// Which stores are looked at.
+enum Scope {
+    All,
+    One(StoreName),
+    /// The one whose extra objects changed. They may be there before it is declared.
+    Extra(StoreName),
+    /// Those that have to do with this CA.
+    Of(Arn),
+    /// Those that a certificate waits for.
+    Waiting(CertificateName),
+}
+
+pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
+    let not_ours = |what: &str| {
+        Failure::permanent("take the event", format!("`{what}` is not for this function; mend the rule that sent it"))
+    };
+    match Trigger::parse(event)? {
+        Trigger::Event { source, detail_type, resource, detail } if source == "aws.acm-pca" => {
+            let authority = resource.unwrap_or_default().parse();
+            let AuthorityArn(authority) =
+                authority.map_err(|error| Failure::permanent("read which CA the event is about", error))?;
+            let ca_says = if detail_type.ends_with("CRL Generation") { crl_failed(&detail) } else { None };
+            refresh(app, &Scope::Of(authority), ca_says, false, invocation).await
+        }
+        Trigger::Event { source, detail, .. } if source == "aws.s3" => {
+            // What lies beside the stores' folders, or stands for a folder, is for none.
+            let key = detail["object"]["key"].as_str().unwrap_or_default();
+            let name = key.strip_prefix(EXTRA).and_then(|rest| rest.split_once('/')).and_then(|(name, _)| name.parse().ok());
+            match name {
+                Some(name) => refresh(app, &Scope::Extra(name), None, false, invocation).await,
+                None => Ok(json!({"outcome": "unchanged", "trust_stores": []})),
+            }
+        }
+        Trigger::Event { detail_type, detail, .. } if detail_type == Kind::TrustDue.detail_type() => {
+            let Detail { certificate, .. } = Trigger::body(detail)?;
+            refresh(app, &Scope::Waiting(Trigger::body(Value::from(certificate))?), None, false, invocation).await
+        }
+        Trigger::Event { detail_type, .. } => Err(not_ours(&detail_type)),
+        Trigger::ByHand(request) => match Trigger::request(request, USAGE)? {
+            Request { refresh: true, trust_store: None, declare: None, undeclare: None, dry_run } => {
+                refresh(app, &Scope::All, None, dry_run, invocation).await
+            }
+            Request { refresh: false, trust_store: Some(name), declare: None, undeclare: None, dry_run } => {
+                refresh(app, &Scope::One(name), None, dry_run, invocation).await
+            }
+            Request { refresh: false, trust_store: None, declare: Some(declaration), undeclare: None, dry_run } => {
+                declare(app, &declaration, dry_run, invocation).await
+            }
+            Request { refresh: false, trust_store: None, declare: None, undeclare: Some(name), dry_run } => {
+                undeclare(app, &name, dry_run).await
+            }
+            _ => Err(Failure::permanent("read the request", USAGE)),
+        },
+    }
+}
+
+pub(crate) const EXTRA: &str = "trust/extra/";
+pub(crate) const OUT: &str = "trust/out/";
+/// Everything that is kept of the stores, for when the table is lost: what was declared by hand stands nowhere else.
+const BACKUP: &str = "trust/out/stores.json";
+
+/// Why a CA could not publish its CRL, as its event says.
+fn crl_failed(detail: &Value) -> Option<&str> {
+    (detail["result"] == "failure").then(|| detail["reason"].as_str().unwrap_or("no reason was given"))
+}
+
+/// Looks at stores, and then puts right what differs. One that fails does not keep the others waiting.
+async fn refresh(
+    app: &App,
+    scope: &Scope,
+    ca_says: Option<&str>,
+    dry_run: bool,
+    invocation: &Invocation,
+) -> Result<Value, Failure> {
+    let kept = load(app).await?;
+    let mut stores = kept.clone().unwrap_or_default().declared_by(&app.trust.declared);
+    let waiting = match scope {
+        Scope::Waiting(name) => app.records.load(name).await?,
+        _ => None,
+    };
+    let (mut looks, mut failures) = (Vec::new(), Vec::new());
+    for name in in_scope(app, &stores, scope, waiting.as_ref())? {
+        let look = store::look(app, &name, &stores.stores[&name], invocation.now()).await;
+        looks.push((name, look));
+    }
+    if dry_run {
+        return planned(looks);
+    }
+    if looks.iter().any(|(_, look)| look.as_ref().is_ok_and(|look| !look.plan.changes_nothing())) {
+        lock(app, &mut stores, invocation).await?;
+    }
+    let others = stores.lock.as_ref().is_some_and(|lock| *lock.until > invocation.now() && lock.holder != invocation.id);
+    let (mut events, mut reports) = (Vec::new(), Vec::new());
+    for (name, look) in looks {
+        let Some(store) = stores.stores.get_mut(&name) else { continue };
+        if let (Some(why), Scope::Of(authority)) = (ca_says, scope) {
+            let message =
+                format!("{authority} could not publish its CRL: {why}; the trust store `{name}` goes on with the last one");
+            events.extend(tell(app, &name, store, "trust-crl", &message, invocation));
+        }
+        let met = match look {
+            Ok(look) => {
+                let Refreshed { report, events: told, failures: met } =
+                    store::carry_out(app, &name, store, look, invocation).await;
+                reports.push(report);
+                events.extend(told);
+                met
+            }
+            Err(failure) => vec![failure],
+        };
+        for failure in met {
+            if failure.is_permanent() {
+                events.extend(tell(app, &name, store, "trust-store", &failure.to_string(), invocation));
+            }
+            failures.push(failure);
+        }
+    }
+    // Told first: what is kept as told, or as done, is told no more.
+    publish(&app.eventbridge, &events).await?;
+    // While somebody else changes stores, what is known of them is theirs to write.
+    if !others {
+        stores.lock = None;
+        keep(app, kept, &mut stores).await?;
+    }
+    let next = waiting.and_then(|record| may_go_on(app, &stores, &record));
+    publish(&app.eventbridge, next.as_slice()).await?;
+    Failure::several("refresh trust stores", failures)?;
+    let changed = reports.iter().any(|report| report["outcome"] != "unchanged");
+    Ok(json!({"outcome": if changed { "refreshed" } else { "unchanged" }, "trust_stores": reports}))
+}
+
+fn planned(looks: Vec<(StoreName, Result<Look, Failure>)>) -> Result<Value, Failure> {
+    let looks: Vec<Value> =
+        looks.into_iter().map(|(name, look)| Ok(look?.report(&name, true))).collect::<Result<_, Failure>>()?;
+    Ok(json!({"outcome": "planned", "trust_stores": looks}))
+}
+
+/// The lock outlasts an invocation, and no more.
+const LOCK: Duration = Duration::from_secs(150);
+
+/// Lets nobody else change a store until this invocation has.
+async fn lock(app: &App, stores: &mut Stores, invocation: &Invocation) -> Result<(), Failure> {
+    let now = invocation.now();
+    if let Some(lock) = stores.lock.as_ref().filter(|lock| *lock.until > now && lock.holder != invocation.id) {
+        let why = format!("another invocation is at it; it may be tried again after {}", date(*lock.until));
+        return Err(Failure::retryable("refresh trust stores", why));
+    }
+    stores.lock = Some(Lock { holder: invocation.id.clone(), until: (now + LOCK).into() });
+    app.records.save_stores(stores).await?.or_retry("the lock of the trust stores")
+}
+
+fn in_scope(app: &App, stores: &Stores, scope: &Scope, waiting: Option<&Record>) -> Result<Vec<StoreName>, Failure> {
+    let concerns = |store: &Store, authority: &Arn| {
+        let authorities = app.trust.authorities(store);
+        authorities.wanted.contains(authority) || authorities.retiring.contains(authority)
+    };
+    Ok(match scope {
+        Scope::All => stores.stores.keys().cloned().collect(),
+        Scope::One(name) | Scope::Extra(name) if stores.stores.contains_key(name) => vec![name.clone()],
+        Scope::Extra(_) => Vec::new(),
+        Scope::One(name) => {
+            return Err(Failure::permanent(
+                format!("refresh the trust store `{name}`"),
+                "it is not declared; declare it by a request, or in the stack's parameter TrustStores",
+            ));
+        }
+        Scope::Of(authority) => {
+            stores.stores.iter().filter(|(_, store)| concerns(store, authority)).map(|(name, _)| name.clone()).collect()
+        }
+        Scope::Waiting(_) => match waiting.and_then(|record| authority(app, record)) {
+            Some(authority) => app.trust.missing(stores, authority).into_iter().collect(),
+            None => Vec::new(),
+        },
+    })
+}
+
+/// The CA that a certificate waits for stores to hold.
+fn authority<'a>(app: &'a App, record: &'a Record) -> Option<&'a Arn> {
+    let staged = record.attempt.as_ref().and_then(|attempt| attempt.staged.as_ref());
+    let asked = || record.specification().map(|wanted| app.trust.successors.active(&wanted.certificate_authority_arn));
+    staged.map(|staged| &staged.issuer).or_else(asked)
+}
+
+/// The event that lets a certificate go on that has waited for its stores, once they are ready.
+fn may_go_on(app: &App, stores: &Stores, record: &Record) -> Option<Event> {
+    let authority = &record.attempt.as_ref()?.staged.as_ref()?.issuer;
+    if !app.trust.missing(stores, authority).is_empty() {
+        return None;
+    }
+    let kind = match record.origin {
+        Origin::Exported { .. } => Kind::ExportDue,
+        Origin::Issued(_) | Origin::CallerKey(_) => Kind::CertificateDue,
+    };
+    Some(Event::about(
+        kind,
+        &app.records.settings.prefix,
+        record,
+        format!("every trust store that declares {authority} holds it"),
+    ))
+}
+
+/// What is kept of the stores; from the copy in the bucket where the table has nothing.
+async fn load(app: &App) -> Result<Option<Stores>, Failure> {
+    if let Some(stores) = app.records.stores().await? {
+        return Ok(Some(stores));
+    }
+    let Some(copy) = s3::get(&app.s3, &app.bucket, BACKUP).await? else { return Ok(None) };
+    let stores: Stores = serde_json::from_slice(&copy).map_err(|error| {
+        Failure::permanent(format!("read {BACKUP} of {}", app.bucket), format!("{error}; mend it, or delete it"))
+    })?;
+    tracing::info!("Found what is known of the trust stores in {BACKUP}");
+    Ok(Some(Stores { revision: 0, ..stores }))
+}
+
+/// Writes down what has changed.
+async fn keep(app: &App, before: Option<Stores>, stores: &mut Stores) -> Result<(), Failure> {
+    if before.is_some_and(|before| before.stores == stores.stores && before.revision == stores.revision && before.revision > 0) {
+        return Ok(());
+    }
+    // The copy first: what stands in the table alone would never be copied once it is there.
+    let copy = serde_json::to_string(&stores).map_err(|error| Failure::permanent(format!("write {BACKUP}"), error))?;
+    s3::put(&app.s3, &app.bucket, BACKUP, copy).await?;
+    app.records.save_stores(stores).await?.or_retry("what is known of the trust stores")
+}
+
+async fn declare(app: &App, declaration: &Value, dry_run: bool, invocation: &Invocation) -> Result<Value, Failure> {
+    let declaration = Declaration::read(declaration).map_err(|refusal| Failure::permanent("accept the declaration", refusal))?;
+    let name = declaration.name.clone();
+    by_hand(app, &name)?;
+    let kept = load(app).await?;
+    let mut stores = kept.clone().unwrap_or_default().declared_by(&app.trust.declared);
+    if let Some(collision) = stores.collision(&declaration) {
+        return Err(Failure::permanent("accept the declaration", collision));
+    }
+    let store = stores.stores.entry(name.clone()).or_insert_with(|| Store::new(declaration.clone(), true));
+    (store.declaration, store.by_hand) = (declaration, true);
+    if dry_run {
+        let look = store::look(app, &name, store, invocation.now()).await;
+        return planned(vec![(name, look)]);
+    }
+    keep(app, kept, &mut stores).await?;
+    refresh(app, &Scope::One(name), None, false, invocation).await
+}
+
+/// Everleaf lets go of a store. What is in it stays in it, and so do the listeners.
+async fn undeclare(app: &App, name: &StoreName, dry_run: bool) -> Result<Value, Failure> {
+    by_hand(app, name)?;
+    let kept = load(app).await?;
+    let mut stores = kept.clone().unwrap_or_default().declared_by(&app.trust.declared);
+    let outcome = match (stores.stores.remove(name), dry_run) {
+        (None, _) => "unchanged",
+        (Some(_), true) => "planned",
+        (Some(_), false) => {
+            keep(app, kept, &mut stores).await?;
+            tracing::info!(trust_store.name = %name, "Let go of the trust store `{name}`");
+            "undeclared"
+        }
+    };
+    Ok(json!({"outcome": outcome, "trust_store": name}))
+}
+
+fn by_hand(app: &App, name: &StoreName) -> Result<(), Failure> {
+    let declared: BTreeSet<_> = app.trust.declared.iter().map(|declaration| &declaration.name).collect();
+    match declared.contains(name) {
+        true => Err(Failure::permanent(
+            "accept the declaration",
+            format!("name: `{name}` is declared by the stack's parameter TrustStores; change it there"),
+        )),
+        false => Ok(()),
+    }
+}
+
+/// The event that tells a person of something about a store, once a day for each subject: what stands before the colon. Behind it
+/// stands what AWS says, which differs at each try.
+pub(crate) fn tell(
+    app: &App,
+    name: &StoreName,
+    store: &mut Store,
+    code: &str,
+    message: &str,
+    invocation: &Invocation,
+) -> Option<Event> {
+    let told = format!("{code}: {message}");
+    let (now, day) = (invocation.now(), time::Duration::days(1));
+    store.told.retain(|_, last| now - **last < day * 2);
+    let subject = format!("{code}: {}", message.split(": ").next().unwrap_or_default());
+    if store.told.get(&subject).is_some_and(|last| now - **last < day - time::Duration::minutes(10)) {
+        return None;
+    }
+    store.told.insert(subject, now.into());
+    Some(Event::about_store(Kind::ActionRequired, &app.records.settings.prefix, name, told))
+}

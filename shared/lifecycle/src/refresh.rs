@@ -1,0 +1,418 @@
+//! One look at one trust store: what it is to hold and what it really holds come in; what to do, what is refused and what a person
+//! has to see to goes out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+
+use crate::authority::{Authority, Crl, Refused};
+use crate::bundle::{Bundle, Extra};
+use crate::leaf::hex;
+use crate::names::{Arn, CertificateName, ServiceName};
+use crate::record::{Moment, Record};
+use crate::rollout::BindingState;
+use crate::trust::{
+    Attach, Attached, Authorities, Listener, Load, LoadedCrl, Mode, Retiring, Store, attach, load, retiring as retiring_of,
+    unready,
+};
+
+/// What AWS shows of a store and of everything that goes into it.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The store in Elastic Load Balancing; `None` when there is none of its name.
+    pub arn: Option<Arn>,
+    /// The certificates (DER) that it really holds.
+    pub held: Vec<Vec<u8>>,
+    /// Each CA's certificate and those above it (DER), or why they cannot be had.
+    pub chains: BTreeMap<Arn, Result<Vec<Vec<u8>>, String>>,
+    /// Of the CAs that are retired or no longer declared, those that an unexpired pair needs.
+    pub needed: BTreeMap<Arn, CertificateName>,
+    /// The table may lack certificates, so that it is not known of the others that nobody needs them.
+    pub table_is_new: bool,
+    pub extras: Vec<Extra>,
+    /// The CRL of each CA that publishes one, or why it cannot be had.
+    pub published: BTreeMap<Arn, Result<Published, String>>,
+    /// The CRLs that the store holds, by their ids; read where it is not known which they are.
+    pub loaded: BTreeMap<i64, Option<Crl>>,
+    pub listeners: BTreeMap<Arn, Attached>,
+    /// The clients of all listeners that are known.
+    pub clients: BTreeMap<CertificateName, Record>,
+    pub services: BTreeMap<ServiceName, BindingState>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Published {
+    /// The object from which the loaded one was made.
+    Same,
+    Crl {
+        crl: Crl,
+        e_tag: Option<String>,
+    },
+    /// The CA has not published one yet.
+    NotYet,
+}
+
+/// What to do with a store, in this order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub bundle: Bundle,
+    /// Whether the store then holds the bundle; `false`: it is left as it is.
+    pub fits: bool,
+    /// Why the bundle is to be uploaded; `None`: the store holds it.
+    pub upload: Option<String>,
+    /// Subjects and fingerprints.
+    pub added: Vec<String>,
+    pub removed: Vec<String>,
+    pub add_crls: Vec<(Arn, Crl, Option<String>)>,
+    pub remove_crls: Vec<i64>,
+    pub listeners: Vec<(Arn, Attach)>,
+    /// What is to be kept of the store once that is done, the ids of new CRLs aside.
+    pub held: BTreeMap<Arn, Vec<String>>,
+    pub extras: BTreeMap<String, String>,
+    pub leaving: BTreeMap<Arn, Moment>,
+    pub crls: BTreeMap<Arn, LoadedCrl>,
+    /// What a person has to see to, by reason.
+    pub tell: Vec<(&'static str, String)>,
+    /// What a person may want to know.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// Whether nothing in AWS is to change.
+    pub fn changes_nothing(&self) -> bool {
+        let modifies = |(_, attach): &(Arn, Attach)| *attach == Attach::Modify;
+        self.upload.is_none() && self.add_crls.is_empty() && self.remove_crls.is_empty() && !self.listeners.iter().any(modifies)
+    }
+}
+
+pub fn plan(store: &Store, authorities: &Authorities, facts: &Facts, now: OffsetDateTime) -> Plan {
+    let mut plan = Plan::default();
+    let chains = plan.chains(store, authorities, facts, now);
+    let all: Vec<_> = chains.values().cloned().collect();
+    let (extras, spoiled) = plan.extras(store, facts, now);
+    plan.bundle = Bundle::of(&all, &extras, now);
+    plan.bundle.refused.extend(spoiled);
+    let read = extras.iter().filter_map(|extra| Some((extra.key.clone(), extra.read(now).ok()?.fingerprint)));
+    plan.extras = read.filter(|(_, one)| plan.bundle.holds(one)).collect();
+    for refused in plan.bundle.refused.clone() {
+        plan.tell.push(("trust-refused", format!("{refused}; it is left out of the trust store `{}`", store.declaration.name)));
+    }
+    plan.fits = plan.upload(store, &chains, facts, now);
+    let bundle = if plan.fits {
+        plan.held = held(&chains, &plan.bundle.fingerprints());
+        plan.bundle.authorities.clone()
+    } else {
+        let real: BTreeSet<String> = facts.held.iter().map(|der| fingerprint(der)).collect();
+        // Also what was to leave, or to be replaced.
+        plan.held = store.held.clone();
+        plan.held.retain(|_, chain| chain.iter().all(|one| real.contains(one)));
+        plan.held.extend(held(&chains, &real));
+        plan.leaving.extend(
+            store.leaving.iter().filter(|(gone, _)| !chains.contains_key(*gone)).map(|(gone, since)| (gone.clone(), *since)),
+        );
+        facts.held.iter().filter_map(|der| Authority::judge(der, now).ok()).collect()
+    };
+    plan.leaving.retain(|authority, _| plan.held.contains_key(authority));
+    plan.crls(store, &bundle, facts, now);
+    plan.listeners(store, authorities, facts, now);
+    plan
+}
+
+impl Plan {
+    /// The certificates (DER) of each CA that is to be in the store.
+    fn chains(
+        &mut self,
+        store: &Store,
+        authorities: &Authorities,
+        facts: &Facts,
+        now: OffsetDateTime,
+    ) -> BTreeMap<Arn, Vec<Vec<u8>>> {
+        let mut stay: BTreeSet<&Arn> = authorities.wanted.iter().collect();
+        let retiring = authorities.retiring.iter();
+        let retiring: Vec<_> = retiring.map(|one| (one, retiring_of(store, one, facts.needed.get(one), now))).collect();
+        for (authority, what) in &retiring {
+            if let Retiring::Needed { by } = what {
+                stay.insert(authority);
+                self.notes.push(format!("{authority} stays although it is retired or not declared: `{by}` needs it"));
+            }
+        }
+        let stays = stay.iter().filter_map(|authority| facts.chains.get(*authority)?.as_ref().ok()).cloned();
+        let stays = Bundle::of(&stays.collect::<Vec<_>>(), &facts.extras, now);
+        for (authority, what) in retiring {
+            // By key, not by certificate: a root may have got another one since it issued this CA's.
+            let is_let_in = |der: &Vec<u8>| {
+                let judged = Authority::judge(der, now);
+                judged.is_ok_and(|one| stays.authorities.iter().any(|above| one.is_issued_by(above)))
+            };
+            let chain = facts.chains.get(authority).and_then(|chain| chain.as_ref().ok());
+            let root_stays = || chain.is_some_and(|chain| chain.iter().any(is_let_in));
+            match what {
+                Retiring::Needed { .. } => {}
+                // Without it nothing in the store could say any more what it has revoked, and its root would let that in.
+                Retiring::Leaving { .. } | Retiring::Gone if revokes(store, facts, authority) && root_stays() => {
+                    stay.insert(authority);
+                    self.notes.push(format!(
+                        "{authority} stays with its CRL although no unexpired pair needs it: its root stays, which would let in what it has revoked"
+                    ));
+                }
+                Retiring::Leaving { .. } | Retiring::Gone if facts.table_is_new => {
+                    stay.insert(authority);
+                    self.notes.push(format!("{authority} stays until the daily walk has found every certificate"));
+                }
+                Retiring::Leaving { since } => {
+                    stay.insert(authority);
+                    self.leaving.insert(authority.clone(), since.into());
+                    let shut_out = match root_stays() {
+                        true => ROOT_STAYS,
+                        false => "",
+                    };
+                    self.notes.push(format!(
+                        "no unexpired pair needs {authority} any more; it leaves at a refresh an hour from now or later{shut_out}"
+                    ));
+                }
+                Retiring::Gone => {
+                    let shut_out = if root_stays() { ROOT_STAYS } else { "" };
+                    self.notes.push(format!("{authority} leaves: no unexpired pair needs it{shut_out}"));
+                }
+                Retiring::Absent => {}
+            }
+        }
+        let mut chains = BTreeMap::new();
+        for authority in stay {
+            match facts.chains.get(authority) {
+                Some(Ok(chain)) => _ = chains.insert(authority.clone(), chain.clone()),
+                Some(Err(why)) => {
+                    // What the store holds of it is as good as it was.
+                    let known = store.held.get(authority).into_iter().flatten();
+                    let known: Vec<_> =
+                        known.filter_map(|one| facts.held.iter().find(|der| fingerprint(der) == *one)).cloned().collect();
+                    let rest = if known.is_empty() { "it is left out" } else { "what the store holds of it stays" };
+                    self.tell.push((
+                        "trust-ca",
+                        format!(
+                            "the CA {authority} of the trust store `{}` cannot be read: {why}; {rest}",
+                            store.declaration.name
+                        ),
+                    ));
+                    if !known.is_empty() {
+                        chains.insert(authority.clone(), known);
+                    }
+                }
+                None => {}
+            }
+        }
+        chains
+    }
+
+    /// Decides whether the bundle is uploaded; whether the store holds it then.
+    fn upload(&mut self, store: &Store, chains: &BTreeMap<Arn, Vec<Vec<u8>>>, facts: &Facts, now: OffsetDateTime) -> bool {
+        let name = &store.declaration.name;
+        let (wanted, real): (BTreeSet<String>, BTreeSet<String>) =
+            (self.bundle.fingerprints(), facts.held.iter().map(|der| fingerprint(der)).collect());
+        if facts.arn.is_some() && wanted == real {
+            return true;
+        }
+        let known = store.arn.is_some() && store.arn == facts.arn;
+        let unfit = self.bundle.unfit().or_else(|| self.shuts_out(store, chains, facts, now)).or_else(|| {
+            let foreign: Vec<_> = facts.held.iter().filter(|der| !wanted.contains(&fingerprint(der))).map(|der| in_words(der, now)).collect();
+            (!known && !foreign.is_empty()).then(|| {
+                format!(
+                    "the store was there before Everleaf and holds {}, which the declaration does not; put each as PEM under trust/extra/{name}/, or take it out of the store",
+                    foreign.join(", ")
+                )
+            })
+        });
+        let verifies = |listener: &Listener| listener.authentication.mode == Mode::Verify;
+        let unnamed = chains.is_empty() && facts.extras.is_empty() && !store.declaration.listeners.iter().any(verifies);
+        if facts.arn.is_none() && unnamed {
+            return false;
+        }
+        if let Some(why) = unfit {
+            self.tell.push(("trust-bundle", format!("the trust store `{name}` was left as it is: {why}")));
+            return false;
+        }
+        self.added =
+            self.bundle.authorities.iter().filter(|one| !real.contains(&one.fingerprint)).map(ToString::to_string).collect();
+        self.removed =
+            facts.held.iter().filter(|der| !wanted.contains(&fingerprint(der))).map(|der| in_words(der, now)).collect();
+        self.upload = Some(match (&facts.arn, known) {
+            (None, _) => "there is no such trust store yet".to_owned(),
+            (Some(_), true) if !store.bundle.is_empty() && real != store.bundle => {
+                "somebody else has changed what it holds; it is put right".to_owned()
+            }
+            _ => "what it is to hold has changed".to_owned(),
+        });
+        true
+    }
+
+    /// Why the bundle would refuse clients that get in now.
+    fn shuts_out(
+        &self,
+        store: &Store,
+        chains: &BTreeMap<Arn, Vec<Vec<u8>>>,
+        facts: &Facts,
+        now: OffsetDateTime,
+    ) -> Option<String> {
+        let gets_in = |authority: &Arn| {
+            let own = store.held.get(authority).and_then(|chain| chain.first())?;
+            let der = facts.held.iter().find(|der| fingerprint(der) == *own)?;
+            Authority::judge(der, now).ok()
+        };
+        chains.iter().find_map(|(authority, chain)| {
+            let holds = chain.first().is_some_and(|own| self.bundle.holds(&fingerprint(own)));
+            let lost = gets_in(authority).filter(|_| !holds)?;
+            Some(format!(
+                "{lost} would be left out, and clients of {authority} get in by it now; mend the reason why it is refused"
+            ))
+        })
+    }
+
+    /// The extra objects. One that was good and was spoiled since does not shut out those whom it let in: it stays as it was.
+    fn extras(&mut self, store: &Store, facts: &Facts, now: OffsetDateTime) -> (Vec<Extra>, Vec<Refused>) {
+        let mut spoiled = Vec::new();
+        let mut as_before = |extra: &Extra| {
+            let Refused { what, why } = extra.read(now).err()?;
+            let before = store.extras.get(&extra.key)?;
+            let held = facts.held.iter().find(|der| fingerprint(der) == *before)?;
+            let authority = Authority::judge(held, now).ok()?;
+            spoiled.push(Refused { what, why: format!("{why}; what it held before stays, {authority}") });
+            Some(Extra { key: extra.key.clone(), body: authority.pem().into_bytes() })
+        };
+        let extras = facts.extras.iter().map(|extra| as_before(extra).unwrap_or_else(|| extra.clone())).collect();
+        (extras, spoiled)
+    }
+
+    fn crls(&mut self, store: &Store, bundle: &[Authority], facts: &Facts, now: OffsetDateTime) {
+        let name = &store.declaration.name;
+        let mut known: BTreeSet<i64> = BTreeSet::new();
+        for (authority, published) in &facts.published {
+            let own = self.held.get(authority).and_then(|chain| chain.first());
+            let Some(issuer) = own.and_then(|own| bundle.iter().find(|one| one.fingerprint == *own)) else { continue };
+            let mut loaded = store.crls.get(authority).filter(|loaded| facts.loaded.contains_key(&loaded.revocation_id)).cloned();
+            known.extend(loaded.as_ref().map(|loaded| loaded.revocation_id));
+            // Those that nobody noted: an earlier try added them, or a person.
+            let mut found: Vec<_> = facts
+                .loaded
+                .iter()
+                .filter_map(|(id, crl)| Some((*id, crl.as_ref().filter(|crl| crl.is_issued_by(issuer))?)))
+                .collect();
+            found.sort_by_key(|(id, crl)| (crl.this_update, *id));
+            if loaded.is_none()
+                && let Some((id, newest)) = found.pop()
+            {
+                known.insert(id);
+                loaded = Some(LoadedCrl::of(newest, id, None));
+            }
+            self.remove_crls.extend(found.iter().map(|(id, _)| *id));
+            known.extend(found.iter().map(|(id, _)| *id));
+            let add = match published {
+                Ok(Published::Crl { crl, .. }) if !crl.is_issued_by(issuer) => {
+                    Err(format!("its CRL {} is not signed by it; see who writes to where it publishes", crl.number))
+                }
+                Ok(Published::Crl { crl, e_tag }) => {
+                    load(crl, loaded.as_ref(), now).map(|load| (load == Load::Add).then_some((crl, e_tag)))
+                }
+                Ok(Published::Same) => loaded.as_ref().map_or(Ok(()), |loaded| loaded.still_holds(now)).map(|()| None),
+                Ok(Published::NotYet) => Ok(None),
+                Err(why) => Err(why.clone()),
+            };
+            match add {
+                Ok(Some((crl, e_tag))) => {
+                    self.add_crls.push((authority.clone(), crl.clone(), e_tag.clone()));
+                    self.remove_crls.extend(loaded.iter().map(|superseded| superseded.revocation_id));
+                    loaded = None;
+                }
+                Ok(None) => {
+                    if let (Some(loaded), Ok(Published::Crl { crl, e_tag })) = (&mut loaded, published)
+                        && loaded.number == crl.number
+                    {
+                        loaded.e_tag.clone_from(e_tag);
+                    }
+                }
+                Err(why) => self
+                    .tell
+                    .push(("trust-crl", format!("the CRL of {authority} was not brought into the trust store `{name}`: {why}"))),
+            }
+            if let Some(loaded) = loaded {
+                self.crls.insert(authority.clone(), loaded);
+            }
+        }
+        // CAs that are gone take their CRLs with them.
+        for (authority, loaded) in &store.crls {
+            let id = loaded.revocation_id;
+            if !known.contains(&id) && facts.loaded.contains_key(&id) {
+                match self.held.contains_key(authority) {
+                    true => _ = self.crls.insert(authority.clone(), loaded.clone()),
+                    false => self.remove_crls.push(id),
+                }
+            }
+        }
+        self.remove_crls.sort_unstable();
+        self.remove_crls.dedup();
+    }
+
+    fn listeners(&mut self, store: &Store, authorities: &Authorities, facts: &Facts, now: OffsetDateTime) {
+        let becomes = Store { held: self.held.clone(), ..store.clone() };
+        for listener in &store.declaration.listeners {
+            let arn = &listener.listener_arn;
+            let Some(has) = facts.listeners.get(arn) else {
+                self.tell.push((
+                    "trust-listener",
+                    format!("there is no listener {arn}; take it out of the declaration of `{}`", store.declaration.name),
+                ));
+                continue;
+            };
+            let missing: Vec<String> = match listener.authentication.mode {
+                Mode::Verify if !self.fits => {
+                    vec![format!("the trust store `{}` does not hold what is declared", store.declaration.name)]
+                }
+                Mode::Verify => {
+                    let client = |client| unready(client, facts.clients.get(client), &facts.services, &becomes, now);
+                    let absent = authorities.wanted.iter().filter(|wanted| !self.held.contains_key(*wanted));
+                    let absent = absent.map(|wanted| format!("{wanted} is declared and not in the trust store"));
+                    absent.chain(listener.clients.iter().filter_map(client)).collect()
+                }
+                Mode::Passthrough | Mode::Off => Vec::new(),
+            };
+            let step = attach(listener, has, facts.arn.as_ref(), &missing);
+            if let Attach::Wait { missing } = &step {
+                self.notes.push(format!("{arn} does not verify clients yet: {}", missing.join("; ")));
+            }
+            self.listeners.push((arn.clone(), step));
+        }
+    }
+}
+
+/// A CA below a root that stays is not shut out by leaving.
+const ROOT_STAYS: &str = "; its root stays, so what it issued gets in until it expires, or until the root revokes the CA itself (declare the root too, so that its CRL comes into this store)";
+
+/// Whether a CA's CRL, as it is loaded or published, revokes anything.
+fn revokes(store: &Store, facts: &Facts, authority: &Arn) -> bool {
+    match facts.published.get(authority) {
+        Some(Ok(Published::Crl { crl, .. })) => crl.entries > 0,
+        _ => store.crls.get(authority).is_some_and(|loaded| loaded.entries > 0),
+    }
+}
+
+/// Those CAs whose own certificate is among these, each with the fingerprints of its chain.
+fn held(chains: &BTreeMap<Arn, Vec<Vec<u8>>>, fingerprints: &BTreeSet<String>) -> BTreeMap<Arn, Vec<String>> {
+    let of = |chain: &Vec<Vec<u8>>| -> Vec<String> { chain.iter().map(|der| fingerprint(der)).collect() };
+    let chains = chains.iter().map(|(authority, chain)| (authority.clone(), of(chain)));
+    chains.filter(|(_, chain)| !chain.is_empty() && chain.iter().all(|one| fingerprints.contains(one))).collect()
+}
+
+/// SHA-256, lower-case hexadecimal.
+pub fn fingerprint(der: &[u8]) -> String {
+    hex(&Sha256::digest(der))
+}
+
+fn in_words(der: &[u8], now: OffsetDateTime) -> String {
+    match Authority::judge(der, now) {
+        Ok(authority) => authority.to_string(),
+        Err(refused) => refused.what,
+    }
+}
+
+#[cfg(test)]
+mod tests;
