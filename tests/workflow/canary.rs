@@ -95,6 +95,22 @@ fn keys_and_passphrases_are_in_the_secrets_and_nowhere_else() {
             let revoke = json!({"revoke": name, "serial_number": serial, "reason": reason});
             said += &format!("{:?}", stack.handle("issue-client-cert", revoke, name).await);
         }
+        // The key of a first attempt is read again, and the answer with it is not understood.
+        stack.aws.set_faults(Some(Box::new(|call| {
+            (call.operation == "IssueCertificate").then(|| Fault::Refuse(local_aws::AwsError::internal()))
+        })));
+        let mut garbled = order();
+        garbled["name"] = json!("garbled");
+        said += &format!("{:?}", stack.handle("issue-client-cert", garbled.clone(), "first").await);
+        let secret =
+            stack.aws.world(|world, _| world.secrets.value("everleaf/orders", None, Some("AWSCURRENT")).unwrap().to_owned());
+        stack.aws.set_faults(Some(Box::new(move |call| {
+            let answer = json!({"SecretString": secret, "CreatedDate": "today"});
+            (call.operation == "GetSecretValue").then_some(Fault::Answer(answer))
+        })));
+        let error = stack.handle("issue-client-cert", garbled, "first").await.unwrap_err();
+        assert!(error.error_message.contains("failed to parse JSON"), "{}", error.error_message);
+        said += &format!("{error:?}");
         // Each writing call fails once in the course of the weeks, some for good.
         let mut count = 0;
         stack.aws.set_faults(Some(Box::new(move |call| {

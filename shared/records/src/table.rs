@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
@@ -144,7 +144,7 @@ impl Records {
                     codes
                         if codes.iter().any(|code| *code == "ValidationError" || *code == "ItemCollectionSizeLimitExceeded") =>
                     {
-                        Err(Failure::permanent(doing, aws_sdk_dynamodb::error::DisplayErrorContext(error)))
+                        Err(Failure::permanent(doing, error.message().unwrap_or("the table refused what was to be written")))
                     }
                     // A conflict with another transaction, or a throttle.
                     codes => Err(Failure::retryable(doing, codes.join(", "))),

@@ -4,7 +4,6 @@ use std::fmt;
 use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use lambda_runtime::Diagnostic;
 
@@ -40,7 +39,7 @@ impl Failure {
             _ => true,
         };
         let advice = error.code().and_then(advice);
-        Self { again, doing: doing.into(), why: DisplayErrorContext(error).to_string(), advice }
+        Self { again, doing: doing.into(), why: said(&error), advice }
     }
 
     /// Several items of one invocation that failed: each is named, and one that is worth another try makes the whole so.
@@ -65,6 +64,22 @@ impl Failure {
     pub fn is_permanent(&self) -> bool {
         !self.again
     }
+}
+
+/// What AWS answered, with the request's id for its support; where it did not answer, what kept it from it. Never the `Debug` of the
+/// error, which has the whole answer in it: an answer of `GetSecretValue` is a private key.
+fn said<E>(error: &SdkError<E, HttpResponse>) -> String
+where
+    E: Error + ProvideErrorMetadata + 'static,
+{
+    let Some(code) = error.code() else {
+        let causes = std::iter::successors(error.source(), |&cause| cause.source());
+        return std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ");
+    };
+    let message = error.message().map(|message| format!(": {message}")).unwrap_or_default();
+    let headers = error.raw_response().map(HttpResponse::headers);
+    let id = headers.and_then(|headers| headers.get("x-amzn-requestid").or_else(|| headers.get("x-amz-request-id")));
+    format!("{code}{message}{}", id.map(|id| format!(" (request {id})")).unwrap_or_default())
 }
 
 /// Codes that say "not now". The SDK counts `LimitExceededException` among the throttles; in the services that Everleaf calls it is a
