@@ -10,7 +10,7 @@ use lifecycle::leaf::{Csr, Leaf};
 use lifecycle::rollout::{Binding, Progress};
 use local_aws::secrets::{Secret, Version};
 use local_aws::{Call, Fault};
-use records::material::{Material, Wanted};
+use material::{Material, Wanted};
 use serde_json::Value;
 use time::OffsetDateTime;
 use workflow::Stack;

@@ -42,8 +42,8 @@ fn needles(stack: &Stack) -> BTreeSet<String> {
             pem.lines().filter(|line| line.len() >= 40 && !line.starts_with("--")).map(str::to_owned).collect::<Vec<_>>()
         };
         needles.extend(middle(pem));
-        let key = records::material::Key { pem: pem.into(), passphrase: passphrase.map(Into::into) };
-        let plain = records::material::Key::seal(key.open().unwrap().as_bytes(), lifecycle::record::KeyFormat::Plain).unwrap();
+        let key = material::Key { pem: pem.into(), passphrase: passphrase.map(Into::into) };
+        let plain = material::Key::seal(key.open().unwrap().as_bytes(), lifecycle::record::KeyFormat::Plain).unwrap();
         needles.extend(middle(plain.pem.expose_secret()));
     }
     needles

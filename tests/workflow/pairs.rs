@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lifecycle::leaf::{KeyAlgorithm, Serial, Usage};
 use lifecycle::record::{KeyFormat, Specification};
-use records::material::{Key, Material, Wanted};
+use material::{Key, Material, Wanted};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use time::OffsetDateTime;

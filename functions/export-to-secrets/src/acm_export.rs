@@ -6,7 +6,7 @@ use aws_sdk_acm::Client;
 use aws_sdk_acm::primitives::Blob;
 use lifecycle::names::{Arn, CertificateName};
 use lifecycle::record::KeyFormat;
-use records::material::{Key, Material, passphrase};
+use material::{Key, Material, passphrase};
 use runtime::{Failure, Invocation};
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, sleep};

@@ -13,11 +13,11 @@ use runtime::Failure;
 use time::OffsetDateTime;
 
 use crate::Records;
-use crate::material::{Material, Waiting, Wanted};
 use crate::secrets::{
     CURRENT, ISSUER_TAG, KEY, PENDING, PREVIOUS, PREVIOUS_ISSUER_TAG, Promotion, Put, RENEW_BEFORE_TAG, SERIAL_TAG, SERVICE_TAG,
     State,
 };
+use material::{Material, Waiting, Wanted};
 
 /// What became of a new pair.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,14 +2,12 @@
 //!
 //! - [`table`]: records and bindings, written whole under their revision
 //! - [`secrets`]: a secret's versions and their labels
-//! - [`material`]: keys and certificates as they stand in a secret, and what makes them a good pair
 //! - [`halt`]: what stands against a certificate until a person has seen to it
 //! - [`install`]: a new pair from staged to current, and a record made to agree with its secret again
 //! - [`trust`]: what is kept of trust stores, and which certificates need a CA
 
 pub mod halt;
 pub mod install;
-pub mod material;
 pub mod secrets;
 pub mod table;
 pub mod trust;

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
 use crate::Records;
-use crate::material::random;
+use material::random;
 
 pub type Item = HashMap<String, AttributeValue>;
 

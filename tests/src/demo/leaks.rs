@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use records::material::Key;
+use material::Key;
 use secrecy::SecretString;
 
 /// Texts are searched in steps of this many characters.

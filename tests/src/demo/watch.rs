@@ -14,7 +14,7 @@ use lifecycle::record::KeyFormat;
 use local_aws::events::BusEvent;
 use local_aws::lambda::Invocation;
 use local_aws::{Call, World};
-use records::material::{Material, Wanted};
+use material::{Material, Wanted};
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 use workflow::Stack;

@@ -64,7 +64,8 @@ pub fn passphrase() -> SecretString {
     bytes.iter().map(|byte| ALPHABET[usize::from(byte % 64)] as char).collect::<String>().into()
 }
 
-pub(crate) fn random<const N: usize>() -> Zeroizing<[u8; N]> {
+/// Bytes from AWS-LC's generator.
+pub fn random<const N: usize>() -> Zeroizing<[u8; N]> {
     let mut bytes = Zeroizing::new([0; N]);
     // AWS-LC's generator cannot fail once the process runs: it aborts where the system gives no entropy.
     SystemRandom::new().fill(bytes.as_mut()).expect("the system gives random bytes");
