@@ -10,6 +10,8 @@
 #:   make build    the functions' release binaries, for this machine's architecture
 #:   make deploy   builds for Lambda and deploys to your AWS account, asking for each parameter; template.yaml explains them
 #:                   ARCHITECTURE=arm64
+#:   make agent    the static binary that brings certificates into containers, for this machine's architecture
+#:   make agent-image  its image, by docker or buildah; CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt is what it trusts AWS by
 #:   make clean    removes what was built and installed here
 #:
 #: Rust, Python 3 and make are all it needs; the first run of a command sets up the rest inside this folder.
@@ -18,6 +20,7 @@ PORT ?= 4566
 FUNCTION ?= issue-client-cert
 EVENT ?= $(FUNCTION)
 ARCHITECTURE ?= arm64
+CA_BUNDLE ?= /etc/ssl/certs/ca-certificates.crt
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SHELL := bash
@@ -25,7 +28,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo local invoke lint test build deploy clean
+.PHONY: help demo local invoke lint test build deploy agent agent-image clean
 
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
@@ -69,6 +72,22 @@ deploy: .venv/build.stamp .venv/test.stamp
 # cargo-lambda lets rustup download a target that is missing. What is installed on a machine is its owner's choice: with this it
 # fails instead, and the cure is `rustup target add aarch64-unknown-linux-gnu` (or x86_64-…).
 build deploy: export RUSTUP_DIST_SERVER ?= http://127.0.0.1:1
+
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+AGENT = $(TARGET)/$(HOST)/release/everleaf-agent
+
+# With --target the flags are for the binary alone, not for what runs during the build.
+agent:
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(HOST) -p everleaf-agent
+
+agent-image: agent
+	rm -rf $(TARGET)/agent-image
+	mkdir -p $(TARGET)/agent-image/volume
+	mkdir -m 1777 $(TARGET)/agent-image/volume/certs
+	cp $(AGENT) agent/Dockerfile $(TARGET)/agent-image
+	cp $(CA_BUNDLE) $(TARGET)/agent-image/ca-certificates.crt
+	if command -v docker > /dev/null && docker info > /dev/null 2>&1; then docker build --tag everleaf-agent $(TARGET)/agent-image; \
+		else buildah bud --isolation chroot --tag everleaf-agent $(TARGET)/agent-image; fi
 
 clean:
 	cargo clean

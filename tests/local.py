@@ -3,16 +3,21 @@
 A root CA and an issuing CA are set up, a certificate is requested in ACM with Everleaf's tags, and from then on Everleaf works by
 itself: it exports, stores, redeploys. Then ACM is asked to renew, and the new serial must come to the secret and to the tasks.
 Before that, a load balancer verifies clients by a trust store, and a CA tells in its CRL what it has revoked.
+In the end the agent brings a certificate into a directory, with credentials as an ECS task gets them, and follows its replacement.
 
     .venv/bin/python tests/local.py [directory of the binaries, target/debug when absent]
 """
 
+import http.server
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -36,11 +41,12 @@ def main():
         revocation(f"http://127.0.0.1:{port}")
         flow(f"http://127.0.0.1:{port}")
         trusted_client(f"http://127.0.0.1:{port}")
+        agent(f"http://127.0.0.1:{port}")
     finally:
         local.terminate()
         local.wait(timeout=20)
     assert local.returncode == 0, f"Local AWS ended with {local.returncode}"
-    print("4 passed, 0 failed")
+    print("5 passed, 0 failed")
 
 
 def client_of(endpoint, service):
@@ -277,6 +283,104 @@ def trusted_client(endpoint):
     answer = invoke("issue-client-cert", compromised)
     assert answer["outcome"] == "revoked" and answer["replacement"]["outcome"] == "issued", answer
     said("a compromised certificate is revoked and replaced in one go")
+
+
+def agent(endpoint):
+    """The real agent: openssl and keytool read what it writes, and it says nothing of a key."""
+    lam, secrets = client_of(endpoint, "lambda"), client_of(endpoint, "secretsmanager")
+
+    def issue(request):
+        answer = lam.invoke(FunctionName="everleaf-issue-client-cert", Payload=json.dumps(request))
+        body = json.load(answer["Payload"])
+        assert "FunctionError" not in answer, body
+        return body
+
+    issued = issue({"name": "agent", "subject": {"common_name": "agent"}, "usage": "client-and-server"})
+    task = http.server.HTTPServer(("127.0.0.1", 0), TaskCredentials)
+    threading.Thread(target=task.serve_forever, daemon=True).start()
+    with tempfile.TemporaryDirectory() as directory:
+        environment = {
+            "AWS_ENDPOINT_URL": endpoint, "EVERLEAF_DIRECTORY": directory, "EVERLEAF_SECRETS": issued["secret_arn"],
+            "EVERLEAF_FOR": "java,envoy", "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{task.server_port}/",
+        }
+        current, said_by_it = os.path.join(directory, "current"), []
+        program = os.path.join(BINARIES, "everleaf-agent")
+
+        def run(*arguments, **more):
+            ended = subprocess.run([program, *arguments], env={**environment, **more}, capture_output=True, text=True, timeout=60)
+            said_by_it.append(ended.stdout + ended.stderr)
+            return ended.returncode
+
+        def content(name):
+            with open(os.path.join(current, name)) as file:
+                return file.read()
+
+        def serial():
+            return hex_of(openssl(["x509", "-noout", "-serial"], content("cert.pem")).split("=")[1])
+
+        begin = time.monotonic()
+        assert run("fetch") == 0, said_by_it
+        took = (time.monotonic() - begin) * 1000
+        assert serial() == hex_of(issued["serial_number"])
+        assert openssl(["pkey", "-pubout"], content("key.pem")) == openssl(["x509", "-noout", "-pubkey"], content("cert.pem"))
+        openssl(["verify", "-CAfile", os.path.join(current, "ca.pem"), "-untrusted", os.path.join(current, "fullchain.pem")],
+                content("cert.pem"))
+        password = content("keystore.password")
+        keystore, truststore = (os.path.join(current, name) for name in ("keystore.p12", "truststore.p12"))
+        opened = openssl(["pkcs12", "-in", keystore, "-passin", "env:PASSPHRASE", "-nodes"], "", {"PASSPHRASE": password})
+        assert opened.count("BEGIN CERTIFICATE") == 3 and openssl(["pkey"], opened) == content("key.pem").strip()
+        opened = openssl(["pkcs12", "-in", truststore, "-passin", "env:PASSPHRASE", "-nokeys"], "", {"PASSPHRASE": password})
+        assert openssl(["x509"], opened) == content("ca.pem").strip()
+        for store, entry in ((keystore, "PrivateKeyEntry"), (truststore, "trustedCertEntry")) if shutil.which("keytool") else ():
+            listed = subprocess.run(["keytool", "-list", "-keystore", store, "-storepass:env", "PASSPHRASE"], capture_output=True,
+                                    text=True, env={**os.environ, "PASSPHRASE": password})
+            assert listed.returncode == 0 and "contains 1 entry" in listed.stdout and entry in listed.stdout, listed.stdout
+        said(f"openssl and keytool read the files of `fetch`, which took {took:.0f} ms")
+
+        assert run("health") == 1 and run("fetch", EVERLEAF_SECRETS="everleaf/none") == 1 and run("fetch", "--for", "go") == 2
+        assert serial() == hex_of(issued["serial_number"])
+        with open(os.path.join(directory, "log"), "w+") as log:
+            watching = subprocess.Popen([program, "watch", "--interval", "1h"], env=environment, stderr=log)
+            try:
+                until("the agent is healthy", lambda: run("health") == 0, patience=20)
+                with open(f"/proc/{watching.pid}/status") as status:
+                    resident = next(line.split()[1] for line in status if line.startswith("VmRSS"))
+                replaced = issue({"revoke": "agent", "serial_number": issued["serial_number"], "reason": "KEY_COMPROMISE"})
+                watching.send_signal(signal.SIGHUP)
+                until("the replaced certificate is there", lambda: serial() == hex_of(replaced["replacement"]["serial_number"]),
+                      patience=20)
+                assert content("keystore.password") == password
+                with open(f"/proc/{watching.pid}/cmdline") as arguments, open(f"/proc/{watching.pid}/environ") as variables:
+                    said_by_it += [arguments.read(), variables.read()]
+                watching.send_signal(signal.SIGTERM)
+                assert watching.wait(timeout=20) == 0
+            finally:
+                watching.kill()
+            log.seek(0)
+            said_by_it.append(log.read())
+        with open(os.path.join(directory, ".agent", "health.json")) as health:
+            said_by_it.append(health.read())
+        versions = [secrets.get_secret_value(SecretId="everleaf/agent", VersionStage=stage)["SecretString"]
+                    for stage in ("AWSCURRENT", "AWSPREVIOUS")]
+        needles = ["PRIVATE KEY", password, *(json.loads(version)["passphrase"] for version in versions),
+                   *(line for line in content("key.pem").splitlines() if len(line) > 20)]
+        told = "\n".join(said_by_it)
+        assert "good: agent until " in told and not [needle for needle in needles if needle in told], told
+        said(f"it follows a replacement, with {int(resident) / 1024:.1f} MiB resident, and tells nobody of a key")
+    task.shutdown()
+
+
+class TaskCredentials(http.server.BaseHTTPRequestHandler):
+    """What a task gets from ECS."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"AccessKeyId": "task", "SecretAccessKey": "task", "Token": "task",
+                                     "Expiration": "2099-01-01T00:00:00Z"}).encode())
+
+    def log_message(self, *_):
+        pass
 
 
 def revocation(endpoint):

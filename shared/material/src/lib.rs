@@ -346,7 +346,8 @@ impl ExtendedKeyUsageValidator for Borrowed<'_> {
     }
 }
 
-fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates of a PEM text, and nothing else.
+pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     Pem::iter_from_buffer(pem.as_bytes())
         .map(|pem| match pem {
             Ok(pem) if pem.label == "CERTIFICATE" => Ok(pem.contents.into()),
