@@ -3,8 +3,8 @@
 //! In all of them:
 //! 1. No client with a good certificate, current or previous, is refused by a store that declared its CA or held it when the pair
 //!    became current, nor by one that declares it and has let the client in once.
-//! 2. No revoked one is let in by any of those, or by one that declares its CA now, a day after the CRL that names it. What stands
-//!    below a root that is in a store, without having been declared there, is the business of whoever declared the root.
+//! 2. No revoked one is let in by any of those, or by one that declares its CA now, a day after the CRL that names it. Who was shut
+//!    out with a CA that left, and comes in again by a root that is declared later, is the business of whoever declares the root.
 //! 3. A store is never empty, and ALB is never given what it refuses.
 //! 4. After two quiet days a store holds what is declared with the chains, the good extra objects and the CAs that pairs need;
 //!    nothing is under way, everything issued here is good, and a further refresh writes nothing.
@@ -143,8 +143,6 @@ struct Store {
     listener: String,
     by_hand: bool,
     declares: BTreeMap<String, OffsetDateTime>,
-    /// Also what was undeclared.
-    declared: BTreeSet<String>,
     extras: BTreeMap<String, String>,
     /// What was in objects that hold garbage now: the store may keep it.
     spoiled: BTreeMap<String, String>,
@@ -291,6 +289,9 @@ impl Seen {
                 if verdict == "Success" && declared && self.holds(world, name, &pair.issuer) {
                     pair.let_in.insert(name.clone());
                 }
+                if revoked && verdict == "Failed:ClientCertUntrusted" && store.changed_by_hand.is_none() {
+                    pair.let_in.remove(name);
+                }
                 wrong.extend(self.wrong_verdict(name, pair, &verdict, now));
             }
         }
@@ -312,7 +313,7 @@ impl Seen {
             let refused = let_in.contains(name) && !["Success", "-"].contains(&verdict) && store.changed_by_hand.is_none();
             return refused.then(|| format!("`{name}` refuses {serial} of `{certificate}`, issued by {issuer}: {verdict}"));
         };
-        let declared = self.declares(store).get(issuer).copied();
+        let declared = self.declares(store).get(issuer).filter(|_| self.authorities[issuer].retired.is_none()).copied();
         if verdict != "Success" || !let_in.contains(name) && declared.is_none() {
             return None;
         }
@@ -422,8 +423,7 @@ impl History {
             let store = Store {
                 listener,
                 by_hand,
-                declares: [(first.clone(), since)].into(),
-                declared: [first].into(),
+                declares: [(first, since)].into(),
                 extras: BTreeMap::new(),
                 spoiled: BTreeMap::new(),
                 changed_by_hand: None,
@@ -718,12 +718,21 @@ impl History {
             // By hand it counts once it is accepted.
             let since = if store.by_hand { now + HOUR * 24 * 365 } else { now };
             store.declares.entry(authority.clone()).or_insert(since);
-            store.declared.insert(authority);
         }
         // The parameter says which CAs issue.
         self.update().await;
         self.declare(&name).await;
+        self.order_soon(&authority).await;
         Some("a CA is declared")
+    }
+
+    /// Often somebody orders of a new CA before the stores have it.
+    async fn order_soon(&mut self, authority: &str) {
+        if self.dice.one_in(2) {
+            minutes(7).await;
+            let name = format!("client-{}", 1 + self.dice.below(4));
+            self.order(&name, authority).await;
+        }
     }
 
     async fn undeclare_authority(&mut self) -> Option<&'static str> {
@@ -753,19 +762,12 @@ impl History {
         };
         self.note(format!("{retired} is retired, {successor} issues in its place"));
         let now = self.stack.aws.now();
-        {
-            let mut seen = self.seen();
-            seen.authorities.get_mut(&retired).unwrap().retired = Some((successor.clone(), now));
-            let declares = |store: &Store, seen: &Seen| seen.declares(store).into_keys().collect::<Vec<_>>();
-            let all: Vec<_> = seen.stores.iter().map(|(name, store)| (name.clone(), declares(store, &seen))).collect();
-            for (name, declares) in all {
-                seen.stores.get_mut(&name).unwrap().declared.extend(declares);
-            }
-        }
+        self.seen().authorities.get_mut(&retired).unwrap().retired = Some((successor.clone(), now));
         if self.issuing == retired {
-            self.issuing = successor;
+            self.issuing.clone_from(&successor);
         }
         self.update().await;
+        self.order_soon(&successor).await;
         "a CA is retired"
     }
 
@@ -965,7 +967,7 @@ impl History {
                     // In three days two daily refreshes have come.
                     // A CRL goes on naming what has expired for some days.
                     let named = seen.revoked.contains_key(&pair.serial) && pair.not_after > now - HOUR * 240;
-                    if pair.lived > now - HOUR * 72 || named && store.declared.contains(&pair.issuer) {
+                    if pair.lived > now - HOUR * 72 || named {
                         most.insert(pair.issuer.clone());
                     }
                 }

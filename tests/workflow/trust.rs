@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use workflow::Stack;
 
 use crate::account::staged;
+use crate::recovery::empty_the_table;
 use crate::scenario::{act, days, last_event, lose_deliveries, minutes, order, request, run, service, user};
 
 pub(crate) const BUCKET: &str = "crls";
@@ -603,5 +604,102 @@ fn many_certificates_that_wait_for_a_store_ask_for_it_once_a_sweep() {
         days(3).await;
         let asked = published(&site.stack, "Trust Due").len();
         assert!((30..=72).contains(&asked), "{asked}");
+    });
+}
+
+/// Some days after a certificate has moved to a new CA, its pair before is still good.
+#[test]
+fn a_lost_table_takes_no_ca_from_the_pairs_that_need_it() {
+    run(async {
+        let mut site = Site::with(&[]).await;
+        site.declare(site.declaration()).await;
+        act(&site.stack, "issue-client-cert", order()).await;
+        let new = site.stack.aws.world(|world, now| {
+            let root = pca::create_active_root(world, now, "Example New Root CA", "EC_prime256v1").unwrap();
+            pca::create_active_subordinate(world, now, &root, "Example New Issuing CA", "EC_prime256v1").unwrap()
+        });
+        let retired = format!("{}={new}", site.stack.issuing_ca);
+        site.stack.update(&[("IssuingCaArn", &new), ("RetiredCas", &retired)]).await;
+        days(3).await;
+        assert_eq!(site.stack.record("orders").await.unwrap().current.unwrap().issuer.unwrap().as_str(), new);
+        let both = || ["AWSCURRENT", "AWSPREVIOUS"].map(|stage| site.client("orders", stage));
+        assert_eq!(both(), ["Success"; 2]);
+        lose_deliveries(&site.stack);
+        empty_the_table(&site.stack).await;
+        for _ in 0..3 {
+            act(&site.stack, "refresh-truststore", json!({"refresh": true})).await;
+            minutes(90).await;
+        }
+        assert_eq!(both(), ["Success"; 2], "before anybody was found again");
+        site.stack.aws.set_deliveries(None);
+        days(3).await;
+        assert_eq!(both(), ["Success"; 2], "after everybody was found again");
+        days(30).await;
+        assert_eq!(site.subjects().await, ["Example New Issuing CA", "Example New Root CA"]);
+    });
+}
+
+/// A CA that leaves takes its CRL with it, and below a root that stays whoever it has revoked would get in again.
+#[test]
+fn what_is_revoked_stays_refused_when_its_ca_is_retired_below_a_root_that_stays() {
+    run(async {
+        let mut site = Site::with(&[]).await;
+        site.declare(site.declaration()).await;
+        let mut order = order();
+        order["validity"] = json!({"days": 9});
+        act(&site.stack, "issue-client-cert", order).await;
+        // The new CA has its chain with the root's next certificate, the old one with the first.
+        site.stack.aws.world(|world, now| pca::renew_authority(world, now, &site.stack.root_ca)).unwrap();
+        let new = site.new_authority("Example New Issuing CA");
+        let retired = format!("{}={new}", site.stack.issuing_ca);
+        site.stack.update(&[("IssuingCaArn", &new), ("RetiredCas", &retired)]).await;
+        days(2).await;
+        let previous = site.stack.record("orders").await.unwrap().previous.unwrap();
+        let request = json!({"revoke": "orders", "serial_number": previous.serial, "reason": "KEY_COMPROMISE"});
+        assert_eq!(act(&site.stack, "issue-client-cert", request).await["outcome"], "revoked");
+        let revoked = site.chain("orders", "AWSPREVIOUS");
+        minutes(35).await;
+        for _ in 0..24 * 5 {
+            assert_eq!(site.verdict(&revoked), "Failed:ClientCertCrlHit");
+            assert_eq!(site.client("orders", "AWSCURRENT"), "Success");
+            minutes(60).await;
+        }
+        days(12).await;
+        assert_eq!(site.subjects().await, ["Example New Issuing CA", "Example Root CA"], "it is named no longer");
+    });
+}
+
+/// An order for another CA does not say who issued what is current.
+#[test]
+fn the_issuer_of_a_pair_that_is_taken_over_is_the_one_that_was_tagged_with_it() {
+    run(async {
+        let site = Site::with(&[]).await;
+        act(&site.stack, "issue-client-cert", order()).await;
+        let mut record = site.stack.record("orders").await.unwrap();
+        let issuer = record.current.take().unwrap().issuer;
+        let lifecycle::record::Origin::Issued(wanted) = &mut record.origin else { panic!("{record:?}") };
+        wanted.certificate_authority_arn = site.new_authority("Example Other CA").parse().unwrap();
+        site.stack.records().await.agree(&mut record, site.stack.aws.now()).await.unwrap();
+        assert_eq!(record.current.unwrap().issuer, issuer);
+    });
+}
+
+/// A pair that waited for the newer certificate would have been asked for, and have waited, round and round.
+#[test]
+fn a_store_that_holds_a_ca_by_an_earlier_certificate_keeps_no_pair_waiting() {
+    run(async {
+        let mut site = Site::with(&[]).await;
+        lose_deliveries(&site.stack);
+        let second = site.new_authority("Example Second CA");
+        site.stack.update(&[("AllowedCaArns", &second)]).await;
+        let mut declaration = site.declaration();
+        declaration["certificate_authority_arns"] = json!([site.stack.issuing_ca, second]);
+        site.declare(declaration).await;
+        act(&site.stack, "issue-client-cert", order()).await;
+        site.stack.aws.world(|world, now| pca::renew_authority(world, now, &second)).unwrap();
+        let mut replaced = order();
+        (replaced["certificate_authority_arn"], replaced["replace"]) = (json!(second), json!(true));
+        assert_eq!(act(&site.stack, "issue-client-cert", replaced).await["outcome"], "issued");
+        assert_eq!(site.client("orders", "AWSCURRENT"), "Success");
     });
 }
