@@ -252,15 +252,16 @@ impl Seen {
             if call.caller != "refresh-truststore" || call.service != "elasticloadbalancing" {
                 continue;
             }
-            match &call.error {
-                Some(code) if REFUSED.iter().any(|part| code.starts_with(part)) => {
+            let store = call.input["TrustStoreArn"].as_str().and_then(|arn| arn.split('/').nth(1));
+            let store = store.and_then(|name| self.stores.get_mut(name));
+            match (&call.error, store) {
+                // It was good when it was looked at.
+                (Some(_), Some(store)) if store.changed_by_hand.is_some() && call.operation == "AddTrustStoreRevocations" => {}
+                (Some(code), _) if REFUSED.iter().any(|part| code.starts_with(part)) => {
                     let refused = format!("{} was refused: {code}: {}", call.operation, call.input);
                     self.wrong.entry(refused).or_insert(call.at);
                 }
-                None if call.operation == "ModifyTrustStore" => {
-                    let store = call.input["TrustStoreArn"].as_str().and_then(|arn| arn.split('/').nth(1)).unwrap();
-                    self.stores.get_mut(store).unwrap().changed_by_hand = None;
-                }
+                (None, Some(store)) if call.operation == "ModifyTrustStore" => store.changed_by_hand = None,
                 _ => {}
             }
         }
