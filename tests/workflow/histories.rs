@@ -144,8 +144,8 @@ struct Store {
     by_hand: bool,
     declares: BTreeMap<String, OffsetDateTime>,
     extras: BTreeMap<String, String>,
-    /// What was in objects that hold garbage now: the store may keep it.
-    spoiled: BTreeMap<String, String>,
+    /// What was in objects: where one holds garbage now, the store may keep any of it.
+    before: BTreeMap<String, Vec<String>>,
     changed_by_hand: Option<OffsetDateTime>,
     crls_removed_by_hand: Option<OffsetDateTime>,
 }
@@ -426,7 +426,7 @@ impl History {
                 by_hand,
                 declares: [(first, since)].into(),
                 extras: BTreeMap::new(),
-                spoiled: BTreeMap::new(),
+                before: BTreeMap::new(),
                 changed_by_hand: None,
                 crls_removed_by_hand: None,
             };
@@ -819,14 +819,14 @@ impl History {
         });
         let mut seen = self.seen();
         let store = seen.stores.get_mut(&name).unwrap();
-        let before = store.extras.remove(&key);
+        store.extras.remove(&key);
         match (put, kind) {
-            (Some(pem), _) => _ = store.extras.insert(key.clone(), pem),
-            (None, 1) => store.spoiled.extend(before.map(|pem| (key.clone(), pem))),
-            (None, _) => {}
-        }
-        if kind != 1 {
-            store.spoiled.remove(&key);
+            (Some(pem), _) => {
+                store.before.entry(key.clone()).or_default().push(pem.clone());
+                store.extras.insert(key, pem);
+            }
+            (None, 1) => {}
+            (None, _) => _ = store.before.remove(&key),
         }
         Some("an extra object is changed")
     }
@@ -975,7 +975,8 @@ impl History {
                 let (least, most) = (expand(&least), expand(&most));
                 let extras: BTreeSet<String> = store.extras.values().cloned().collect();
                 let pem = |all: &BTreeSet<String>| all.union(&extras).map(|pem| der(pem)).collect::<BTreeSet<_>>();
-                let most = most.into_iter().chain(store.spoiled.values().cloned()).collect();
+                let spoiled = store.before.iter().filter(|(key, _)| !store.extras.contains_key(*key));
+                let most = most.into_iter().chain(spoiled.flat_map(|(_, all)| all.clone())).collect();
                 let held = self.stack.aws.world(|world, _| elbv2::trusted(world, name).iter().cloned().collect::<BTreeSet<_>>());
                 let subjects = |all: Vec<&Vec<u8>>| -> Vec<String> {
                     all.into_iter().map(|der| lifecycle::authority::Authority::judge(der, now).unwrap().to_string()).collect()

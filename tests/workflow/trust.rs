@@ -703,3 +703,23 @@ fn a_store_that_holds_a_ca_by_an_earlier_certificate_keeps_no_pair_waiting() {
         assert_eq!(site.client("orders", "AWSCURRENT"), "Success");
     });
 }
+
+#[test]
+fn a_pair_that_waits_is_given_up_when_its_ca_is_retired_before_any_store_holds_it() {
+    run(async {
+        let mut site = Site::with(&[]).await;
+        site.declare(site.declaration()).await;
+        act(&site.stack, "issue-client-cert", order()).await;
+        lose_deliveries(&site.stack);
+        let [second, third] = ["Example Second CA", "Example Third CA"].map(|name| site.new_authority(name));
+        let first = site.stack.issuing_ca.clone();
+        site.stack.update(&[("IssuingCaArn", &second), ("RetiredCas", &format!("{first}={second}"))]).await;
+        assert_eq!(act(&site.stack, "issue-client-cert", order()).await["outcome"], "waiting-for-trust");
+        let retired = format!("{first}={second},{second}={third}");
+        site.stack.update(&[("IssuingCaArn", &third), ("RetiredCas", &retired)]).await;
+        site.stack.aws.set_deliveries(None);
+        days(2).await;
+        let record = site.stack.record("orders").await.unwrap();
+        assert_eq!((record.current.unwrap().issuer.unwrap().as_str(), record.attempt), (third.as_str(), None));
+    });
+}
