@@ -371,13 +371,14 @@ impl Stores {
 }
 
 impl Trust {
-    /// The stores that declare the CA `issuer` and do not hold it. A CA of AWS Private CA has one key for life, so that each of its
-    /// certificates will do.
+    /// The stores that declare the CA `issuer` and do not hold it, and those that it is leaving. A CA of AWS Private CA has one key for
+    /// life, so that each of its certificates will do.
     pub fn missing(&self, stores: &Stores, issuer: &Arn) -> BTreeSet<StoreName> {
         let stores = stores.declared_by(&self.declared).stores;
         let declares =
             |store: &Store| self.successors.with_successors(&store.declaration.certificate_authority_arns).contains(issuer);
-        stores.into_iter().filter(|(_, store)| declares(store) && !store.trusts(issuer)).map(|(name, _)| name).collect()
+        let closed = |store: &Store| store.leaving.contains_key(issuer) || declares(store) && !store.trusts(issuer);
+        stores.into_iter().filter(|(_, store)| closed(store)).map(|(name, _)| name).collect()
     }
 
     /// What a store has to do with CAs: those that it is to hold, and those that it may give up once nobody needs them.

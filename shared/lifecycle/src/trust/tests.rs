@@ -249,7 +249,7 @@ fn successors_that_lead_nowhere_are_refused() {
 }
 
 #[test]
-fn a_pair_waits_for_the_stores_that_declare_its_issuer_and_do_not_trust_it() {
+fn a_pair_waits_for_the_stores_that_declare_its_issuer_and_do_not_trust_it_and_those_that_it_is_leaving() {
     let leaving = |name| Store { leaving: [(authority(name), at(NOW).into())].into(), ..store(["a", "b"], ["a", "b"]) };
     for (what, store, successions, issuer, waits) in [
         ("declared, not held", store(["a"], []), &[][..], "a", true),
@@ -266,6 +266,7 @@ fn a_pair_waits_for_the_stores_that_declare_its_issuer_and_do_not_trust_it() {
         ("retired and gone", store(["a"], ["b"]), &["a=b"], "a", true),
         ("leaving", leaving("a"), &[], "a", true),
         ("another is leaving", leaving("b"), &[], "a", false),
+        ("no longer declared and leaving", Store { declaration: declaration("clients", ["b"]), ..leaving("a") }, &[], "a", true),
     ] {
         let trust = Trust { declared: vec![store.declaration.clone()], successors: successors(successions).unwrap() };
         let stores = Stores { stores: [(store.declaration.name.clone(), store)].into(), lock: None, revision: 1 };
