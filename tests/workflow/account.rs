@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use lifecycle::leaf::{Csr, Leaf};
+use lifecycle::leaf::{Csr, Leaf, Serial};
 use lifecycle::rollout::{Binding, Progress};
 use local_aws::secrets::{Secret, Version};
 use local_aws::{Call, Fault};
 use material::{Material, Wanted};
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use workflow::Stack;
 
@@ -86,6 +86,8 @@ fn effect(event: &Value) -> Option<String> {
         ("everleaf", _) => Some(detail_type.to_owned()),
         ("aws.acm-pca", "ACM Private CA Certificate Issuance") if detail["result"] == "success" => Some("issued".to_owned()),
         ("aws.acm", "ACM Certificate Available") if detail["Action"] == "RENEWAL" => Some("renewed by ACM".to_owned()),
+        ("aws.acm", "ACM Certificate Available") if detail["Action"] == "IMPORT" => Some("imported into ACM".to_owned()),
+        ("aws.acm", "ACM Certificate Available") if detail["Action"] == "REIMPORT" => Some("reimported into ACM".to_owned()),
         ("aws.ecs", _) if detail["eventName"] == "SERVICE_DEPLOYMENT_IN_PROGRESS" => Some(format!("deployed {}", service()?)),
         _ => None,
     }
@@ -190,6 +192,12 @@ pub(crate) async fn assert_settled(stack: &Stack, story: &str) {
             assert_eq!(record.previous.as_ref().map(|pair| &pair.version_id), Some(&previous), "{story}: {name}, previous");
         }
         assert_eq!(record.attempt, None, "{story}: {name}");
+        if record.options.import_to_acm {
+            let held = imported(stack, &name).await;
+            let serials: Vec<_> =
+                held.iter().map(|certificate| Serial::from_hex(certificate["Serial"].as_str().unwrap())).collect();
+            assert_eq!(serials, [record.current.as_ref().unwrap().serial.clone()], "{story}: {name}, in ACM");
+        }
         let certificate = serde_json::from_str::<Value>(&text).unwrap()["certificate"].as_str().unwrap().to_owned();
         let bindings = records.bindings(&record.options.services).await.unwrap();
         for (service, Binding { state, .. }) in bindings {
@@ -201,6 +209,22 @@ pub(crate) async fn assert_settled(stack: &Stack, story: &str) {
             assert!(tasks.iter().all(|values| values[&name] == certificate), "{story}: {service} holds another pair of {name}");
         }
     }
+}
+
+/// What ACM holds of the certificates that were imported into it under this name, as it describes them.
+pub(crate) async fn imported(stack: &Stack, name: &str) -> Vec<Value> {
+    let keys = json!({"keyTypes": ["RSA_2048", "EC_prime256v1", "EC_secp384r1"]});
+    let list = stack.aws.call("acm:ListCertificates", json!({"Includes": keys, "MaxItems": 1000})).await.unwrap();
+    let mut found = Vec::new();
+    for summary in list["CertificateSummaryList"].as_array().unwrap().iter().filter(|summary| summary["Type"] == "IMPORTED") {
+        let arn = json!({"CertificateArn": summary["CertificateArn"]});
+        let tags = stack.aws.call("acm:ListTagsForCertificate", arn.clone()).await.unwrap();
+        let ours = json!({"Key": "everleaf:certificate", "Value": format!("everleaf/{name}")});
+        if tags["Tags"].as_array().unwrap().contains(&ours) {
+            found.push(stack.aws.call("acm:DescribeCertificate", arn).await.unwrap()["Certificate"].clone());
+        }
+    }
+    found
 }
 
 /// For how many different keys Private CA took an order.

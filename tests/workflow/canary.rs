@@ -10,7 +10,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use workflow::Stack;
 
-use crate::scenario::{days, order, request, run, service, user};
+use crate::scenario::{days, order, order_for_listener, request, run, service, user};
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -74,6 +74,9 @@ fn keys_and_passphrases_are_in_the_secrets_and_nowhere_else() {
         for request in [order(), plain, json!({"name": "refused", "usage": "none"})] {
             said += &format!("{:?}", stack.handle("issue-client-cert", request, "request").await);
         }
+        let mut listener_too = order_for_listener();
+        listener_too["name"] = json!("listener");
+        said += &format!("{:?}", stack.handle("issue-client-cert", listener_too, "request").await);
         service(&stack, "payments/orders", &["orders"]).await;
         request(&stack, "gateway", false).await;
         // Somebody puts a key where CAs belong, and takes it for lost.
@@ -157,6 +160,7 @@ fn keys_and_passphrases_are_in_the_secrets_and_nowhere_else() {
         }
         for kept in [
             "\"trust\"",
+            "acm_certificate_arn",
             "Certificate Revoked",
             "trust/out/stores.json {",
             "trust/out/clients/",

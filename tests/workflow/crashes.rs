@@ -9,7 +9,8 @@ use crate::scenario::{Scenario, come_to_rest, minutes, run};
 
 mod a_handler_that_ends_after_any_call_loses_nothing {
     of_each! { ends_after_each_call:
-        issue_by_hand sign_a_callers_csr replace_by_hand certificate_due acm_available_issuance acm_available_renewal
+        issue_by_hand sign_a_callers_csr replace_by_hand certificate_due import_by_hand import_later reimport_due adoption_due
+        acm_available_issuance acm_available_renewal
         approaching_expiration sweep look_by_hand certificate_current ecs_completed ecs_failed
         revoke_by_hand revocation_due declare_by_hand refresh_daily trust_due crl_generation
     }

@@ -21,7 +21,8 @@ enum Kind {
 
 mod every_call_fails_once_for_a_moment {
     of_each! { fails_for_a_moment:
-        issue_by_hand sign_a_callers_csr replace_by_hand certificate_due acm_available_issuance acm_available_renewal
+        issue_by_hand sign_a_callers_csr replace_by_hand certificate_due import_by_hand import_later reimport_due adoption_due
+        acm_available_issuance acm_available_renewal
         approaching_expiration renewal_action_required sweep look_by_hand certificate_current ecs_completed ecs_failed
         revoke_by_hand revocation_due declare_by_hand refresh_daily trust_due crl_generation
     }
@@ -29,7 +30,8 @@ mod every_call_fails_once_for_a_moment {
 
 mod each_call_in_turn_is_denied_or_its_answer_lost {
     of_each! { goes_wrong_in_turn:
-        issue_by_hand sign_a_callers_csr certificate_due acm_available_issuance acm_available_renewal
+        issue_by_hand sign_a_callers_csr certificate_due import_by_hand import_later reimport_due adoption_due
+        acm_available_issuance acm_available_renewal
         approaching_expiration renewal_action_required sweep certificate_current ecs_completed ecs_failed
         revoke_by_hand revocation_due declare_by_hand refresh_daily trust_due crl_generation
     }
@@ -83,7 +85,8 @@ async fn one(scenario: &Scenario, kind: Kind, mut goes_wrong: impl FnMut(&Call) 
 
     if outcome == "Ok" {
         let Seen { mut effects, .. } = since.seen(&stack);
-        if kind == Kind::LostAnswer && spoiled.iter().any(|action| action == "events:PutEvents") {
+        let arrived = |action: &str| kind == Kind::LostAnswer && spoiled.iter().any(|spoiled| spoiled == action);
+        if arrived("events:PutEvents") || arrived("acm:ImportCertificate") {
             // The SDK sends again what had arrived.
             let twice = effects.0.iter_mut().filter(|(what, count)| !what.starts_with("version") && **count == 2);
             twice.for_each(|(_, count)| *count = 1);
@@ -130,6 +133,8 @@ impl Kind {
             (Self::Denied, _) => &["Permanent"],
             // It takes no token, so nobody calls again before having looked.
             (_, "ecs:UpdateService" | "elasticloadbalancing:AddTrustStoreRevocations") => &["Retryable"],
+            // A first import takes none either; a second one is all the same, but ACM takes one a second.
+            (_, "acm:ImportCertificate") => &["Ok", "Retryable"],
             // The SDK's own retry meets the write of the first try, which looks like somebody else's.
             (Self::LostAnswer, "dynamodb:UpdateItem") => &["Ok", "Retryable"],
             _ => &["Ok"],

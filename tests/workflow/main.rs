@@ -12,6 +12,7 @@ mod canary;
 mod crashes;
 mod faults;
 mod histories;
+mod imports;
 mod input;
 mod kinds;
 mod pairs;

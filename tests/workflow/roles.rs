@@ -22,6 +22,12 @@ fn needs(call: &Call) -> Vec<(String, String)> {
     let secret = |name: String| arn(format!("secret:{name}-AbCd3F"));
     let resource = match (call.service, call.operation.as_str()) {
         ("acm", "ListCertificates") | ("secretsmanager", "ListSecrets") => "*".to_owned(),
+        ("acm", "ImportCertificate") => {
+            let known = Some(text("CertificateArn")).filter(|arn| !arn.is_empty());
+            let certificate = known.unwrap_or_else(|| arn("certificate/new".to_owned()));
+            let tags = (!call.input["Tags"].is_null()).then(|| ("acm:AddTagsToCertificate".to_owned(), certificate.clone()));
+            return tags.into_iter().chain([(call.action(), certificate)]).collect();
+        }
         ("acm", _) => text("CertificateArn"),
         ("acm-pca", _) => text("CertificateAuthorityArn"),
         ("dynamodb", "BatchGetItem") => {

@@ -221,6 +221,97 @@ scenario!(
     }
 );
 
+/// What is to be on a listener too.
+pub(crate) fn order_for_listener() -> Value {
+    let mut order = order();
+    (order["usage"], order["import_to_acm"]) = (json!("server"), json!(true));
+    order
+}
+
+scenario!(
+    import_by_hand,
+    "issue-client-cert",
+    "by hand, importing into ACM",
+    "Certificate Current 1, imported into ACM 1, issued 1, version of orders 2",
+    |stack| {
+        service(stack, "payments/orders", &["orders"]).await;
+        order_for_listener()
+    }
+);
+
+scenario!(import_later, "issue-client-cert", "by hand, importing what is issued", "imported into ACM 1", |stack| {
+    service(stack, "payments/orders", &["orders"]).await;
+    let mut order = order_for_listener();
+    order["import_to_acm"] = json!(false);
+    act(stack, "issue-client-cert", order).await;
+    let mut order = order_for_listener();
+    order["replace"] = json!(true);
+    order
+});
+
+scenario!(
+    reimport_due,
+    "issue-client-cert",
+    "Certificate Due, importing into ACM",
+    "Certificate Current 1, issued 1, reimported into ACM 1, version of orders 2",
+    |stack| {
+        act(stack, "issue-client-cert", order_for_listener()).await;
+        days(22).await;
+        act(stack, "renew-on-expiry", json!({"sweep": true})).await;
+        last_event(stack, "Certificate Due")
+    }
+);
+
+scenario!(
+    adoption_due,
+    "issue-client-cert",
+    "Certificate Due, adopting",
+    "Certificate Current 1, issued 1, reimported into ACM 1, version of web 2",
+    |stack| {
+        self_signed(stack, "web", 90).await;
+        days(61).await;
+        act(stack, "renew-on-expiry", json!({"sweep": true})).await;
+        last_event(stack, "Certificate Due")
+    }
+);
+
+scenario!(
+    approaching_expiration_imported,
+    "renew-on-expiry",
+    "ACM Certificate Approaching Expiration, imported",
+    "Action Required 1, Certificate Due 1",
+    |stack| {
+        self_signed(stack, "web", 90).await;
+        days(80).await;
+        last_event(stack, "ACM Certificate Approaching Expiration")
+    }
+);
+
+/// A certificate that somebody has made for itself and imported into ACM, for so many days; its ARN.
+pub(crate) async fn self_signed(stack: &Stack, name: &str, days: i64) -> String {
+    let mut input = self_made(stack, name, days, Vec::new());
+    input["Tags"] =
+        json!([{"Key": "everleaf:certificate", "Value": format!("everleaf/{name}")}, {"Key": "team", "Value": "web"}]);
+    user(stack, "acm:ImportCertificate", input).await["CertificateArn"].as_str().unwrap().to_owned()
+}
+
+/// The certificate and its key, as they are imported.
+pub(crate) fn self_made(stack: &Stack, name: &str, days: i64, usages: Vec<rcgen::ExtendedKeyUsagePurpose>) -> Value {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, format!("{name}.example.com"));
+    if !usages.is_empty() {
+        params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+    }
+    params.extended_key_usages = usages;
+    params.not_before = stack.aws.now();
+    params.not_after = stack.aws.now() + time::Duration::days(days);
+    let certificate = params.self_signed(&key).unwrap();
+    let encoded = |pem: String| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, pem);
+    json!({"Certificate": encoded(certificate.pem()), "PrivateKey": encoded(key.serialize_pem())})
+}
+
 scenario!(
     certificate_due,
     "issue-client-cert",

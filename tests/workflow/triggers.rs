@@ -19,6 +19,7 @@ macro_rules! of_every_trigger {
     ($check:ident) => {
         of_each! { $check:
             issue_by_hand sign_a_callers_csr replace_by_hand certificate_due
+            import_by_hand import_later reimport_due adoption_due approaching_expiration_imported
             acm_available_issuance acm_available_issuance_public acm_available_renewal acm_available_renewal_public
             export_due export_by_arn export_by_name
             approaching_expiration renewal_action_required expired revoked sweep look_by_hand
@@ -38,7 +39,8 @@ mod two_runs_at_the_same_moment_do_it_once {
 
 mod a_second_run_that_begins_with_any_call_of_the_first_does_nothing {
     of_each! { done_once_at_any_call:
-        issue_by_hand sign_a_callers_csr certificate_due acm_available_issuance acm_available_renewal
+        issue_by_hand sign_a_callers_csr certificate_due import_by_hand import_later reimport_due adoption_due
+        acm_available_issuance acm_available_renewal
         approaching_expiration sweep look_by_hand certificate_current ecs_completed ecs_failed
         revoke_by_hand revocation_due declare_by_hand refresh_daily trust_due crl_generation
     }
@@ -162,6 +164,6 @@ fn section(scenario: &Scenario, first: &[Call], again: &[Call]) -> String {
 #[test]
 fn the_calls_of_each_trigger_are_shown() {
     let triggers = CALLS.lines().filter(|line| !line.starts_with([' ', '#']) && !line.is_empty()).count();
-    assert_eq!(triggers, 29);
+    assert_eq!(triggers, 34);
     std::io::stderr().write_all(format!("\n{CALLS}\n").as_bytes()).unwrap();
 }

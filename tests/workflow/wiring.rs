@@ -8,7 +8,7 @@ use runtime::vars::Vars;
 use serde_json::{Value, json};
 use workflow::{Stack, root};
 
-use crate::scenario::{days, lose_deliveries, minutes, order, request, run, service, user};
+use crate::scenario::{days, lose_deliveries, minutes, order, order_for_listener, request, run, self_signed, service, user};
 
 /// Every file of `events/`: the function it is for, its name, what it holds.
 fn files() -> Vec<(String, String, Value)> {
@@ -119,6 +119,7 @@ async fn used(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
     request(stack, "gateway", false).await;
     let ghost = json!({"name": "ghost", "subject": {"common_name": "ghost"}, "services": ["payments/ghost"]});
     stack.handle("issue-client-cert", ghost, "of a service that is not there").await.unwrap();
+    imports(stack).await;
     days(1).await;
     trust(stack).await;
     // A service leaves a certificate, another certificate gets one.
@@ -150,6 +151,7 @@ async fn used(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
         let actions = match call.operation.as_str() {
             // It has no right of its own: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis.html>.
             "TransactWriteItems" => vec!["dynamodb:PutItem".to_owned(), "dynamodb:UpdateItem".to_owned()],
+            "ImportCertificate" if !call.input["Tags"].is_null() => vec![call.action(), "acm:AddTagsToCertificate".to_owned()],
             "ListObjectsV2" => vec!["s3:ListBucket".to_owned()],
             // Elastic Load Balancing reads what it is told of with its caller's rights.
             "CreateTrustStore" => {
@@ -160,6 +162,20 @@ async fn used(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
         used.entry(call.caller).or_default().extend(actions);
     }
     used
+}
+
+/// Three certificates on listeners: one is made for it, one takes the place of somebody else's, one is adopted.
+async fn imports(stack: &Stack) {
+    let mut front = order_for_listener();
+    front["name"] = json!("front");
+    stack.handle("issue-client-cert", front, "imported").await.unwrap();
+    minutes(1).await;
+    let mut web = order_for_listener();
+    (web["name"], web["import_to_acm"]) = (json!("web"), json!(self_signed(stack, "web", 30).await));
+    minutes(1).await;
+    stack.handle("issue-client-cert", web, "in its place").await.unwrap();
+    minutes(1).await;
+    self_signed(stack, "old", 3).await;
 }
 
 /// A trust store in use: made, attached once its client is there, changed, told of a revocation, left by a CA.
@@ -188,7 +204,7 @@ async fn trust(stack: &Stack) {
 /// What a function calls only after something went wrong half-way; the module `crashes` has it happen.
 const SELDOM: &[(&str, &str)] = &[
     ("export-to-secrets", "secretsmanager:GetSecretValue"),
-    ("issue-client-cert", "secretsmanager:GetSecretValue"),
+    ("issue-client-cert", "acm:ListCertificates"),
     ("refresh-truststore", "elasticloadbalancing:GetTrustStoreRevocationContent"),
     // AWS Private CA asks for these of whoever revokes, and uses rights of its own.
     ("issue-client-cert", "s3:GetBucketAcl"),

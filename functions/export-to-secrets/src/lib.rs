@@ -214,7 +214,7 @@ async fn move_to(app: &App, mut record: Record, arn: &Arn, held: &Held) -> Resul
     };
     match &record.origin {
         Origin::Exported { certificate_arn } if certificate_arn == arn => {}
-        Origin::Exported { certificate_arn } => {
+        Origin::Exported { certificate_arn } | Origin::Adopted { certificate_arn } => {
             let other = acm::managed(&app.acm, certificate_arn, &app.records.settings.prefix).await?;
             if other.is_some_and(|other| other.name == record.name) {
                 return Err(taken(certificate_arn.as_str()));

@@ -28,6 +28,9 @@ pub struct Answer {
     pub fingerprint_sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate_authority_arn: Option<String>,
+    /// The certificate in ACM that holds the pair as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acm_certificate_arn: Option<String>,
     /// For a caller's CSR.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate_pem: Option<String>,
@@ -61,6 +64,7 @@ impl Answer {
             not_after: current.map(|pair| pair.not_after),
             fingerprint_sha256: current.map(|pair| pair.fingerprint.clone()),
             certificate_authority_arn: current.and_then(|pair| pair.issuer.as_ref()).map(ToString::to_string),
+            acm_certificate_arn: record.acm_certificate().map(ToString::to_string),
             certificate_pem,
             certificate_chain_pem,
             reason: None,
@@ -78,6 +82,7 @@ impl Answer {
             not_after: Some((now + order.specification.lifetime).into()),
             fingerprint_sha256: None,
             certificate_authority_arn: Some(order.specification.certificate_authority_arn.to_string()),
+            acm_certificate_arn: order.import_into.as_ref().map(ToString::to_string),
             certificate_pem: None,
             certificate_chain_pem: None,
             reason: Some(reason.to_owned()),

@@ -10,19 +10,21 @@
 
 pub mod answer;
 mod csr;
+mod import;
 mod pca;
 mod revoke;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use aws_sdk_acm::Client as Acm;
 use aws_sdk_eventbridge::Client as EventBridge;
 use lifecycle::attempt::{Attempt, Staged, TOKEN_LIFE, Turn, turn};
 use lifecycle::events::{Detail, Event, Kind};
 use lifecycle::issuance::{self, CallersCsr, Order, Policy, Verdict};
 use lifecycle::leaf::KeyAlgorithm;
-use lifecycle::names::{AuthorityArn, CertificateName};
-use lifecycle::record::{Options, Origin, Record, Specification};
+use lifecycle::names::{Arn, AuthorityArn, CertificateName};
+use lifecycle::record::{Origin, Record, Specification};
 use lifecycle::trust::Trust;
 use lifecycle::{date, renewal};
 use material::{Material, Wanted};
@@ -39,6 +41,7 @@ use crate::pca::PrivateCa;
 pub struct App {
     pub records: Records,
     pub pca: PrivateCa,
+    pub acm: Acm,
     pub eventbridge: EventBridge,
     pub policy: Policy,
     pub trust: Trust,
@@ -57,6 +60,7 @@ impl App {
                 settings,
             },
             pca: PrivateCa::new(aws_sdk_acmpca::Client::new(sdk)),
+            acm: Acm::new(sdk),
             eventbridge: EventBridge::new(sdk),
             policy,
             trust,
@@ -105,13 +109,14 @@ async fn by_hand(app: &App, request: &Value, invocation: &Invocation) -> Result<
     let refused = |refusal| Failure::permanent("accept the request", refusal);
     let order = issuance::order(request, &app.policy, now).map_err(refused)?;
     let mut record = app.records.load(&order.name).await?;
-    let origin = origin(&order, record.as_ref());
+    if let Some(arn) = order.import_into.as_ref().filter(|arn| record.as_ref().and_then(Record::acm_certificate) != Some(arn)) {
+        import::admits(app, &order, arn).await?;
+    }
     if record.is_none() {
         app.pca.admits(&order.specification).await?;
-    }
-    if record.is_none() && !order.dry_run && app.records.create(&order.name, &origin).await?.is_none() {
-        // The secret is there and the table does not know it: the table was lost, or this is not ours.
-        record = app.records.rebuild(&order.name, now).await?;
+        if !order.dry_run {
+            record = create(app, &order, None, now).await?;
+        }
     }
     let verdict = issuance::verdict(&order, record.as_ref(), &app.policy, now).map_err(refused)?;
     if let Verdict::Issue { .. } = verdict {
@@ -119,21 +124,60 @@ async fn by_hand(app: &App, request: &Value, invocation: &Invocation) -> Result<
     }
     match verdict {
         Verdict::Issue { reason } if order.dry_run => Ok(Answer::planned(&order, now, reason)),
-        Verdict::Issue { reason } => {
-            let before = record.as_ref().map(|record| record.options.services.clone()).unwrap_or_default();
-            let mut record =
-                record.unwrap_or_else(|| Record::new(order.name.clone(), origin.clone(), order.options.clone(), now));
-            change(&mut record, origin, order.options, invocation)?;
-            issue(app, record, before, (order.csr.as_ref(), order.end), reason, invocation).await?.answer()
-        }
-        Verdict::Keep { options } if !order.dry_run => {
+        Verdict::Issue { reason } => fulfil(app, record, order, reason, invocation).await,
+        Verdict::Keep if !order.dry_run => {
             let Some(record) = record else { return Err(Failure::permanent("keep the certificate", "there is no record of it")) };
-            keep(app, record, options).await
+            keep(app, record, order, invocation).await
         }
-        Verdict::Keep { .. } | Verdict::Unchanged => match record {
-            Some(record) => unchanged(app, record).await,
+        Verdict::Keep | Verdict::Unchanged => match record {
+            Some(record) if order.dry_run => as_it_is(app, &record).await,
+            Some(record) => unchanged(app, record, invocation).await,
             None => Err(Failure::permanent("answer", "there is no record of the certificate")),
         },
+    }
+}
+
+/// The secret of what is ordered, or the record that the table has lost: then the secret is there already.
+async fn create(app: &App, order: &Order, record: Option<Record>, now: OffsetDateTime) -> Result<Option<Record>, Failure> {
+    match app.records.create(&order.name, &origin(order, record.as_ref())).await? {
+        Some(_) => Ok(record),
+        None => Ok(app.records.rebuild(&order.name, now).await?.or(record)),
+    }
+}
+
+/// Issues what was ordered.
+async fn fulfil(
+    app: &App,
+    record: Option<Record>,
+    order: Order,
+    reason: &str,
+    invocation: &Invocation,
+) -> Result<Answer, Failure> {
+    let record = match record {
+        // What was imported by hand has no secret yet.
+        Some(adopted) if adopted.is_adopted() => create(app, &order, Some(adopted), invocation.now()).await?,
+        record => record,
+    };
+    let origin = origin(&order, record.as_ref());
+    let before = record.as_ref().map(|record| record.options.services.clone()).unwrap_or_default();
+    let mut record =
+        record.unwrap_or_else(|| Record::new(order.name.clone(), origin.clone(), order.options.clone(), invocation.now()));
+    change(&mut record, origin, &order, invocation)?;
+    let issued = issue(app, record, before, (order.csr.as_ref(), order.end), reason, invocation).await?;
+    issued.answer(app, invocation).await
+}
+
+/// Replaces a certificate that was imported into ACM by hand.
+async fn adopt(app: &App, record: Record, arn: &Arn, reason: &str, invocation: &Invocation) -> Result<Answer, Failure> {
+    let name = record.name.clone();
+    let adopted = async {
+        let order = import::adoption(app, &record, arn, invocation.now()).await?;
+        app.pca.admits(&order.specification).await?;
+        Ok(order)
+    };
+    match adopted.await {
+        Ok(order) => fulfil(app, Some(record), order, reason, invocation).await,
+        Err(failure) => Err(halted(app, &name, failure, invocation).await?),
     }
 }
 
@@ -147,22 +191,28 @@ async fn due(app: &App, name: &CertificateName, reason: &str, invocation: &Invoc
     let Some(record) = record else {
         return Err(Failure::permanent(format!("renew `{name}`"), "neither the table nor a secret knows it; issue it by hand"));
     };
+    if let Origin::Adopted { certificate_arn } = &record.origin {
+        let arn = certificate_arn.clone();
+        return adopt(app, record, &arn, reason, invocation).await;
+    }
     let (mut record, refused) = revoke::due(app, record, invocation).await?;
     to_successor(app, &mut record, invocation);
     let staged = record.attempt.as_ref().is_some_and(|attempt| attempt.staged.is_some());
     let answer = match &record.origin {
-        Origin::Issued(_) if !renewal::is_due(&record, app.policy.sweep_interval, now) => unchanged(app, record).await,
+        Origin::Issued(_) if !renewal::is_due(&record, app.policy.sweep_interval, now) => {
+            unchanged(app, record, invocation).await
+        }
         Origin::CallerKey(_) if !staged && record.revocations.is_empty() => {
             Err(Failure::permanent(format!("renew `{name}`"), "its key is its caller's; send a CSR again"))
         }
         Origin::Exported { .. } if record.revocations.is_empty() => {
             Err(Failure::permanent(format!("renew `{name}`"), "it is ACM's; let ACM renew it"))
         }
-        Origin::CallerKey(_) if !staged => unchanged(app, record).await,
-        Origin::Exported { .. } => unchanged(app, record).await,
+        Origin::CallerKey(_) if !staged => unchanged(app, record, invocation).await,
+        Origin::Exported { .. } | Origin::Adopted { .. } => unchanged(app, record, invocation).await,
         Origin::Issued(_) | Origin::CallerKey(_) => {
             let before = record.options.services.clone();
-            issue(app, record, before, (None, None), reason, invocation).await?.answer()
+            issue(app, record, before, (None, None), reason, invocation).await?.answer(app, invocation).await
         }
     };
     refused.map_or(answer, Err)
@@ -195,15 +245,18 @@ fn origin(order: &Order, record: Option<&Record>) -> Origin {
 }
 
 /// Makes the record want what was ordered. An attempt at something else is over, unless somebody is at it right now.
-fn change(record: &mut Record, origin: Origin, options: Options, invocation: &Invocation) -> Result<(), Failure> {
-    if record.origin == origin && record.options.key_format == options.key_format {
-        record.options = options;
-        return Ok(());
-    }
-    if let Turn::Busy { until } = turn(record, &invocation.id, "", None, invocation.now()) {
+fn change(record: &mut Record, origin: Origin, order: &Order, invocation: &Invocation) -> Result<(), Failure> {
+    let Order { options, import_into, .. } = order;
+    let adopted = record.acm_certificate().filter(|_| record.is_adopted()).cloned();
+    let same = record.origin == origin && record.options.key_format == options.key_format;
+    if !same && let Turn::Busy { until } = turn(record, &invocation.id, "", None, invocation.now()) {
         return Err(busy(&record.name, until));
     }
-    (record.attempt, record.origin, record.options) = (None, origin, options);
+    if !same {
+        (record.attempt, record.origin) = (None, origin);
+    }
+    record.options = options.clone();
+    record.import_into(import_into.clone().or(adopted));
     Ok(())
 }
 
@@ -220,9 +273,13 @@ struct Issued {
 }
 
 impl Issued {
-    fn answer(self) -> Result<Answer, Failure> {
+    /// The answer, once ACM holds the pair as well where it is to.
+    async fn answer(mut self, app: &App, invocation: &Invocation) -> Result<Answer, Failure> {
         match self.installed {
-            Installed::Current => Answer::of(Outcome::Issued, &self.record, self.public),
+            Installed::Current => {
+                import::see_to(app, &mut self.record, invocation).await?;
+                Answer::of(Outcome::Issued, &self.record, self.public)
+            }
             Installed::Waiting(stores) => Answer::waiting(&self.record, &stores),
         }
     }
@@ -264,13 +321,17 @@ async fn issue(
             publish(&app.eventbridge, &[event]).await?;
             Ok(Issued { record, installed, public })
         }
-        Err(failure) if failure.is_permanent() => {
-            let event = app.records.halt(&name, "issue-failed", &failure, invocation.now()).await?;
-            publish(&app.eventbridge, event.as_slice()).await?;
-            Err(failure)
-        }
-        Err(failure) => Err(failure),
+        Err(failure) => Err(halted(app, &name, failure, invocation).await?),
     }
+}
+
+/// What is permanent stands against the next attempt and is told to a person.
+async fn halted(app: &App, name: &CertificateName, failure: Failure, invocation: &Invocation) -> Result<Failure, Failure> {
+    if failure.is_permanent() {
+        let event = app.records.halt(name, "issue-failed", &failure, invocation.now()).await?;
+        publish(&app.eventbridge, event.as_slice()).await?;
+    }
+    Ok(failure)
 }
 
 /// The attempt itself. Each step meets what an earlier try of it left.
@@ -345,25 +406,32 @@ async fn save(app: &App, record: &mut Record) -> Result<(), Failure> {
 }
 
 /// Only what Everleaf does with the certificate changes; services that are new to it are seen to at once.
-async fn keep(app: &App, mut record: Record, options: Options) -> Result<Answer, Failure> {
+async fn keep(app: &App, mut record: Record, order: Order, invocation: &Invocation) -> Result<Answer, Failure> {
     let (before, name) = (record.options.services.clone(), record.name.clone());
-    record.options = options;
+    record.options = order.options;
+    record.import_into(order.import_into);
     app.records.save(&mut record, &before).await?.or_retry(format_args!("the record of `{name}`"))?;
     app.records.tag(&record).await?;
     if !record.options.services.is_subset(&before) {
         let event = Event::about(Kind::CertificateCurrent, &app.records.settings.prefix, &record, "services changed by request");
         publish(&app.eventbridge, &[event]).await?;
     }
-    unchanged(app, record).await
+    unchanged(app, record, invocation).await
 }
 
-/// The answer for what exists already. A caller with a key of its own gets its certificate again.
-async fn unchanged(app: &App, record: Record) -> Result<Answer, Failure> {
+/// The answer for what exists already, once ACM holds it as well where it is to.
+async fn unchanged(app: &App, mut record: Record, invocation: &Invocation) -> Result<Answer, Failure> {
+    import::see_to(app, &mut record, invocation).await?;
+    as_it_is(app, &record).await
+}
+
+/// A caller with a key of its own gets its certificate again.
+async fn as_it_is(app: &App, record: &Record) -> Result<Answer, Failure> {
     let public = match &record.origin {
-        Origin::CallerKey(_) => public(app, &record).await?,
+        Origin::CallerKey(_) => public(app, record).await?,
         _ => None,
     };
-    Answer::of(Outcome::Unchanged, &record, public)
+    Answer::of(Outcome::Unchanged, record, public)
 }
 
 /// The current certificate and its chain, PEM.

@@ -274,7 +274,7 @@ fn may_go_on(app: &App, stores: &Stores, record: &Record) -> Option<Event> {
     }
     let kind = match record.origin {
         Origin::Exported { .. } => Kind::ExportDue,
-        Origin::Issued(_) | Origin::CallerKey(_) => Kind::CertificateDue,
+        Origin::Issued(_) | Origin::CallerKey(_) | Origin::Adopted { .. } => Kind::CertificateDue,
     };
     Some(Event::about(
         kind,

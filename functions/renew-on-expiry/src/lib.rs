@@ -94,10 +94,12 @@ async fn acm_event(app: &App, arn: &Arn, detail: AcmDetail, invocation: &Invocat
     let Some(managed) = acm::managed(&app.acm, arn, &app.records.settings.prefix).await? else {
         return Ok(json!({"outcome": "unmanaged", "certificate_arn": arn}));
     };
-    let record = match app.records.load(&managed.name).await? {
-        Some(record) => record,
-        None => Record::new(managed.name, Origin::Exported { certificate_arn: arn.clone() }, managed.options, invocation.now()),
+    let known = match app.records.load(&managed.name).await? {
+        None => app.records.rebuild(&managed.name, invocation.now()).await?,
+        known => known,
     };
+    let origin = Origin::Exported { certificate_arn: arn.clone() };
+    let record = known.unwrap_or_else(|| Record::new(managed.name, origin, managed.options, invocation.now()));
     let looked = look::look(app, record, detail.renewal_status_reason.as_deref(), &mut Shared::unlimited(), invocation).await?;
     Ok(looked.into_json())
 }

@@ -142,9 +142,29 @@ async fn gather(app: &App, record: &mut Record, shared: &mut Shared, now: Offset
             if let Some(managed) = acm::managed(&app.acm, &certificate_arn, &app.records.settings.prefix).await? {
                 record.options = managed.options;
             }
-            acm::describe(&app.acm, &certificate_arn).await?
+            let held = acm::describe(&app.acm, &certificate_arn).await?;
+            if record.current.is_none() && held.as_ref().is_some_and(|held| held.kind == "IMPORTED") {
+                record.origin = Origin::Adopted { certificate_arn };
+            }
+            held
         }
-        Origin::Issued(_) | Origin::CallerKey(_) => None,
+        Origin::Adopted { certificate_arn } => {
+            match acm::managed(&app.acm, &certificate_arn, &app.records.settings.prefix).await? {
+                Some(managed) if managed.name == record.name => {
+                    record.options = managed.options;
+                    acm::describe(&app.acm, &certificate_arn).await?
+                }
+                _ => None,
+            }
+        }
+        Origin::Issued(_) | Origin::CallerKey(_) => match record.acm_certificate().cloned() {
+            Some(arn) => {
+                let held = acm::describe(&app.acm, &arn).await?;
+                record.found_in_acm(held.as_ref());
+                held
+            }
+            None => None,
+        },
     };
     let bindings = match record.options.services.is_empty() {
         true => Default::default(),
@@ -186,9 +206,12 @@ async fn carry_out(
     for step in steps {
         match step {
             Step::Issue { reason } => events.push(Event::about(Kind::CertificateDue, prefix, &record, reason)),
-            // One event does for both.
-            Step::Revoke { .. } if events.iter().any(|event: &Event| event.kind == Kind::CertificateDue) => {}
-            Step::Revoke { reason } => events.push(Event::about(Kind::CertificateDue, prefix, &record, reason)),
+            // One event does for all of these.
+            Step::Revoke { .. } | Step::Import { .. }
+                if events.iter().any(|event: &Event| event.kind == Kind::CertificateDue) => {}
+            Step::Revoke { reason } | Step::Import { reason } => {
+                events.push(Event::about(Kind::CertificateDue, prefix, &record, reason));
+            }
             Step::Trust { authority, .. } if !shared.trust_asked.insert(authority.clone()) => {}
             Step::Trust { reason, .. } => events.push(Event::about(Kind::TrustDue, prefix, &record, reason)),
             Step::Export { reason } => events.push(Event::about(Kind::ExportDue, prefix, &record, reason)),
@@ -228,7 +251,7 @@ async fn carry_out(
         let services = record.options.services.clone();
         app.records.save(&mut record, &services).await?.or_retry(format_args!("the record of `{}`", record.name))?;
     }
-    if let (true, Origin::Exported { certificate_arn }) = (first, &record.origin) {
+    if let (true, Origin::Exported { certificate_arn } | Origin::Adopted { certificate_arn }) = (first, &record.origin) {
         app.records.note_arn(certificate_arn, &record.name).await?;
     }
     looked.steps.extend(

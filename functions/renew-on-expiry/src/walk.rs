@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use aws_sdk_acm::types::{CertificateExport, CertificateStatus, CertificateType, Filters, KeyAlgorithm};
+use aws_sdk_acm::types::{CertificateExport, CertificateStatus, CertificateType};
 use lifecycle::names::Arn;
 use lifecycle::record::{Origin, Record};
 use records::table::{Place, Walk};
@@ -83,7 +83,7 @@ async fn secrets(
     Ok((found, next))
 }
 
-/// One page of ACM's certificates that can be exported; what is tagged for this stack and has no record is looked at.
+/// One page of ACM's certificates that can be exported or replaced; what is tagged for this stack and has no record is looked at.
 /// <https://docs.aws.amazon.com/acm/latest/APIReference/API_ListCertificates.html>
 async fn certificates(
     app: &App,
@@ -95,17 +95,17 @@ async fn certificates(
         .acm
         .list_certificates()
         .certificate_statuses(CertificateStatus::Issued)
-        // Without this ACM leaves out every certificate with an EC key.
-        .includes(Filters::builder().set_key_types(Some(KEY_TYPES.to_vec())).build())
+        .includes(acm::any_key())
         .max_items(100)
         .set_next_token(token)
         .send()
         .await
         .map_err(|error| Failure::aws("list ACM's certificates", error))?;
-    let exportable = answer.certificate_summary_list().iter().filter(|summary| {
-        summary.r#type() == Some(&CertificateType::Private) || summary.export_option() == Some(&CertificateExport::Enabled)
+    let manageable = answer.certificate_summary_list().iter().filter(|summary| {
+        matches!(summary.r#type(), Some(CertificateType::Private | CertificateType::Imported))
+            || summary.export_option() == Some(&CertificateExport::Enabled)
     });
-    let arns: Vec<Arn> = exportable.filter_map(|summary| summary.certificate_arn()?.parse().ok()).collect();
+    let arns: Vec<Arn> = manageable.filter_map(|summary| summary.certificate_arn()?.parse().ok()).collect();
     let known = app.records.known_arns(&arns).await?;
     let mut found = 0;
     for arn in arns.into_iter().filter(|arn| !known.contains(arn)) {
@@ -136,20 +136,10 @@ async fn certificate(app: &App, arn: Arn, invocation: &Invocation) -> Result<boo
 
 /// Whether the tag of this name was moved from the record's certificate of ACM to the one of this origin.
 async fn has_lost_its_tag(app: &App, record: &Record, origin: &Origin) -> Result<bool, Failure> {
-    let Origin::Exported { certificate_arn } = &record.origin else { return Ok(false) };
+    let (Origin::Exported { certificate_arn } | Origin::Adopted { certificate_arn }) = &record.origin else { return Ok(false) };
     if record.origin == *origin {
         return Ok(false);
     }
     let managed = acm::managed(&app.acm, certificate_arn, &app.records.settings.prefix).await?;
     Ok(managed.is_none_or(|managed| managed.name != record.name))
 }
-
-const KEY_TYPES: &[KeyAlgorithm] = &[
-    KeyAlgorithm::Rsa1024,
-    KeyAlgorithm::Rsa2048,
-    KeyAlgorithm::Rsa3072,
-    KeyAlgorithm::Rsa4096,
-    KeyAlgorithm::EcPrime256v1,
-    KeyAlgorithm::EcSecp384r1,
-    KeyAlgorithm::EcSecp521r1,
-];

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_acm::Client;
-use aws_sdk_acm::types::{CertificateExport, RenewalEligibility};
+use aws_sdk_acm::types::{CertificateExport, Filters, RenewalEligibility};
 use lifecycle::export::{Held, Renewal};
 use lifecycle::leaf::Serial;
 use lifecycle::names::{Arn, CertificateName};
@@ -32,8 +32,11 @@ pub async fn describe(acm: &Client, arn: &Arn) -> Result<Option<Held>, Failure> 
         status: text(certificate.status().map(|status| status.as_str())),
         kind: text(certificate.r#type().map(|kind| kind.as_str())),
         exportable: certificate.options().and_then(|options| options.export()) == Some(&CertificateExport::Enabled),
+        // ACM answers `RSA-2048` where its own model says `RSA_2048`.
+        key_algorithm: certificate.key_algorithm().and_then(|algorithm| algorithm.as_str().replace('-', "_").parse().ok()),
         serial: certificate.serial().map(Serial::from_hex),
-        not_after: certificate.not_after().and_then(|at| OffsetDateTime::from_unix_timestamp_nanos(at.as_nanos()).ok()),
+        not_before: certificate.not_before().and_then(moment),
+        not_after: certificate.not_after().and_then(moment),
         eligible: certificate.renewal_eligibility() == Some(&RenewalEligibility::Eligible),
         failure: certificate.failure_reason().map(|reason| reason.as_str().to_owned()),
         renewal: certificate.renewal_summary().map(|summary| Renewal {
@@ -42,6 +45,18 @@ pub async fn describe(acm: &Client, arn: &Arn) -> Result<Option<Held>, Failure> 
         }),
         certificate_authority_arn: certificate.certificate_authority_arn().and_then(|arn| arn.parse().ok()),
     }))
+}
+
+fn moment(at: &aws_sdk_acm::primitives::DateTime) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(at.as_nanos()).ok()
+}
+
+/// Every kind of key: without them ACM's list leaves out all but RSA keys of at most 2048 bits.
+/// <https://docs.aws.amazon.com/acm/latest/APIReference/API_ListCertificates.html>
+pub fn any_key() -> Filters {
+    use aws_sdk_acm::types::KeyAlgorithm::*;
+    let types = vec![Rsa1024, Rsa2048, Rsa3072, Rsa4096, EcPrime256v1, EcSecp384r1, EcSecp521r1];
+    Filters::builder().set_key_types(Some(types)).build()
 }
 
 /// Whether the certificate is managed by the stack of this prefix. A tag that cannot be read is a fault of whoever set it.

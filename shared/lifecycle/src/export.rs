@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use crate::leaf::Serial;
+use crate::leaf::{KeyAlgorithm, Serial};
 use crate::names::Arn;
 use crate::record::Record;
 
@@ -15,7 +15,9 @@ pub struct Held {
     pub kind: String,
     /// A public certificate that was requested with export enabled.
     pub exportable: bool,
+    pub key_algorithm: Option<KeyAlgorithm>,
     pub serial: Option<Serial>,
+    pub not_before: Option<OffsetDateTime>,
     pub not_after: Option<OffsetDateTime>,
     /// Whether ACM would renew it by itself; it does not until the last renewal was exported.
     pub eligible: bool,
@@ -57,7 +59,7 @@ pub fn export(held: &Held, record: Option<&Record>, expected: Option<OffsetDateT
         }
         _ => {
             return Export::Never(format!(
-                "{certificate_arn} was imported into ACM, which never gives its key back; remove its tag everleaf:certificate"
+                "{certificate_arn} was imported into ACM, which never gives its key back; renew-on-expiry has it replaced before it expires"
             ));
         }
     }

@@ -51,6 +51,8 @@ pub struct Order {
     /// The end the caller gave as a date, where it did.
     pub end: Option<OffsetDateTime>,
     pub options: Options,
+    /// The certificate in ACM that is to hold the pair as well, where the caller named one.
+    pub import_into: Option<Arn>,
     /// The caller's CSR: the key stays with the caller.
     pub csr: Option<CallersCsr>,
     pub replace: bool,
@@ -70,7 +72,7 @@ pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const LONGEST_CSR: usize = 32 * 1024;
 
 const KNOWN: &str = "name, subject, subject_alternative_names, key_algorithm, usage, validity, certificate_authority_arn, services, csr, \
-                     key_format, renew_before, replace, dry_run";
+                     key_format, renew_before, import_to_acm, replace, dry_run";
 
 /// Each service is a tag on the secret, which takes 50; the others are Everleaf's own and people's.
 pub const MOST_SERVICES: usize = 40;
@@ -97,10 +99,12 @@ pub fn order(request: &Value, policy: &Policy, now: OffsetDateTime) -> Result<Or
     let usage = fields.text::<Usage>("usage").unwrap_or_default();
     let (lifetime, end) = fields.validity(now);
     let certificate_authority_arn = fields.certificate_authority(policy);
+    let (import_to_acm, import_into) = fields.import(by_csr, usage);
     let options = Options {
         services: fields.list::<ServiceName>("services").unwrap_or_default(),
         key_format: fields.key_format(by_csr),
         renew_before: fields.duration("renew_before"),
+        import_to_acm,
     };
     let (replace, dry_run) = (fields.flag("replace"), fields.flag("dry_run"));
     fields.nothing_else(KNOWN);
@@ -121,6 +125,7 @@ pub fn order(request: &Value, policy: &Policy, now: OffsetDateTime) -> Result<Or
             specification: Specification { subject, names, key_algorithm, usage, lifetime, certificate_authority_arn },
             end,
             options,
+            import_into,
             csr: csr.map(|(pem, csr)| CallersCsr { pem, key_fingerprint: csr.key_fingerprint }),
             replace,
             dry_run,
@@ -135,7 +140,7 @@ pub enum Verdict {
     /// It exists, is good, and is not due.
     Unchanged,
     /// Only what Everleaf does with it changes, not the certificate.
-    Keep { options: Options },
+    Keep,
     /// A new certificate is wanted.
     Issue { reason: &'static str },
 }
@@ -143,6 +148,14 @@ pub enum Verdict {
 /// Compares an order with the record of that name. What is under way, or was given up for a permanent failure, is not there yet.
 pub fn verdict(order: &Order, record: Option<&Record>, policy: &Policy, now: OffsetDateTime) -> Result<Verdict, Refusal> {
     let Some(record) = record else { return Ok(Verdict::Issue { reason: "asked for" }) };
+    if let Origin::Adopted { certificate_arn } = &record.origin
+        && !(order.options.import_to_acm && order.import_into.as_ref().is_none_or(|arn| arn == certificate_arn))
+    {
+        return Err(Refusal::because(format!(
+            "import_to_acm: `{}` is the name of {certificate_arn}, which was imported by hand; name it here, or choose another name",
+            order.name
+        )));
+    }
     let mut differences = differences(order, record, &policy.successors);
     if let Some(revocation) = record.revocation_of_current() {
         let same_key = |csr: &CallersCsr| record.current.as_ref().is_some_and(|pair| pair.key_fingerprint == csr.key_fingerprint);
@@ -159,8 +172,18 @@ pub fn verdict(order: &Order, record: Option<&Record>, policy: &Policy, now: Off
             differences.join(", ")
         )));
     }
+    if let (Some(arn), Some(has)) = (record.acm_certificate(), record.specification())
+        && order.options.import_to_acm
+        && order.import_into.as_ref().is_none_or(|into| into == arn)
+        && order.specification.key_algorithm != has.key_algorithm
+    {
+        return Err(Refusal::because(format!(
+            "key_algorithm: {arn} holds the pair too, and ACM takes none of another key algorithm than {} under that ARN; choose another name",
+            has.key_algorithm
+        )));
+    }
     let Some(current) = &record.current else { return Ok(Verdict::Issue { reason: "asked for" }) };
-    let only_options = differences.iter().all(|field| ["services", "renew_before"].contains(field));
+    let only_options = differences.iter().all(|field| ["services", "renew_before", "import_to_acm"].contains(field));
     if !only_options {
         return Ok(Verdict::Issue { reason: "replaced by request" });
     }
@@ -176,12 +199,15 @@ pub fn verdict(order: &Order, record: Option<&Record>, policy: &Policy, now: Off
     if current.issuer.as_ref().is_some_and(|issuer| policy.successors.of(issuer).is_some()) {
         return Ok(Verdict::Issue { reason: "issued by a retired CA" });
     }
-    Ok(if differences.is_empty() { Verdict::Unchanged } else { Verdict::Keep { options: order.options.clone() } })
+    Ok(if differences.is_empty() { Verdict::Unchanged } else { Verdict::Keep })
 }
 
 /// The fields in which an order asks for something else than the record holds.
 fn differences(order: &Order, record: &Record, successors: &Successors) -> Vec<&'static str> {
-    let Order { name: _, specification: wanted, end, options, csr, replace: _, dry_run: _ } = order;
+    let Order { name: _, specification: wanted, end, options, import_into, csr, replace: _, dry_run: _ } = order;
+    if let Origin::Adopted { .. } = record.origin {
+        return Vec::new();
+    }
     let ((Origin::Issued(has), None) | (Origin::CallerKey(has), Some(_))) = (&record.origin, csr) else { return vec!["origin"] };
     let same_validity = match (end, &record.current) {
         (Some(end), Some(current)) => (*end - *current.not_after).abs() < time::Duration::minutes(1),
@@ -194,7 +220,9 @@ fn differences(order: &Order, record: &Record, successors: &Successors) -> Vec<&
         _ => true,
     };
     let Specification { subject, names, key_algorithm, usage, lifetime: _, certificate_authority_arn } = wanted;
-    let Options { services, key_format, renew_before } = options;
+    let Options { services, key_format, renew_before, import_to_acm } = options;
+    let same_import = *import_to_acm == record.options.import_to_acm
+        && import_into.as_ref().is_none_or(|arn| record.acm_certificate() == Some(arn));
     [
         ("subject", *subject == has.subject),
         ("subject_alternative_names", *names == has.names),
@@ -206,6 +234,7 @@ fn differences(order: &Order, record: &Record, successors: &Successors) -> Vec<&
         ("services", *services == record.options.services),
         ("key_format", *key_format == record.options.key_format),
         ("renew_before", *renew_before == record.options.renew_before),
+        ("import_to_acm", same_import),
     ]
     .into_iter()
     .filter_map(|(field, same)| (!same).then_some(field))
@@ -370,6 +399,28 @@ impl Fields {
             self.refuse("key_format", "has no meaning beside a CSR, whose key is not here; leave it out");
         }
         format
+    }
+
+    /// `true`, or the ARN of a certificate to reimport into.
+    fn import(&mut self, callers_key: bool, usage: Usage) -> (bool, Option<Arn>) {
+        const FIELD: &str = "import_to_acm";
+        let wanted = match self.take(FIELD) {
+            None | Some(Value::Bool(false)) => return (false, None),
+            Some(Value::Bool(true)) => (true, None),
+            Some(given) => match Arn::of(given.as_str().unwrap_or_default(), "acm", "certificate/") {
+                Ok(arn) => (true, Some(arn)),
+                Err(_) => {
+                    self.refuse(FIELD, format_args!("{given} is neither true nor the ARN of a certificate in ACM"));
+                    return (false, None);
+                }
+            },
+        };
+        if callers_key {
+            self.refuse(FIELD, "has no meaning beside a CSR, whose key is not here; leave it out");
+        } else if usage == Usage::Client {
+            self.refuse(FIELD, "is for listeners, which are servers; set `usage` to `server` or `client-and-server`");
+        }
+        wanted
     }
 
     fn judge_subject(&mut self, subject: &Subject) {

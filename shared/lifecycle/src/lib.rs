@@ -16,6 +16,7 @@
 //! - [`attempt`]: who may work on a certificate now, and the tokens that make every repeat harmless
 //! - [`issuance`]: request and policy in, order or every reason against it out
 //! - [`export`]: what ACM holds and what the secret holds, compared
+//! - [`import`]: what ACM is to hold as well, for listeners
 //! - [`renewal`]: record, what AWS shows, now → what to do and why
 //! - [`rollout`]: a service and the pairs it uses → redeploy or not
 //! - [`revocation`]: a serial that is to be revoked → now, or once it is replaced everywhere
@@ -31,6 +32,7 @@ pub mod bundle;
 pub mod events;
 pub mod export;
 mod fields;
+pub mod import;
 pub mod issuance;
 pub mod leaf;
 pub mod names;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::attempt::{Attempt, Attempts};
+use crate::import::Imported;
 use crate::leaf::{KeyAlgorithm, Leaf, Serial, Subject, Usage};
 use crate::names::{Arn, CertificateName, San, ServiceName};
 use crate::revocation::Revocation;
@@ -29,6 +30,9 @@ pub struct Record {
     pub attempt: Option<Attempt>,
     #[serde(default)]
     pub attempts: Attempts,
+    /// Where ACM is to hold the current pair as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Imported>,
     /// When ACM was last asked to renew, and which serial it held then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_asked: Option<RenewalAsked>,
@@ -59,6 +63,8 @@ pub enum Origin {
     CallerKey(Specification),
     /// ACM's: ACM issues and renews, Everleaf exports.
     Exported { certificate_arn: Arn },
+    /// Imported into ACM by hand and tagged: replaced under its ARN by one that is issued here before it expires.
+    Adopted { certificate_arn: Arn },
 }
 
 impl Origin {
@@ -68,6 +74,7 @@ impl Origin {
             Self::Issued(_) => "issued",
             Self::CallerKey(_) => "caller-key",
             Self::Exported { .. } => "exported",
+            Self::Adopted { .. } => "adopted",
         }
     }
 }
@@ -93,6 +100,9 @@ pub struct Options {
     /// How long before its expiry a certificate is renewed; `None`: when the last third of its lifetime begins.
     #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
     pub renew_before: Option<Duration>,
+    /// Whether ACM is to hold the current pair as well.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub import_to_acm: bool,
 }
 
 /// How the private key stands in the secret.
@@ -166,6 +176,7 @@ impl Record {
             previous: None,
             attempt: None,
             attempts: Attempts::default(),
+            imported: None,
             renewal_asked: None,
             halted: None,
             told: BTreeMap::new(),
@@ -179,7 +190,7 @@ impl Record {
     pub fn specification(&self) -> Option<&Specification> {
         match &self.origin {
             Origin::Issued(specification) | Origin::CallerKey(specification) => Some(specification),
-            Origin::Exported { .. } => None,
+            Origin::Exported { .. } | Origin::Adopted { .. } => None,
         }
     }
 
@@ -253,6 +264,7 @@ mod tests {
 
     use super::*;
     use crate::attempt::{A_DAY, Staged};
+    use crate::import::Lease;
     use crate::revocation::Reason;
     use crate::samples::{self, DAY, HOUR, arn, at, attempt, exported, issued, pair};
 
@@ -290,14 +302,22 @@ mod tests {
         let done = Revocation { serial: Serial::from_hex("0b02"), after_rollout: false, done: Some(now.into()), ..asked.clone() };
         let record = full();
         let attempt = record.attempt.clone().map(|attempt| Attempt { staged: Some(staged), end: Some(now.into()), ..attempt });
-        Record { attempt, revocations: vec![asked, done], ..record }
+        let options = Options { import_to_acm: true, ..record.options.clone() };
+        let imported = Imported {
+            certificate_arn: Some(arn(samples::IN_ACM)),
+            serial: Some(Serial::from_hex("0a00")),
+            lease: Some(Lease { holder: "somebody".to_owned(), until: now.into() }),
+            refused: Some(now.into()),
+        };
+        Record { attempt, options, imported: Some(imported), revocations: vec![asked, done], ..record }
     }
 
     #[test]
     fn a_record_reads_back_as_it_was_written() {
         let caller = Record { origin: Origin::CallerKey(samples::specification()), ..issued() };
         let new = Record { current: None, ..issued() };
-        for record in [fullest(), full(), issued(), exported(), caller, new] {
+        let adopted = Record { origin: Origin::Adopted { certificate_arn: arn(samples::IN_ACM) }, ..new.clone() };
+        for record in [fullest(), full(), issued(), exported(), adopted, caller, new] {
             let text = serde_json::to_string(&record).unwrap();
             assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record, "{text}");
         }
@@ -313,9 +333,17 @@ mod tests {
         });
         assert_eq!(text["revocations"][0], asked);
         assert_eq!((&text["revocations"][1]["after_rollout"], &text["revocations"][1]["done"]), (&json!(false), &asked["asked"]));
+        assert_eq!(text["options"]["import_to_acm"], json!(true));
+        let imported = json!({
+            "certificate_arn": samples::IN_ACM, "serial": "a00", "refused": "2026-11-22T05:47:00.123Z",
+            "lease": {"holder": "somebody", "until": "2026-11-22T05:47:00.123Z"}
+        });
+        assert_eq!(text["imported"], imported);
         // Of most certificates there is nothing to say.
         let least = serde_json::to_value(issued()).unwrap();
-        assert_eq!((least.get("revocations"), least.get("attempt")), (None, None));
+        let unsaid =
+            ([least.get("revocations"), least.get("attempt"), least.get("imported")], least["options"].get("import_to_acm"));
+        assert_eq!(unsaid, ([None; 3], None));
     }
 
     /// These texts stand in tables out there. A change that fails here needs another way; the texts never change.

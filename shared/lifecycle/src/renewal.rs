@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 use crate::attempt::{self, Turn};
 use crate::date;
 use crate::export::{self, Export, Held};
+use crate::import;
 use crate::names::{Arn, CertificateName, ServiceName, StoreName};
 use crate::record::{Origin, Pair, Record};
 use crate::rollout::BindingState;
@@ -26,7 +27,7 @@ use crate::rollout::BindingState;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
     pub secret: Secret,
-    /// What ACM holds, for a certificate of ACM's; `None` when ACM does not know it any more.
+    /// What ACM holds, for a certificate of ACM's and for one that ACM is to hold as well; `None` when ACM does not know it any more.
     pub held: Option<Held>,
     pub services: BTreeMap<ServiceName, BindingState>,
     /// Where the CA of the current pair is retired.
@@ -67,6 +68,8 @@ pub enum Step {
     Issue { reason: String },
     /// Let `export-to-secrets` fetch what ACM holds.
     Export { reason: String },
+    /// Let `issue-client-cert` import the current pair into ACM.
+    Import { reason: String },
     /// Ask ACM to renew.
     Renew { reason: String },
     /// Let `issue-client-cert` tell the CA what is to be revoked.
@@ -152,12 +155,14 @@ pub fn plan(record: &Record, facts: &Facts, sweep_interval: Duration, now: Offse
     match &record.origin {
         _ if plan.waits(record, facts, sweep_interval, now) => {}
         Origin::Issued(_) => plan.ours(record, facts.rollover.as_ref(), sweep_interval, now),
+        Origin::Adopted { .. } => plan.adopted(record, facts.held.as_ref(), sweep_interval, now),
         Origin::CallerKey(_) => plan.callers(record, facts.rollover.as_ref(), sweep_interval, now),
         Origin::Exported { certificate_arn } => match &facts.held {
             Some(held) => plan.acms(record, held, facts.rollover.as_ref(), sweep_interval, now),
             None => plan.tell("acm-missing", format!("ACM has no {certificate_arn} any more; `{name}` will not be renewed")),
         },
     }
+    plan.import(record, facts.held.as_ref(), sweep_interval, now);
     plan.revocations(record, &facts.services, sweep_interval, now);
     plan.services(record, &facts.services, sweep_interval, now);
     plan
@@ -223,15 +228,65 @@ impl Plan {
 
     /// Tells of a pair that ends soon, or has ended.
     fn late(&mut self, record: &Record, now: OffsetDateTime) {
-        let Some(current) = &record.current else { return };
-        let late = *current.not_after - window(record, current) / 2;
-        if *current.not_after <= now {
-            self.tell("expired", format!("`{}` expired {}; no renewal has succeeded", record.name, date(*current.not_after)));
+        if let Some(current) = &record.current {
+            self.ends(&record.name, *current.not_after, window(record, current), now);
+        }
+    }
+
+    /// Half its window before a certificate ends, its renewal is late.
+    fn ends(&mut self, name: &CertificateName, not_after: OffsetDateTime, window: Duration, now: OffsetDateTime) {
+        let late = not_after - window / 2;
+        if not_after <= now {
+            self.tell("expired", format!("`{name}` expired {}; no renewal has succeeded", date(not_after)));
         } else if late <= now {
-            self.tell("renewal-late", format!("`{}` expires {} and is not renewed yet", record.name, date(*current.not_after)));
-            self.look_by(*current.not_after);
+            self.tell("renewal-late", format!("`{name}` expires {} and is not renewed yet", date(not_after)));
+            self.look_by(not_after);
         } else {
             self.look_by(late);
+        }
+    }
+
+    /// A certificate that was imported into ACM by hand. One that is gone, or has lost its tag, is left alone.
+    fn adopted(&mut self, record: &Record, held: Option<&Held>, sweep_interval: Duration, now: OffsetDateTime) {
+        let Some(held) = held else { return };
+        let arn = &held.certificate_arn;
+        if record.current.is_some() {
+            let message = format!(
+                "the tag everleaf:certificate of {arn} names `{0}`, and the secret of `{0}` holds another certificate; give the tag another name",
+                record.name
+            );
+            return self.tell("adoption-refused", message);
+        }
+        let (Some(due), Some((not_before, not_after))) = (import::adoption_due(held), held.not_before.zip(held.not_after)) else {
+            return self.look_by(now + sweep_interval);
+        };
+        if now < due {
+            return self.look_by(due);
+        }
+        let reason = format!("{arn} expires {}", date(not_after));
+        self.when_its_turn(record, sweep_interval, now, Step::Issue { reason });
+        self.ends(&record.name, not_after, import::adoption_window(not_before, not_after), now);
+    }
+
+    /// What ACM is to hold as well. A pair that is about to be replaced is left to the next one.
+    fn import(&mut self, record: &Record, held: Option<&Held>, sweep_interval: Duration, now: OffsetDateTime) {
+        let gone = record.acm_certificate().filter(|_| record.options.import_to_acm && held.is_none());
+        if let Some(arn) = gone {
+            let message =
+                format!("ACM has no {arn} any more; `{}` is imported under another ARN, for listeners to be given", record.name);
+            self.tell("acm-missing", message);
+        }
+        let under_way = record.attempt.as_ref().is_some_and(|attempt| *attempt.lease > now);
+        match import::turn(record, "", now) {
+            import::Turn::Nothing => {}
+            _ if under_way || self.steps.iter().any(|step| matches!(step, Step::Issue { .. })) => {}
+            import::Turn::Busy { until } | import::Turn::Rest { until } => self.look_by(until),
+            import::Turn::Import { .. } => {
+                let held = held.and_then(|held| held.serial.as_ref());
+                let holds = held.map_or_else(|| "nothing of it".to_owned(), |serial| format!("serial {serial}"));
+                self.steps.push(Step::Import { reason: format!("ACM holds {holds}") });
+                self.look_by(now + sweep_interval);
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lifecycle::attempt::{Attempt, Attempts, Staged, empty_version};
+use lifecycle::import::Imported;
 use lifecycle::leaf::{KeyAlgorithm, Leaf, Usage};
 use lifecycle::names::{Arn, CertificateName, StoreName};
 use lifecycle::record::{KeyFormat, Options, Origin, Pair, Record, Specification};
@@ -14,8 +15,8 @@ use time::OffsetDateTime;
 
 use crate::Records;
 use crate::secrets::{
-    CURRENT, ISSUER_TAG, KEY, PENDING, PREVIOUS, PREVIOUS_ISSUER_TAG, Promotion, Put, RENEW_BEFORE_TAG, SERIAL_TAG, SERVICE_TAG,
-    State,
+    CURRENT, IMPORT_TAG, ISSUER_TAG, KEY, PENDING, PREVIOUS, PREVIOUS_ISSUER_TAG, Promotion, Put, RENEW_BEFORE_TAG, SERIAL_TAG,
+    SERVICE_TAG, State,
 };
 use material::{Material, Waiting, Wanted};
 
@@ -211,6 +212,7 @@ impl Records {
         let issuer = record.specification().map(|wanted| wanted.certificate_authority_arn.clone());
         record.current = Some(Pair::of(&leaf, version, issuer, state.changed));
         record.previous = self.pair_before(name, &state, now).await?;
+        record.imported = tagged(&state, IMPORT_TAG).map(|arn| Imported { certificate_arn: Some(arn), ..Imported::default() });
         record.secret_arn = Some(state.arn);
         if let Some((_, text)) = self.value_at_stage(name, KEY).await? {
             let last = Waiting::read(&text).map_err(|why| foreign(&why))?.attempt;
@@ -257,5 +259,10 @@ fn options(material: &Material, state: &State) -> Options {
     let encrypted = material.key.as_ref().is_none_or(|key| key.passphrase.is_some());
     let key_format = if encrypted { KeyFormat::Encrypted } else { KeyFormat::Plain };
     let hours = state.tags.get(RENEW_BEFORE_TAG).and_then(|text| text.strip_suffix(" hours")?.parse::<u64>().ok());
-    Options { services, key_format, renew_before: hours.map(|hours| Duration::from_secs(hours * 3600)) }
+    Options {
+        services,
+        key_format,
+        renew_before: hours.map(|hours| Duration::from_secs(hours * 3600)),
+        import_to_acm: state.tags.contains_key(IMPORT_TAG),
+    }
 }

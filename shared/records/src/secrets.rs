@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, Tag};
 use lifecycle::attempt::empty_version;
+use lifecycle::import::Imported;
 use lifecycle::names::{Arn, CertificateName};
 use lifecycle::record::{Origin, Record};
 use runtime::Failure;
@@ -179,6 +180,9 @@ impl Records {
         if let Some(window) = record.options.renew_before {
             tags.push(tag(RENEW_BEFORE_TAG, &format!("{} hours", window.as_secs() / 3600)));
         }
+        if let Some(Imported { certificate_arn: Some(arn), .. }) = &record.imported {
+            tags.push(tag(IMPORT_TAG, arn.as_str()));
+        }
         for (index, service) in record.options.services.iter().enumerate() {
             tags.push(tag(&format!("{SERVICE_TAG}{}", index + 1), &service.to_string()));
         }
@@ -186,11 +190,14 @@ impl Records {
         request.send().await.map(|_| ()).map_err(|error| Failure::aws(format!("tag the secret of `{name}`"), error))
     }
 
-    /// Takes the tags of services away that the record no longer has. `has` is what stands on the secret.
+    /// Takes the tags away of what the record no longer has. `has` is what stands on the secret.
     pub async fn untag(&self, record: &Record, has: &BTreeMap<String, String>) -> Result<(), Failure> {
         let kept = |index: &str| index.parse::<usize>().is_ok_and(|index| (1..=record.options.services.len()).contains(&index));
-        let gone: Vec<_> =
-            has.keys().filter(|key| key.strip_prefix(SERVICE_TAG).is_some_and(|index| !kept(index))).cloned().collect();
+        let is_gone = |key: &&String| match key.strip_prefix(SERVICE_TAG) {
+            Some(index) => !kept(index),
+            None => *key == IMPORT_TAG && record.imported.is_none(),
+        };
+        let gone: Vec<_> = has.keys().filter(is_gone).cloned().collect();
         if gone.is_empty() {
             return Ok(());
         }
@@ -221,6 +228,8 @@ pub(crate) const ISSUER_TAG: &str = "everleaf:issuer";
 pub(crate) const PREVIOUS_ISSUER_TAG: &str = "everleaf:previous-issuer";
 pub(crate) const SERIAL_TAG: &str = "everleaf:serial";
 pub(crate) const RENEW_BEFORE_TAG: &str = "everleaf:renew-before";
+/// The certificate in ACM that holds the pair as well.
+pub(crate) const IMPORT_TAG: &str = "everleaf:acm-certificate";
 pub(crate) const SERVICE_TAG: &str = "everleaf:service-";
 
 fn tag(key: &str, value: &str) -> Tag {

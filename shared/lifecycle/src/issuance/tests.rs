@@ -1,8 +1,9 @@
 use serde_json::json;
 
 use super::*;
+use crate::import::Imported;
 use crate::record::Pair;
-use crate::samples::{self, CA, DAY, HOUR, arn, at, exported, issued, pair};
+use crate::samples::{self, CA, DAY, HOUR, IN_ACM, arn, at, exported, issued, pair};
 
 const NOW: &str = "2026-11-10T06:00:00.75Z";
 const OTHER_CA: &str = "arn:aws:acm-pca:eu-central-1:111122223333:certificate-authority/33333333-3333-3333-3333-333333333333";
@@ -64,6 +65,7 @@ fn a_request_of_names_alone_gets_the_defaults() {
             specification: samples::specification(),
             end: None,
             options: Options::default(),
+            import_into: None,
             csr: None,
             replace: false,
             dry_run: false,
@@ -89,6 +91,7 @@ fn every_field_of_a_request_is_in_the_order() {
         "services": ["payments/orders", "arn:aws:ecs:eu-central-1:111122223333:service/payments/refunds"],
         "key_format": "plain",
         "renew_before": {"days": 3},
+        "import_to_acm": IN_ACM,
         "replace": true,
         "dry_run": true
     });
@@ -123,7 +126,9 @@ fn every_field_of_a_request_is_in_the_order() {
             services: ["payments/orders", "payments/refunds"].map(|name| name.parse().unwrap()).into(),
             key_format: KeyFormat::Plain,
             renew_before: Some(DAY * 3),
+            import_to_acm: true,
         },
+        import_into: Some(arn(IN_ACM)),
         csr: None,
         replace: true,
         dry_run: true,
@@ -135,7 +140,7 @@ fn every_field_of_a_request_is_in_the_order() {
 fn null_counts_as_not_given() {
     let nulls = json!({
         "key_algorithm": null, "usage": null, "validity": null, "certificate_authority_arn": null, "services": null, "csr": null,
-        "key_format": null, "renew_before": null, "replace": null, "dry_run": null,
+        "key_format": null, "renew_before": null, "import_to_acm": null, "replace": null, "dry_run": null,
         "subject": {"common_name": "orders", "organization": null}
     });
     assert_eq!(ordered(&request(&nulls), &policy()), ordered(&request(&json!({})), &policy()));
@@ -197,7 +202,7 @@ fn each_bad_value_is_refused_with_its_field_for_one_reason() {
         ("validity", json!({"end": "2027-02-08T06:00:02Z"}), "validity", "is longer than the longest allowed"),
         ("validity", json!({"hours": 8}), "validity", "leaves 2 hours 40 minutes to renew in, less than three sweeps (3 hours)"),
         ("certificate_authority_arn", json!(7), "certificate_authority_arn", "is not an ARN"),
-        ("certificate_authority_arn", json!(samples::IN_ACM), "certificate_authority_arn", "is not an ARN of the form"),
+        ("certificate_authority_arn", json!(IN_ACM), "certificate_authority_arn", "is not an ARN of the form"),
         ("certificate_authority_arn", json!(FOREIGN_CA), "certificate_authority_arn", "is not one of the stack's CAs"),
         ("services", json!("payments/orders"), "services", "is not a list of text"),
         ("services", json!(["orders"]), "services", "is not a service"),
@@ -560,6 +565,7 @@ fn what_is_given_beside_a_csr_must_agree_with_it() {
         ("subject_alternative_names", json!([]), disagrees),
         ("key_algorithm", json!("RSA_2048"), disagrees),
         ("key_format", json!("encrypted"), "has no meaning beside a CSR"),
+        ("import_to_acm", json!(true), "has no meaning beside a CSR"),
     ] {
         let request = json!({"name": "orders-mtls", "csr": samples::csr("full"), field: value});
         assert_reasons(&field, &reasons(&request, &policy()), &[(field, part)]);
@@ -578,14 +584,11 @@ fn said(fields: &Value, record: &Record, now: &str) -> String {
     let order = order(&request(fields), &anything_goes(), at(now)).unwrap();
     match verdict(&order, Some(record), &policy(), at(now)) {
         Ok(Verdict::Unchanged) => "unchanged".to_owned(),
-        Ok(Verdict::Keep { options }) => {
-            assert_eq!(options, order.options);
-            "keep".to_owned()
-        }
+        Ok(Verdict::Keep) => "keep".to_owned(),
         Ok(Verdict::Issue { reason }) => format!("issue: {reason}"),
         Err(refusal) => {
             let text = refusal.to_string();
-            let start = text.find("differs in ").unwrap();
+            let Some(start) = text.find("differs in ") else { return text };
             text[start..text.find(';').unwrap()].to_owned()
         }
     }
@@ -620,6 +623,68 @@ fn asking_for_what_exists_changes_nothing_and_for_something_else_needs_replace()
         let mut replacing = fields.clone();
         replacing["replace"] = json!(true);
         assert_eq!(said(&replacing, &issued(), NOW), with, "{fields} with replace");
+    }
+}
+
+#[test]
+fn what_is_to_be_imported_is_for_servers_and_says_where_to() {
+    let server = |import: Value| request(&json!({"usage": "server", "import_to_acm": import}));
+    for (import, wanted, into) in
+        [(json!(false), false, None), (json!(true), true, None), (json!(IN_ACM), true, Some(arn(IN_ACM)))]
+    {
+        let order = ordered(&server(import), &policy());
+        assert_eq!((order.options.import_to_acm, order.import_into), (wanted, into));
+    }
+    let part = "is neither true nor the ARN of a certificate in ACM";
+    for import in [json!("yes"), json!(1), json!(CA), json!("arn:aws:acm:eu-central-1:111122223333:something/1")] {
+        assert_reasons(&import, &reasons(&server(import.clone()), &policy()), &[("import_to_acm", part)]);
+    }
+    let client = request(&json!({"import_to_acm": true}));
+    assert_reasons(&"client", &reasons(&client, &policy()), &[("import_to_acm", "set `usage` to `server`")]);
+}
+
+#[test]
+fn a_certificate_can_be_brought_into_acm_later_and_taken_out_of_care() {
+    const OTHER: &str = "arn:aws:acm:eu-central-1:111122223333:certificate/3";
+    let server = |imported: Option<&str>| {
+        let mut record = issued();
+        record.origin = Origin::Issued(Specification { usage: Usage::Server, ..samples::specification() });
+        record.options.import_to_acm = imported.is_some();
+        record.imported = imported.map(|text| Imported { certificate_arn: text.parse().ok(), ..Imported::default() });
+        record
+    };
+    let (differs, key) = ("differs in import_to_acm", "holds the pair too, and ACM takes none of another key algorithm");
+    for (what, record, import, without, with) in [
+        ("not asked, not there", server(None), json!(false), "unchanged", "unchanged"),
+        ("new", server(None), json!(true), differs, "keep"),
+        ("into one", server(None), json!(IN_ACM), differs, "keep"),
+        ("as it is", server(Some(IN_ACM)), json!(true), "unchanged", "unchanged"),
+        ("as it is, by name", server(Some(IN_ACM)), json!(IN_ACM), "unchanged", "unchanged"),
+        ("begun, not answered", server(Some("")), json!(true), "unchanged", "unchanged"),
+        ("into another", server(Some(IN_ACM)), json!(OTHER), differs, "keep"),
+        ("no more", server(Some(IN_ACM)), json!(false), differs, "keep"),
+    ] {
+        let mut fields = json!({"usage": "server", "import_to_acm": import});
+        assert_eq!(said(&fields, &record, NOW), without, "{what}");
+        fields["replace"] = json!(true);
+        assert_eq!(said(&fields, &record, NOW), with, "{what}, replacing");
+    }
+    let mut fields = json!({"usage": "server", "import_to_acm": true, "key_algorithm": "RSA_2048", "replace": true});
+    let refusal = said(&fields, &server(Some(IN_ACM)), NOW);
+    assert!(refusal.starts_with("key_algorithm: ") && refusal.contains(key), "{refusal}");
+    fields["import_to_acm"] = json!(OTHER);
+    assert_eq!(said(&fields, &server(Some(IN_ACM)), NOW), "issue: replaced by request");
+}
+
+#[test]
+fn what_was_imported_by_hand_is_replaced_by_who_names_it() {
+    let adopted = Record { origin: Origin::Adopted { certificate_arn: arn(IN_ACM) }, current: None, ..issued() };
+    for (import, verdict) in [(json!(true), "issue: asked for"), (json!(IN_ACM), "issue: asked for")] {
+        assert_eq!(said(&json!({"usage": "server", "import_to_acm": import}), &adopted, NOW), verdict);
+    }
+    for import in [json!(false), json!("arn:aws:acm:eu-central-1:111122223333:certificate/3")] {
+        let refusal = said(&json!({"usage": "server", "import_to_acm": import, "replace": true}), &adopted, NOW);
+        assert!(refusal.starts_with("import_to_acm: ") && refusal.contains(IN_ACM), "{refusal}");
     }
 }
 
@@ -783,7 +848,7 @@ fn a_certificate_that_was_revoked_or_is_of_a_retired_ca_is_issued_anew_when_aske
             let order = ordered(&request(fields), &policy);
             match verdict(&order, Some(&record), &policy, at(NOW)) {
                 Ok(Verdict::Unchanged) => "unchanged".to_owned(),
-                Ok(Verdict::Keep { .. }) => "keep".to_owned(),
+                Ok(Verdict::Keep) => "keep".to_owned(),
                 Ok(Verdict::Issue { reason }) => format!("issue: {reason}"),
                 Err(refusal) => refusal.to_string(),
             }

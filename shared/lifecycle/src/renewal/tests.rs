@@ -1,6 +1,7 @@
 use super::*;
 use crate::attempt::{A_DAY, Attempts, Staged};
 use crate::export::Renewal;
+use crate::import::Imported;
 use crate::leaf::Serial;
 use crate::record::{Halt, Moment, RenewalAsked};
 use crate::revocation::{Reason, Revocation};
@@ -25,6 +26,18 @@ fn named(name: &str) -> Record {
 fn with_services(record: Record) -> Record {
     let services = ["payments/orders", "payments/refunds"].map(|name| name.parse().unwrap()).into();
     Record { options: crate::record::Options { services, ..record.options.clone() }, ..record }
+}
+
+/// ACM held an older pair when it was last looked at.
+fn imported() -> Record {
+    let mut record = issued();
+    record.options.import_to_acm = true;
+    record.imported = Some(Imported { certificate_arn: Some(samples::arn(samples::IN_ACM)), ..Imported::default() });
+    record
+}
+
+fn adopted() -> Record {
+    Record { origin: Origin::Adopted { certificate_arn: samples::arn(samples::IN_ACM) }, current: None, ..issued() }
 }
 
 fn callers() -> Record {
@@ -84,6 +97,7 @@ fn words(steps: &[Step]) -> Vec<String> {
             format!("redeploy: {}", services.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
         }
         Step::Revoke { reason } => format!("revoke: {reason}"),
+        Step::Import { reason } => format!("import: {reason}"),
         Step::Trust { reason, .. } => format!("trust: {reason}"),
         Step::Tell { code, message } => format!("tell {code}: {message}"),
     };
@@ -706,6 +720,65 @@ fn what_is_to_be_revoked_is_asked_for_once_it_is_ready_and_a_current_pair_is_rep
     assert_plan("several", (&several, &facts()), quiet, &steps, soon);
 }
 
+#[test]
+fn acm_is_brought_to_hold_what_is_current() {
+    let quiet = at(QUIET);
+    let facts = |held| Facts { held, ..facts() };
+    let (soon, tomorrow) = (quiet + HOUR, quiet + DAY);
+    let with = |change: fn(&mut Imported, OffsetDateTime)| {
+        let mut record = imported();
+        record.imported.iter_mut().for_each(|imported| change(imported, quiet));
+        record
+    };
+    let first = Record { imported: None, ..imported() };
+    let same = with(|imported, _| imported.serial = Some(pair().serial));
+    let leased = |imported: &mut Imported, now: OffsetDateTime| {
+        imported.lease = Some(import::Lease { holder: "somebody".to_owned(), until: (now + MINUTE).into() });
+    };
+    let refused = |imported: &mut Imported, now: OffsetDateTime| imported.refused = Some((now - HOUR * 2).into());
+    let long_refused = |imported: &mut Imported, now: OffsetDateTime| imported.refused = Some((now - DAY).into());
+    for (what, record, held, steps, look_at) in [
+        ("never yet", first, None, &["import: ACM holds nothing of it"][..], soon),
+        ("an older pair", imported(), Some(held()), &["import: ACM holds serial a01"], soon),
+        ("this pair", same, Some(held()), &[], tomorrow),
+        ("gone", imported(), None, &["tell acm-missing: ACM has no arn", "import: ACM holds nothing of it"], soon),
+        ("somebody is at it", with(leased), Some(held()), &[], quiet + MINUTE),
+        ("refused", with(refused), Some(held()), &[], quiet + HOUR * 22),
+        ("refused a day ago", with(long_refused), Some(held()), &["import: "], soon),
+        ("not to be there", issued(), None, &[], tomorrow),
+    ] {
+        assert_plan(what, (&record, &facts(held)), quiet, steps, look_at);
+    }
+    // With a new pair on its way, that one is imported.
+    assert_plan("due", (&imported(), &facts(Some(held()))), at(DUE), &["issue: expires"], at(DUE) + HOUR);
+}
+
+#[test]
+fn what_was_imported_by_hand_is_replaced_before_it_expires() {
+    let living = |days: u32| {
+        let not_before = at("2026-01-01T00:00:00Z");
+        Held { kind: "IMPORTED".to_owned(), not_before: Some(not_before), not_after: Some(not_before + DAY * days), ..held() }
+    };
+    let facts = |held| Facts { secret: Secret::Missing, held, ..facts() };
+    let begin = at("2026-01-01T00:00:00Z");
+    let issue = &["issue: arn:aws:acm:"][..];
+    for (what, held, passed, steps, look_at) in [
+        ("a year, with more than 60 days left", living(365), DAY * 304, &[][..], begin + DAY * 305),
+        ("a year, with 60 days left", living(365), DAY * 305, issue, begin + DAY * 305 + HOUR),
+        ("a year, with 30 days left", living(365), DAY * 335, &["issue: ", "tell renewal-late: "], begin + DAY * 335 + HOUR),
+        ("a month, at its last third", living(30), DAY * 20, issue, begin + DAY * 20 + HOUR),
+        ("a month, before that", living(30), DAY * 20 - SECOND, &[], begin + DAY * 20),
+        ("expired", living(30), DAY * 30, &["issue: ", "tell expired: "], begin + DAY * 30 + HOUR),
+    ] {
+        assert_plan(what, (&adopted(), &facts(Some(held))), begin + passed, steps, look_at);
+    }
+    let quiet = at(QUIET);
+    assert_plan("gone", (&adopted(), &facts(None)), quiet, &[], quiet + DAY);
+    let taken = Record { current: issued().current, ..adopted() };
+    let of_another = Facts { secret: Secret::Good, ..facts(Some(living(30))) };
+    assert_plan("its name is taken", (&taken, &of_another), quiet, &["tell adoption-refused: the tag"], quiet + DAY);
+}
+
 /// Every combination of what a record and AWS can show at `now`.
 fn everything(now: OffsetDateTime, mut see: impl FnMut(&Record, &Facts)) {
     let ago = |hours: u32| Moment::from(now - HOUR * hours);
@@ -736,7 +809,7 @@ fn everything(now: OffsetDateTime, mut see: impl FnMut(&Record, &Facts)) {
     ];
     let faulty = BindingState { fault: Some(Fault { at: ago(1), reason: String::new() }), ..BindingState::default() };
     let services = [BTreeMap::new(), [("payments/orders".parse().unwrap(), faulty)].into()];
-    for origin in [issued(), callers(), exported()] {
+    for origin in [issued(), callers(), exported(), imported(), adopted()] {
         for current in currents.iter().chain([&None]) {
             for attempt in &attempts {
                 for (halted, on_day, asked) in [(0, 0, 0), (1, 0, 1), (25, A_DAY, 73), (0, A_DAY, 1), (25, 0, 0)] {
@@ -787,7 +860,7 @@ fn nothing_is_looked_at_again_at_once_or_forgotten_for_more_than_a_day() {
         }
         seen += 1;
     });
-    assert_eq!(seen, 63_000);
+    assert_eq!(seen, 105_000);
 }
 
 #[test]
@@ -824,6 +897,10 @@ fn once_a_step_is_under_way_it_is_not_planned_again() {
                     ready.iter().for_each(|serial| record.revoked(serial, now));
                     "revocation"
                 }
+                Step::Import { .. } => {
+                    record.take_up_import("me", now);
+                    "import"
+                }
                 // Once the stores hold the successor the certificate is asked for by their event.
                 Step::Trust { .. } => {
                     facts.rollover.iter_mut().for_each(|rollover| rollover.missing.clear());
@@ -843,7 +920,10 @@ fn once_a_step_is_under_way_it_is_not_planned_again() {
         let after = plan(&record, &facts, HOUR, now);
         assert!(after.steps.iter().all(|step| matches!(step, Step::Tell { .. })), "{after:?} after {before:?}");
     });
-    assert!(["attempt", "renewal", "deployment", "revocation", "trust"].iter().all(|kind| taken[kind] > 50), "{taken:?}");
+    assert!(
+        ["attempt", "renewal", "deployment", "revocation", "import", "trust"].iter().all(|kind| taken[kind] > 50),
+        "{taken:?}"
+    );
 }
 
 #[test]

@@ -1,0 +1,227 @@
+//! ACM holds the current pair as well: <https://docs.aws.amazon.com/acm/latest/APIReference/API_ImportCertificate.html>.
+
+use std::time::Duration;
+
+use aws_sdk_acm::config::retry::RetryConfig;
+use aws_sdk_acm::primitives::Blob;
+use aws_sdk_acm::types::{CertificateSummary, CertificateType, Tag};
+use lifecycle::import::{Imported, Turn, turn};
+use lifecycle::issuance::{self, Order};
+use lifecycle::leaf::{KeyAlgorithm, Leaf, Usage};
+use lifecycle::names::{Arn, CertificateName, San};
+use lifecycle::record::{KeyFormat, Pair, Record};
+use material::Material;
+use records::table::Saved;
+use runtime::{Failure, Invocation, publish};
+use secrecy::ExposeSecret;
+use serde_json::json;
+use time::OffsetDateTime;
+
+use crate::App;
+
+/// Imports the current pair where ACM is to hold it and does not.
+pub(crate) async fn see_to(app: &App, record: &mut Record, invocation: &Invocation) -> Result<(), Failure> {
+    let name = record.name.clone();
+    let doing = |record: &Record| {
+        let serial = record.current.as_ref().map_or_else(String::new, |pair| pair.serial.to_string());
+        format!("import serial {serial} of `{name}` into ACM; the secret holds it")
+    };
+    let unanswered = loop {
+        match turn(record, &invocation.id, invocation.now()) {
+            Turn::Nothing => return Ok(()),
+            Turn::Busy { until } => {
+                let why = format!("another invocation is at it; ask again after {}", lifecycle::date(until));
+                return Err(Failure::retryable(doing(record), why));
+            }
+            turn @ (Turn::Import { .. } | Turn::Rest { .. }) => {
+                let (mut taken_up, look_at) = (record.clone(), record.look_at);
+                taken_up.take_up_import(&invocation.id, invocation.now());
+                if stored(app, &mut taken_up).await? {
+                    *record = Record { look_at, ..taken_up };
+                    break turn == Turn::Import { unanswered: true };
+                }
+                *record = reloaded(app, &name).await?;
+            }
+        }
+    };
+    let (doing, known) = (doing(record), record.acm_certificate().cloned());
+    let failure = match import(app, &name, record.current.as_ref(), known.as_ref(), unanswered).await {
+        Ok(arn) => {
+            tracing::info!(certificate.name = %name, certificate.arn = %arn, "Imported `{name}` into ACM as {arn}");
+            let is_new = known.as_ref() != Some(&arn);
+            let serial = record.current.as_ref().map(|current| current.serial.clone());
+            let imported = Imported { certificate_arn: Some(arn.clone()), serial, ..Imported::default() };
+            if is_new {
+                app.records.note_arn(&arn, &name).await?;
+                app.records.tag(&Record { imported: Some(imported.clone()), ..record.clone() }).await?;
+            }
+            return conclude(app, record, |record| record.imported = Some(imported.clone())).await;
+        }
+        Err(failure) => failure.within(doing),
+    };
+    if failure.is_permanent() {
+        let now = invocation.now();
+        let mut event = None;
+        conclude(app, record, |record| {
+            let imported = record.imported.get_or_insert_default();
+            (imported.lease, imported.refused) = (None, Some(now.into()));
+            event = app.records.tell(record, "import-failed", &failure.to_string(), now);
+        })
+        .await?;
+        publish(&app.eventbridge, event.as_slice()).await?;
+    }
+    Err(failure)
+}
+
+/// Records what came of an import, whatever others have recorded of the certificate meanwhile: of the import it is who has its lease
+/// that knows.
+async fn conclude(app: &App, record: &mut Record, mut what: impl FnMut(&mut Record)) -> Result<(), Failure> {
+    loop {
+        what(record);
+        if stored(app, record).await? {
+            return Ok(());
+        }
+        *record = reloaded(app, &record.name).await?;
+    }
+}
+
+/// Whether nobody else has recorded anything of the certificate since it was loaded.
+async fn stored(app: &App, record: &mut Record) -> Result<bool, Failure> {
+    let services = record.options.services.clone();
+    Ok(app.records.save(record, &services).await? == Saved::Done)
+}
+
+async fn reloaded(app: &App, name: &CertificateName) -> Result<Record, Failure> {
+    let record = app.records.load(name).await?;
+    record.ok_or_else(|| Failure::retryable(format!("load the record of `{name}`"), "somebody has deleted it meanwhile"))
+}
+
+/// Imports the pair under the ARN that is known, or under one that ACM gives it.
+async fn import(
+    app: &App,
+    name: &CertificateName,
+    pair: Option<&Pair>,
+    known: Option<&Arn>,
+    unanswered: bool,
+) -> Result<Arn, Failure> {
+    let unreadable = |why: String| Failure::permanent(format!("read the secret of `{name}`"), why);
+    let pair = pair.ok_or_else(|| unreadable("nothing in it is current".to_owned()))?;
+    let text = app.records.value_of_version(name, &pair.version_id).await?;
+    let material = text.map(|text| Material::read(&text)).transpose().map_err(unreadable)?.flatten();
+    let Some(Material { certificate, certificate_chain, key: Some(key) }) = material else {
+        return Err(unreadable(format!("version {} holds no pair", pair.version_id)));
+    };
+    let key = key.reseal(KeyFormat::Plain).map_err(unreadable)?.pem;
+    let import = app
+        .acm
+        .import_certificate()
+        .certificate(Blob::new(certificate))
+        .certificate_chain(Blob::new(certificate_chain))
+        .private_key(Blob::new(key.expose_secret().as_bytes()));
+
+    let found = match known {
+        None if unanswered => find(app, name, pair).await?,
+        known => known.cloned(),
+    };
+    if let Some(arn) = found {
+        match import.clone().certificate_arn(arn.as_str()).send().await {
+            Ok(_) => return Ok(arn),
+            // ACM takes one import a second.
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+            Err(error) => return Err(Failure::aws(format!("reimport into {arn}"), error)),
+        }
+    }
+    let doing = || format!("import `{name}` for the first time");
+    let tag = Tag::builder().key("everleaf:certificate").value(app.records.secret_name(name)).build();
+    // ACM takes no token: each call that arrives makes another certificate.
+    let once = aws_sdk_acm::config::Builder::new().retry_config(RetryConfig::disabled());
+    let import = import.tags(tag.map_err(|error| Failure::permanent(doing(), error))?).customize().config_override(once);
+    let answer = import.send().await.map_err(|error| Failure::aws(doing(), error))?;
+    let arn = answer.certificate_arn().unwrap_or_default().parse();
+    arn.map_err(|_| Failure::permanent(doing(), "AWS answered without the certificate's ARN"))
+}
+
+/// What a first import left in ACM whose answer never came.
+async fn find(app: &App, name: &CertificateName, pair: &Pair) -> Result<Option<Arn>, Failure> {
+    let mut pages = app.acm.list_certificates().includes(acm::any_key()).into_paginator().page_size(1000).send();
+    let same = |summary: &&CertificateSummary| {
+        summary.r#type() == Some(&CertificateType::Imported)
+            && summary.not_after().is_some_and(|at| at.secs() == pair.not_after.unix_timestamp())
+    };
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| Failure::aws("list ACM's certificates", error))?;
+        for summary in page.certificate_summary_list().iter().filter(same) {
+            let Ok(arn) = summary.certificate_arn().unwrap_or_default().parse() else { continue };
+            if is_of(app, &arn, name).await? {
+                return Ok(Some(arn));
+            }
+        }
+    }
+    Ok(None)
+}
+
+async fn is_of(app: &App, arn: &Arn, name: &CertificateName) -> Result<bool, Failure> {
+    let managed = acm::managed(&app.acm, arn, &app.records.settings.prefix).await?;
+    Ok(managed.is_some_and(|managed| managed.name == *name))
+}
+
+/// Whether the certificate that a request names may be replaced by what is ordered: its owner has tagged it so, and ACM will take it.
+pub(crate) async fn admits(app: &App, order: &Order, arn: &Arn) -> Result<(), Failure> {
+    let refused = |why: String| Failure::permanent("accept the request", format!("import_to_acm: {why}"));
+    if !is_of(app, arn, &order.name).await? {
+        let secret = app.records.secret_name(&order.name);
+        return Err(refused(format!("{arn} is not yours to replace by it; tag it `everleaf:certificate` = `{secret}` first")));
+    }
+    let held = acm::describe(&app.acm, arn).await?.filter(|held| held.kind == "IMPORTED");
+    let Some(held) = held else {
+        return Err(refused(format!("{arn} was not imported; ACM renews it by itself, and export-to-secrets takes it")));
+    };
+    let wanted: KeyAlgorithm = order.specification.key_algorithm;
+    match held.key_algorithm {
+        Some(has) if has == wanted => Ok(()),
+        has => Err(refused(format!(
+            "{arn} has a key of {}, and ACM takes none of {wanted} under that ARN",
+            has.map_or("another kind", KeyAlgorithm::as_str)
+        ))),
+    }
+}
+
+/// What replaces a certificate that was imported by hand: the same, of the stack's issuing CA, for as long as that one, or as the
+/// stack allows.
+pub(crate) async fn adoption(app: &App, record: &Record, arn: &Arn, now: OffsetDateTime) -> Result<Order, Failure> {
+    let name = &record.name;
+    let doing = || format!("read what {arn} is, which `{name}` is to replace");
+    let answer = app.acm.get_certificate().certificate_arn(arn.as_str()).send().await;
+    let answer = answer.map_err(|error| Failure::aws(doing(), error))?;
+    let leaf = Leaf::from_pem(answer.certificate().unwrap_or_default()).map_err(|error| Failure::permanent(doing(), error))?;
+    let mut names = leaf.names;
+    if names.is_empty()
+        && let Some(name) = &leaf.subject.common_name
+        && let Ok(name) = format!("dns:{}", name.to_ascii_lowercase()).parse::<San>()
+    {
+        // What has only a common name was made before clients stopped to read it: RFC 9525, section 2.
+        names.insert(name);
+    }
+    let validity = Duration::try_from(leaf.not_after - leaf.not_before).unwrap_or_default();
+    let hours = validity.min(app.policy.longest_validity).as_secs().div_ceil(3600);
+    let request = json!({
+        "name": name,
+        "subject": leaf.subject,
+        "subject_alternative_names": names,
+        "key_algorithm": leaf.key_algorithm.map_or("another kind of key", KeyAlgorithm::as_str),
+        // Without an extended key usage it could be used for anything.
+        "usage": leaf.usage.unwrap_or(Usage::ClientAndServer),
+        "validity": { "hours": hours },
+        "services": record.options.services,
+        "key_format": match record.options.key_format { KeyFormat::Encrypted => "encrypted", KeyFormat::Plain => "plain" },
+        "import_to_acm": arn,
+    });
+    issuance::order(&request, &app.policy, now).map_err(|refusal| {
+        Failure::permanent(
+            format!("replace {arn} by `{name}`"),
+            format!("{refusal}; send a request for `{name}` that the policy allows, with `\"import_to_acm\": \"{arn}\"`"),
+        )
+    })
+}

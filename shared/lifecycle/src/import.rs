@@ -1,0 +1,221 @@
+//! A pair that ACM holds as well, so that listeners use it: imported once, then reimported under the same ARN each time another
+//! one is current. <https://docs.aws.amazon.com/acm/latest/userguide/import-reimport.html>
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::attempt::LEASE;
+use crate::export::Held;
+use crate::leaf::Serial;
+use crate::names::Arn;
+use crate::record::{Moment, Origin, Record};
+
+/// A certificate in ACM that is to hold the current pair.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Imported {
+    /// `None` until ACM has answered the first import.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_arn: Option<Arn>,
+    /// What ACM holds, as far as is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<Serial>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+    /// When ACM refused it for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Moment>,
+}
+
+/// Two imports at once could leave the older pair in ACM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    pub holder: String,
+    pub until: Moment,
+}
+
+/// What is to be done about ACM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    Nothing,
+    /// `unanswered`: an earlier first import may have come to ACM. It has no token, so what it may have left is looked for.
+    Import {
+        unanswered: bool,
+    },
+    /// Another invocation is at it until then.
+    Busy {
+        until: OffsetDateTime,
+    },
+    /// ACM refused it: the sweep does not ask again before then.
+    Rest {
+        until: OffsetDateTime,
+    },
+}
+
+/// What ACM refuses, a person has to see to.
+const REST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Whose turn it is. `holder` names this invocation, as for [`crate::attempt::turn`].
+pub fn turn(record: &Record, holder: &str, now: OffsetDateTime) -> Turn {
+    let wanted = record.current.as_ref().filter(|current| record.options.import_to_acm && current.is_valid_at(now));
+    let Some(current) = wanted else { return Turn::Nothing };
+    let Some(imported) = &record.imported else { return Turn::Import { unanswered: false } };
+    match &imported.lease {
+        _ if imported.serial.as_ref() == Some(&current.serial) => Turn::Nothing,
+        Some(lease) if *lease.until > now && lease.holder != holder => Turn::Busy { until: *lease.until },
+        lease => match imported.refused.map(|refused| *refused + REST) {
+            Some(until) if now < until => Turn::Rest { until },
+            _ => Turn::Import { unanswered: lease.is_some() && imported.certificate_arn.is_none() },
+        },
+    }
+}
+
+impl Record {
+    pub fn is_adopted(&self) -> bool {
+        matches!(self.origin, Origin::Adopted { .. })
+    }
+
+    /// The certificate in ACM that is to hold the current pair, or that is to be replaced by one of ours.
+    pub fn acm_certificate(&self) -> Option<&Arn> {
+        match &self.origin {
+            Origin::Adopted { certificate_arn } => Some(certificate_arn),
+            _ => self.imported.as_ref()?.certificate_arn.as_ref(),
+        }
+    }
+
+    /// Makes `certificate_arn` the certificate in ACM that is to hold the current pair; `None`: the one that does already, or a new
+    /// one.
+    pub fn import_into(&mut self, certificate_arn: Option<Arn>) {
+        if !self.options.import_to_acm {
+            self.imported = None;
+        } else if let Some(arn) = certificate_arn
+            && self.imported.as_ref().and_then(|imported| imported.certificate_arn.as_ref()) != Some(&arn)
+        {
+            self.imported = Some(Imported { certificate_arn: Some(arn), ..Imported::default() });
+        }
+    }
+
+    /// Notes what ACM was seen to hold; `None`: it does not know the certificate any more.
+    pub fn found_in_acm(&mut self, held: Option<&Held>) {
+        if let Some(imported) = &mut self.imported {
+            imported.serial = held.and_then(|held| held.serial.clone());
+        }
+    }
+
+    /// Takes up an import. The sweep looks again when its lease is over.
+    pub fn take_up_import(&mut self, holder: &str, now: OffsetDateTime) {
+        let until = now + LEASE;
+        self.imported.get_or_insert_default().lease = Some(Lease { holder: holder.to_owned(), until: until.into() });
+        self.look_at = self.look_at.min(until.unix_timestamp());
+    }
+}
+
+/// When a certificate that was imported by hand, and is to be replaced, is replaced: with the last third of its lifetime, but not
+/// before ACM would renew one of its own.
+pub fn adoption_due(held: &Held) -> Option<OffsetDateTime> {
+    let (not_before, not_after) = held.not_before.zip(held.not_after)?;
+    Some(not_after - adoption_window(not_before, not_after))
+}
+
+pub(crate) fn adoption_window(not_before: OffsetDateTime, not_after: OffsetDateTime) -> Duration {
+    /// <https://docs.aws.amazon.com/acm/latest/userguide/managed-renewal.html>
+    const LONGEST: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+    (Duration::try_from(not_after - not_before).unwrap_or_default() / 3).min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Options, Pair};
+    use crate::samples::{self, DAY, HOUR, IN_ACM, arn, at, held, issued, pair};
+
+    const NOON: &str = "2026-11-22T12:00:00Z";
+
+    fn with(imported: Option<Imported>) -> Record {
+        let options = Options { import_to_acm: true, ..Options::default() };
+        Record { options, imported, ..issued() }
+    }
+
+    fn leased(holder: &str, until: OffsetDateTime) -> Imported {
+        let lease = Some(Lease { holder: holder.to_owned(), until: until.into() });
+        Imported { lease, ..Imported::default() }
+    }
+
+    #[test]
+    fn acm_gets_what_is_current_from_one_at_a_time() {
+        let (now, known) = (at(NOON), || Some(arn(IN_ACM)));
+        let first = Turn::Import { unanswered: false };
+        let holding = |serial| Imported { certificate_arn: known(), serial: Some(serial), ..Imported::default() };
+        let refused = |at: OffsetDateTime| Imported { refused: Some(at.into()), ..Imported::default() };
+        let expired = Pair { not_after: now.into(), ..pair() };
+        for (what, record, holder, expected) in [
+            ("not to be there", issued(), "me", Turn::Nothing),
+            ("nothing is current", Record { current: None, ..with(None) }, "me", Turn::Nothing),
+            ("what is current has expired", Record { current: Some(expired), ..with(None) }, "me", Turn::Nothing),
+            ("never yet", with(None), "me", first.clone()),
+            ("the current pair", with(Some(holding(pair().serial))), "me", Turn::Nothing),
+            ("another pair", with(Some(holding(Serial::from_hex("0c03")))), "me", first.clone()),
+            ("nobody knows what", with(Some(Imported { serial: None, ..holding(pair().serial) })), "me", first.clone()),
+            ("somebody is at it", with(Some(leased("you", now + HOUR))), "me", Turn::Busy { until: now + HOUR }),
+            ("I was at it", with(Some(leased("me", now + HOUR))), "me", Turn::Import { unanswered: true }),
+            ("somebody was at it", with(Some(leased("you", now))), "me", Turn::Import { unanswered: true }),
+            ("refused", with(Some(refused(now - DAY + HOUR))), "me", Turn::Rest { until: now + HOUR }),
+            ("refused a day ago", with(Some(refused(now - DAY))), "me", first.clone()),
+            ("somebody was at it again", with(Some(Imported { certificate_arn: known(), ..leased("you", now) })), "me", first),
+        ] {
+            assert_eq!(turn(&record, holder, now), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn who_takes_up_an_import_is_looked_after_when_the_lease_is_over() {
+        let mut record = Record { look_at: i64::MAX, ..with(None) };
+        record.take_up_import("me", at(NOON));
+        assert_eq!(turn(&record, "you", at(NOON)), Turn::Busy { until: at(NOON) + LEASE });
+        assert_eq!(record.look_at, (at(NOON) + LEASE).unix_timestamp());
+        record.look_at = 7;
+        record.take_up_import("me", at(NOON));
+        assert_eq!(record.look_at, 7);
+    }
+
+    #[test]
+    fn the_certificate_in_acm_is_the_one_that_was_named_or_that_was_made() {
+        let of = |record: &Record| record.acm_certificate().map(ToString::to_string);
+        let mut record = with(None);
+        record.import_into(None);
+        assert_eq!((of(&record), record.imported.as_ref()), (None, None));
+        record.import_into(Some(arn(IN_ACM)));
+        assert_eq!(of(&record).as_deref(), Some(IN_ACM));
+
+        record.found_in_acm(Some(&held()));
+        let known = record.clone();
+        assert_eq!(known.imported.as_ref().unwrap().serial, Some(pair().serial));
+        for same in [None, Some(arn(IN_ACM))] {
+            record.import_into(same);
+            assert_eq!(record, known);
+        }
+        record.found_in_acm(None);
+        assert_eq!(record.imported.as_ref().unwrap().serial, None);
+        record.import_into(Some(arn(samples::CA)));
+        assert_eq!(of(&record).as_deref(), Some(samples::CA));
+
+        record.options.import_to_acm = false;
+        record.import_into(None);
+        assert_eq!(record.imported, None);
+        let origin = Origin::Adopted { certificate_arn: arn(IN_ACM) };
+        assert_eq!(of(&Record { origin, ..issued() }).as_deref(), Some(IN_ACM));
+    }
+
+    #[test]
+    fn what_was_imported_by_hand_is_replaced_in_its_last_third_or_its_last_sixty_days() {
+        let begin = at("2026-01-01T00:00:00Z");
+        let living = |days: u32| Held { not_before: Some(begin), not_after: Some(begin + DAY * days), ..held() };
+        for (days, due) in [(3650, 3590), (365, 305), (180, 120), (90, 60), (3, 2)] {
+            assert_eq!(adoption_due(&living(days)), Some(begin + DAY * due), "{days}");
+        }
+        assert_eq!(adoption_due(&Held { not_after: None, ..living(90) }), None);
+        assert_eq!(adoption_due(&Held { not_before: None, ..living(90) }), None);
+    }
+}

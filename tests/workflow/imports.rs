@@ -1,0 +1,266 @@
+//! Certificates that ACM holds too: what a listener serves follows the secret, under the ARN that it was given.
+
+use lifecycle::leaf::Serial;
+use local_aws::elbv2;
+use serde_json::{Value, json};
+use workflow::Stack;
+
+use crate::account::{assert_settled, imported};
+use crate::recovery::empty_the_table;
+use crate::scenario::{
+    act, days, last_event, lose_deliveries, minutes, order_for_listener, request, run, self_made, self_signed, user,
+};
+
+/// The serial that ACM holds under this ARN.
+async fn held(stack: &Stack, arn: &Value) -> Serial {
+    let described = user(stack, "acm:DescribeCertificate", json!({"CertificateArn": arn})).await;
+    Serial::from_hex(described["Certificate"]["Serial"].as_str().unwrap())
+}
+
+async fn current(stack: &Stack, name: &str) -> Serial {
+    stack.record(name).await.unwrap().current.unwrap().serial
+}
+
+async fn tags(stack: &Stack, arn: &Value) -> Value {
+    user(stack, "acm:ListTagsForCertificate", json!({"CertificateArn": arn})).await["Tags"].clone()
+}
+
+async fn issue(stack: &Stack, changes: Value) -> Result<Value, String> {
+    let mut order = order_for_listener();
+    for (field, value) in changes.as_object().unwrap() {
+        order[field] = value.clone();
+    }
+    stack.handle("issue-client-cert", order, "by hand").await.map_err(|error| error.error_message)
+}
+
+#[test]
+fn a_listener_serves_what_is_current_after_each_renewal_and_nobody_touches_it() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let arn = issue(&stack, json!({})).await.unwrap()["acm_certificate_arn"].clone();
+        user(&stack, "acm:AddTagsToCertificate", json!({"CertificateArn": arn, "Tags": [{"Key": "team", "Value": "web"}]})).await;
+        let listener = stack.aws.world(|world, now| elbv2::create_listener(world, now, "clients", 8443));
+        let certificates = json!([{"CertificateArn": arn}]);
+        let change = json!({"ListenerArn": listener, "Certificates": certificates});
+        user(&stack, "elasticloadbalancing:ModifyListener", change).await;
+        let tagged = tags(&stack, &arn).await;
+
+        let mut serials = vec![current(&stack, "orders").await];
+        for _ in 0..4 {
+            days(22).await;
+            serials.push(current(&stack, "orders").await);
+            assert_eq!(Some(&held(&stack, &arn).await), serials.last());
+        }
+        serials.dedup();
+        assert_eq!(serials.len(), 5);
+        assert_eq!(tags(&stack, &arn).await, tagged);
+        assert_eq!(imported(&stack, "orders").await.len(), 1);
+        let listeners = user(&stack, "elasticloadbalancing:DescribeListeners", json!({"ListenerArns": [listener]})).await;
+        assert_eq!(listeners["Listeners"][0]["Certificates"], certificates);
+        assert_settled(&stack, "after four renewals").await;
+    });
+}
+
+#[test]
+fn what_was_imported_by_hand_is_replaced_under_its_arn_before_it_expires_though_every_event_is_lost() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        // Of AWS's events none comes.
+        stack.aws.set_deliveries(Some(Box::new(|event, _| match event["source"].as_str() {
+            Some("aws.acm") => Vec::new(),
+            _ => vec![std::time::Duration::ZERO],
+        })));
+        let arn = json!(self_signed(&stack, "web", 90).await);
+        let (first, tagged) = (held(&stack, &arn).await, tags(&stack, &arn).await);
+        days(59).await;
+        assert_eq!((held(&stack, &arn).await, stack.record("web").await.unwrap().current), (first.clone(), None));
+        days(2).await;
+        let second = held(&stack, &arn).await;
+        assert_ne!(second, first);
+        assert_eq!((current(&stack, "web").await, tags(&stack, &arn).await), (second.clone(), tagged));
+        // Its common name alone would not do for today's clients. It lives as long as the one it replaces did.
+        let described = user(&stack, "acm:DescribeCertificate", json!({"CertificateArn": arn})).await["Certificate"].clone();
+        assert_eq!(described["SubjectAlternativeNames"], json!(["web.example.com"]));
+        assert!(described["Issuer"].as_str().unwrap().contains("Example Issuing CA"), "{described:#}");
+        let lifetime = stack.record("web").await.unwrap().specification().unwrap().lifetime;
+        assert_eq!(lifetime.as_secs(), 90 * 24 * 60 * 60);
+
+        days(65).await;
+        assert_ne!(held(&stack, &arn).await, second);
+        assert_settled(&stack, "adopted and renewed").await;
+    });
+}
+
+#[test]
+fn what_is_not_replaced_by_itself_says_which_request_replaces_it() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[("AllowedNames", "example.internal")]).await;
+        let arn = json!(self_signed(&stack, "web", 90).await);
+        days(62).await;
+        let event = last_event(&stack, "Action Required");
+        let reason = event["detail"]["reason"].as_str().unwrap();
+        assert!(reason.contains("web.example.com") && reason.contains(&format!("\"import_to_acm\": {arn}")), "{reason}");
+        assert_eq!(stack.record("web").await.unwrap().current, None);
+
+        let answer = issue(&stack, json!({"name": "web", "import_to_acm": arn})).await.unwrap();
+        assert_eq!((&answer["outcome"], &answer["acm_certificate_arn"]), (&json!("issued"), &arn));
+        assert_eq!(held(&stack, &arn).await, current(&stack, "web").await);
+    });
+}
+
+#[test]
+fn a_certificate_is_replaced_only_when_its_owner_has_tagged_it_so_and_acm_will_take_it() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let of_acm = request(&stack, "gateway", false).await;
+        let foreign = self_signed(&stack, "web", 90).await;
+        lose_deliveries(&stack);
+        let untouched = (held(&stack, &json!(foreign)).await, stack.aws.world(|world, _| world.secrets.secrets().count()));
+        let gone = format!("{}00000000-0000-0000-0000-000000000000", foreign.split_at(foreign.len() - 36).0);
+        for (changes, why) in [
+            (json!({"import_to_acm": foreign}), "tag it `everleaf:certificate` = `everleaf/orders` first"),
+            (json!({"import_to_acm": gone}), "tag it `everleaf:certificate` = `everleaf/orders` first"),
+            (json!({"name": "gateway", "import_to_acm": of_acm}), "was not imported; ACM renews it by itself"),
+            (json!({"name": "web", "import_to_acm": foreign, "key_algorithm": "RSA_2048"}), "has a key of EC_prime256v1"),
+        ] {
+            let refusal = issue(&stack, changes.clone()).await.unwrap_err();
+            assert!(refusal.contains("import_to_acm: ") && refusal.contains(why), "{changes}: {refusal}");
+        }
+        let after = (held(&stack, &json!(foreign)).await, stack.aws.world(|world, _| world.secrets.secrets().count()));
+        assert_eq!(after, untouched);
+        assert!(stack.record("web").await.is_none() && stack.record("orders").await.is_none());
+    });
+}
+
+#[test]
+fn what_somebody_else_imported_over_it_is_put_right_within_a_day() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let arn = issue(&stack, json!({})).await.unwrap()["acm_certificate_arn"].clone();
+        minutes(1).await;
+        let mut theirs = self_made(&stack, "theirs", 300, vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth]);
+        theirs["CertificateArn"] = arn.clone();
+        user(&stack, "acm:ImportCertificate", theirs).await;
+        assert_ne!(held(&stack, &arn).await, current(&stack, "orders").await);
+        days(1).await;
+        minutes(10).await;
+        assert_eq!(held(&stack, &arn).await, current(&stack, "orders").await);
+    });
+}
+
+#[test]
+fn what_somebody_deleted_in_acm_is_imported_anew_and_a_person_is_told() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let first = issue(&stack, json!({})).await.unwrap()["acm_certificate_arn"].clone();
+        user(&stack, "acm:DeleteCertificate", json!({"CertificateArn": first})).await;
+        days(1).await;
+        minutes(10).await;
+        let reason = last_event(&stack, "Action Required")["detail"]["reason"].as_str().unwrap().to_owned();
+        assert!(reason.starts_with("acm-missing: ") && reason.contains(first.as_str().unwrap()), "{reason}");
+        let held = imported(&stack, "orders").await;
+        let record = stack.record("orders").await.unwrap();
+        assert_eq!(held.len(), 1);
+        assert_eq!(held[0]["CertificateArn"], json!(record.acm_certificate()));
+        assert_ne!(held[0]["CertificateArn"], first);
+        stack.aws.take_events();
+        days(2).await;
+        let told = |event: &local_aws::events::BusEvent| {
+            event.event["detail"]["reason"].as_str().is_some_and(|reason| reason.contains("acm-missing"))
+        };
+        assert!(!stack.aws.take_events().iter().any(told));
+    });
+}
+
+#[test]
+fn a_lost_table_learns_from_the_secrets_what_acm_holds() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let arn = issue(&stack, json!({})).await.unwrap()["acm_certificate_arn"].clone();
+        minutes(1).await;
+        let adopted = json!(self_signed(&stack, "web", 300).await);
+        days(2).await;
+        empty_the_table(&stack).await;
+        days(2).await;
+        let (orders, web) = (stack.record("orders").await.unwrap(), stack.record("web").await.unwrap());
+        assert!(orders.options.import_to_acm);
+        assert_eq!((json!(orders.acm_certificate()), json!(web.acm_certificate())), (arn.clone(), adopted));
+        days(22).await;
+        assert_ne!(Some(current(&stack, "orders").await), orders.current.map(|pair| pair.serial));
+        assert_settled(&stack, "renewed after the table was lost").await;
+        assert_eq!(held(&stack, &arn).await, current(&stack, "orders").await);
+    });
+}
+
+#[test]
+fn what_is_not_to_be_in_acm_any_more_stays_there_as_it_is_and_is_let_go_of() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let arn = issue(&stack, json!({})).await.unwrap()["acm_certificate_arn"].clone();
+        let last = held(&stack, &arn).await;
+        let refusal = issue(&stack, json!({"import_to_acm": false})).await.unwrap_err();
+        assert!(refusal.contains("differs in import_to_acm"), "{refusal}");
+        let answer = issue(&stack, json!({"import_to_acm": false, "replace": true})).await.unwrap();
+        assert_eq!((&answer["outcome"], answer.get("acm_certificate_arn")), (&json!("unchanged"), None));
+        days(25).await;
+        assert_eq!(held(&stack, &arn).await, last);
+        let secret = user(&stack, "secretsmanager:DescribeSecret", json!({"SecretId": "everleaf/orders"})).await;
+        let tags = secret["Tags"].as_array().unwrap();
+        assert!(tags.iter().all(|tag| tag["Key"] != "everleaf:acm-certificate"), "{tags:?}");
+        assert_ne!(current(&stack, "orders").await, last);
+    });
+}
+
+#[test]
+fn what_acm_refuses_for_good_is_told_and_tried_again_once_a_day() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        issue(&stack, json!({"import_to_acm": false})).await.unwrap();
+        let full = local_aws::AwsError::new("LimitExceededException", "You have reached the maximum number of certificates.");
+        stack.aws.set_faults(Some(Box::new(move |call| {
+            (call.operation == "ImportCertificate").then(|| local_aws::Fault::Refuse(full.clone()))
+        })));
+        let refusal = issue(&stack, json!({"replace": true})).await.unwrap_err();
+        assert!(refusal.contains("into ACM; the secret holds it") && refusal.contains("LimitExceeded"), "{refusal}");
+        let told = last_event(&stack, "Action Required")["detail"]["reason"].as_str().unwrap().to_owned();
+        assert!(told.starts_with("import-failed: "), "{told}");
+        stack.aws.take_calls();
+        days(3).await;
+        let tries = stack.aws.take_calls().iter().filter(|call| call.operation == "ImportCertificate").count();
+        // With Lambda's two retries each.
+        assert!([6, 9].contains(&tries), "{tries}");
+        stack.aws.set_faults(None);
+        let answer = act(&stack, "issue-client-cert", order_for_listener()).await;
+        assert_eq!(answer["outcome"], "unchanged");
+        assert_settled(&stack, "once there is room").await;
+    });
+}
+
+#[test]
+fn what_others_record_of_a_certificate_while_it_is_imported_is_kept() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        lose_deliveries(&stack);
+        let (begun, import) = (std::sync::Arc::new(tokio::sync::Notify::new()), issue(&stack, json!({})));
+        let begins = begun.clone();
+        stack.aws.set_faults(Some(Box::new(move |call| {
+            if call.operation == "ImportCertificate" {
+                begins.notify_one();
+            }
+            None
+        })));
+        let serial = "4a6f1c0d2b3e4f5061728394a5b6c7d8";
+        let revoke = json!({
+            "revoke": "orders", "serial_number": serial, "reason": "SUPERSEDED", "certificate_authority_arn": stack.issuing_ca
+        });
+        let revoke = async {
+            begun.notified().await;
+            stack.handle("issue-client-cert", revoke, "another").await
+        };
+        let (imported, _) = tokio::join!(import, revoke);
+        let arn = imported.unwrap()["acm_certificate_arn"].clone();
+        let record = stack.record("orders").await.unwrap();
+        assert_eq!(json!(record.acm_certificate()), arn);
+        assert!(record.told.contains_key("revoke-failed") || !record.revocations.is_empty(), "{record:#?}");
+    });
+}
