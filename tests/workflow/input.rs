@@ -111,7 +111,7 @@ fn bad_input_gets_one_permanent_error_that_says_what_to_do_and_changes_nothing()
                 ours("Certificate Current", json!({"prefix": "everleaf", "services": ["x"]})),
                 &["`x` is not a service"],
             ),
-            ("force-redeploy", json!({"services": ["payments/ghost"]}), &["payments/ghost", "no certificate is bound to it"]),
+            ("force-redeploy", json!({"services": ["payments/ghost"]}), &["payments/ghost", "no certificate has it redeployed"]),
             ("force-redeploy", json!({"certificate": "ghost"}), &["`ghost`", "no such certificate"]),
             ("force-redeploy", stranger, &["not for this function"]),
         ] {

@@ -6,6 +6,7 @@
 mod scenario;
 
 mod account;
+mod agents;
 mod answers;
 mod authorities;
 mod canary;

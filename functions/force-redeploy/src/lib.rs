@@ -120,7 +120,7 @@ async fn see_to(app: &App, services: BTreeSet<ServiceName>, invocation: &Invocat
         let Some(binding) = bound.get(&service).cloned() else {
             failures.push(Failure::permanent(
                 format!("redeploy {service}"),
-                "no certificate is bound to it; name it in a certificate's services",
+                "no certificate has it redeployed; where its agent reloads nothing is to be done, else name it in a certificate's services",
             ));
             continue;
         };

@@ -206,6 +206,8 @@ pub(crate) async fn adoption(app: &App, record: &Record, arn: &Arn, now: OffsetD
     }
     let validity = Duration::try_from(leaf.not_after - leaf.not_before).unwrap_or_default();
     let hours = validity.min(app.policy.longest_validity).as_secs().div_ceil(3600);
+    let agents = record.options.agent_services.iter().map(|service| json!({"service": service, "reload": "agent"}));
+    let services: Vec<_> = record.options.services.iter().map(|service| json!(service)).chain(agents).collect();
     let request = json!({
         "name": name,
         "subject": leaf.subject,
@@ -214,7 +216,7 @@ pub(crate) async fn adoption(app: &App, record: &Record, arn: &Arn, now: OffsetD
         // Without an extended key usage it could be used for anything.
         "usage": leaf.usage.unwrap_or(Usage::ClientAndServer),
         "validity": { "hours": hours },
-        "services": record.options.services,
+        "services": services,
         "key_format": match record.options.key_format { KeyFormat::Encrypted => "encrypted", KeyFormat::Plain => "plain" },
         "import_to_acm": arn,
     });

@@ -114,8 +114,8 @@ fn answer(outcome: &str, record: &Record, revocation: &Revocation, replaced: Opt
     let next = match (outcome, after_rollout) {
         ("revoked", _) => "the CA publishes it in its next CRL, within about half an hour".to_owned(),
         ("planned", false) => "it would be revoked at once".to_owned(),
-        ("planned", true) => "it would be replaced, the services redeployed, and then revoked".to_owned(),
-        _ => "it is revoked once it is replaced and every service is redeployed; the sweep sees to it".to_owned(),
+        ("planned", true) => "it would be replaced, brought to the services, and then revoked".to_owned(),
+        _ => "it is revoked once it is replaced and every service is redeployed, or its agent has had an hour; the sweep sees to it".to_owned(),
     };
     let mut answer = json!({
         "outcome": outcome, "certificate": record.name, "serial_number": serial, "reason": reason.as_str(),

@@ -79,9 +79,8 @@ fn read_tags(tags: &BTreeMap<String, String>, prefix: &str) -> Result<Option<Man
     let name = name.parse::<CertificateName>().map_err(|error| faults.push(format!("everleaf:certificate: {error}"))).ok();
     let mut options = Options::default();
     for (key, value) in tags.iter().filter(|(key, _)| key.starts_with("everleaf:service-")) {
-        match value.parse() {
-            Ok(service) => _ = options.services.insert(service),
-            Err(error) => faults.push(format!("{key}: {error}")),
+        if let Err(error) = value.parse().and_then(|service| options.add(service)) {
+            faults.push(format!("{key}: {error}"));
         }
     }
     match tags.get("everleaf:key-format").map(String::as_str) {
@@ -108,11 +107,14 @@ mod tests {
         let ours = tags(&[
             ("everleaf:certificate", "everleaf/edge"),
             ("everleaf:service-1", "payments/gateway"),
+            ("everleaf:service-2", "payments/refunds reload=agent"),
+            ("everleaf:service-3", "payments/gateway"),
             ("everleaf:key-format", "plain"),
         ]);
         let managed = read_tags(&ours, "everleaf").unwrap().unwrap();
         assert_eq!(managed.name.to_string(), "edge");
         assert_eq!(managed.options.services, ["payments/gateway".parse().unwrap()].into());
+        assert_eq!(managed.options.agent_services, ["payments/refunds".parse().unwrap()].into());
         assert_eq!(managed.options.key_format, KeyFormat::Plain);
         for other in ["everleaf2/edge", "other/edge", "edge", "everleaf"] {
             assert_eq!(read_tags(&tags(&[("everleaf:certificate", other)]), "everleaf"), Ok(None), "{other}");
@@ -122,9 +124,24 @@ mod tests {
 
     #[test]
     fn every_tag_that_cannot_be_read_is_named() {
-        let bad =
-            tags(&[("everleaf:certificate", "everleaf/a b"), ("everleaf:service-1", "gateway"), ("everleaf:key-format", "pem")]);
+        let bad = tags(&[
+            ("everleaf:certificate", "everleaf/a b"),
+            ("everleaf:service-1", "gateway"),
+            ("everleaf:service-2", "payments/refunds reload=never"),
+            ("everleaf:service-3", "payments/orders"),
+            ("everleaf:service-4", "payments/orders reload=agent"),
+            ("everleaf:key-format", "pem"),
+        ]);
         let faults = read_tags(&bad, "everleaf").unwrap_err();
-        assert_eq!(faults.len(), 3, "{faults:?}");
+        for (fault, part) in faults.iter().zip([
+            "everleaf:certificate: ",
+            "everleaf:service-1: `gateway` is not a service",
+            "everleaf:service-2: `never` is not one of deployment, agent",
+            "everleaf:service-4: `payments/orders` is to reload both by its agent and by a deployment",
+            "everleaf:key-format: ",
+        ]) {
+            assert!(fault.starts_with(part), "{fault}");
+        }
+        assert_eq!(faults.len(), 5, "{faults:?}");
     }
 }

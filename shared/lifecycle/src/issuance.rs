@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::fields::{Fields, Refusal};
 use crate::leaf::{Csr, KeyAlgorithm, Subject, Usage};
-use crate::names::{Arn, AuthorityArn, BadName, CertificateName, San, ServiceName, is_dns_name};
+use crate::names::{Arn, AuthorityArn, BadName, CertificateName, Reload, San, ServiceName, TaggedService, is_dns_name};
 use crate::record::{KeyFormat, Options, Origin, Record, Specification};
 use crate::renewal;
 use crate::trust::Successors;
@@ -77,6 +77,9 @@ const KNOWN: &str = "name, subject, subject_alternative_names, key_algorithm, us
 /// Each service is a tag on the secret, which takes 50; the others are Everleaf's own and people's.
 pub const MOST_SERVICES: usize = 40;
 
+/// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_Tag.html>
+const LONGEST_TAG: usize = 256;
+
 /// Reads a request and judges it by `policy`.
 ///
 /// ```json
@@ -100,8 +103,10 @@ pub fn order(request: &Value, policy: &Policy, now: OffsetDateTime) -> Result<Or
     let (lifetime, end) = fields.validity(now);
     let certificate_authority_arn = fields.certificate_authority(policy);
     let (import_to_acm, import_into) = fields.import(by_csr, usage);
+    let (services, agent_services) = fields.services(by_csr);
     let options = Options {
-        services: fields.list::<ServiceName>("services").unwrap_or_default(),
+        services,
+        agent_services,
         key_format: fields.key_format(by_csr),
         renew_before: fields.duration("renew_before"),
         import_to_acm,
@@ -115,7 +120,7 @@ pub fn order(request: &Value, policy: &Policy, now: OffsetDateTime) -> Result<Or
         fields.judge_names(&subject, &names, policy);
         fields.judge_key(key_algorithm, policy);
     }
-    fields.judge_services(&options.services);
+    fields.judge_services(&options);
     if let Some(lifetime) = lifetime {
         fields.judge_lifetime(lifetime, options.renew_before, policy);
     }
@@ -220,7 +225,7 @@ fn differences(order: &Order, record: &Record, successors: &Successors) -> Vec<&
         _ => true,
     };
     let Specification { subject, names, key_algorithm, usage, lifetime: _, certificate_authority_arn } = wanted;
-    let Options { services, key_format, renew_before, import_to_acm } = options;
+    let Options { services, agent_services, key_format, renew_before, import_to_acm } = options;
     let same_import = *import_to_acm == record.options.import_to_acm
         && import_into.as_ref().is_none_or(|arn| record.acm_certificate() == Some(arn));
     [
@@ -231,7 +236,7 @@ fn differences(order: &Order, record: &Record, successors: &Successors) -> Vec<&
         ("validity", same_validity),
         ("csr", same_key),
         ("certificate_authority_arn", certificate_authority_arn == successors.active(&has.certificate_authority_arn)),
-        ("services", *services == record.options.services),
+        ("services", *services == record.options.services && *agent_services == record.options.agent_services),
         ("key_format", *key_format == record.options.key_format),
         ("renew_before", *renew_before == record.options.renew_before),
         ("import_to_acm", same_import),
@@ -385,6 +390,33 @@ impl Fields {
         }
     }
 
+    /// The services to redeploy, and those whose agents reload.
+    fn services(&mut self, callers_key: bool) -> (BTreeSet<ServiceName>, BTreeSet<ServiceName>) {
+        let mut options = Options::default();
+        let entries = match self.take("services") {
+            None => Vec::new(),
+            Some(Value::Array(entries)) => entries,
+            Some(_) => {
+                self.refuse("services", "is not a list such as [\"payments/orders\"]");
+                Vec::new()
+            }
+        };
+        for entry in entries {
+            match service(&entry) {
+                Ok(TaggedService { name, reload: Reload::Agent }) if callers_key => {
+                    self.refuse("services", format_args!("`{name}` has an agent, which needs the key, and a CSR's is not here"));
+                }
+                Ok(service) => match options.add(service) {
+                    Ok(true) => {}
+                    Ok(false) => self.refuse("services", format_args!("{entry} stands twice")),
+                    Err(BadName(why)) => self.refuse("services", why),
+                },
+                Err(Refusal { reasons }) => reasons.into_iter().for_each(|reason| self.refuse("services", reason)),
+            }
+        }
+        (options.services, options.agent_services)
+    }
+
     fn key_format(&mut self, callers_key: bool) -> KeyFormat {
         let Some(given) = self.take("key_format") else { return KeyFormat::default() };
         let format = match given.as_str() {
@@ -508,16 +540,35 @@ impl Fields {
         }
     }
 
-    fn judge_services(&mut self, services: &BTreeSet<ServiceName>) {
-        if services.len() > MOST_SERVICES {
+    fn judge_services(&mut self, options: &Options) {
+        let all = options.tagged_services().count();
+        if all > MOST_SERVICES {
             self.refuse(
                 "services",
                 format_args!(
-                    "are {}, more than the {MOST_SERVICES} that one secret has tags for; spread them over several certificates",
-                    services.len()
+                    "are {all}, more than the {MOST_SERVICES} that one secret has tags for; spread them over several certificates"
                 ),
             );
         }
+        for service in options.tagged_services().filter(|service| service.to_string().len() > LONGEST_TAG) {
+            self.refuse("services", format_args!("`{service}` is longer than the {LONGEST_TAG} characters of a tag; shorten it"));
+        }
+    }
+}
+
+/// `"payments/orders"`, or `{"service": "payments/refunds", "reload": "agent"}`.
+fn service(entry: &Value) -> Result<TaggedService, Refusal> {
+    if let Value::String(name) = entry {
+        let name = name.parse().map_err(|BadName(why)| Refusal::because(why))?;
+        return Ok(TaggedService { name, reload: Reload::default() });
+    }
+    let mut fields = Fields::of(entry, "service", "service")?;
+    let name = fields.required("service", "it as `cluster/service`");
+    let reload = fields.text("reload").unwrap_or_default();
+    fields.nothing_else("service, reload");
+    match name {
+        Some(name) if fields.reasons.is_empty() => Ok(TaggedService { name, reload }),
+        _ => Err(Refusal { reasons: fields.reasons }),
     }
 }
 

@@ -88,6 +88,61 @@ impl fmt::Display for ServiceName {
     }
 }
 
+/// How a service comes by a new pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reload {
+    /// It is deployed anew, and its tasks read the pair when they start.
+    #[default]
+    Deployment,
+    /// An agent in its tasks fetches the pair and has the program read it: the service is left running.
+    Agent,
+}
+
+impl Reload {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deployment => "deployment",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+impl FromStr for Reload {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        one_of(text, [Self::Deployment, Self::Agent], Self::as_str)
+    }
+}
+
+/// A service as a tag names it: `payments/orders`, or `payments/refunds reload=agent`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaggedService {
+    pub name: ServiceName,
+    pub reload: Reload,
+}
+
+impl FromStr for TaggedService {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let (name, reload) = match text.split_once(" reload=") {
+            Some((name, reload)) => (name, reload.parse()?),
+            None => (text, Reload::default()),
+        };
+        Ok(Self { name: name.parse()?, reload })
+    }
+}
+
+impl fmt::Display for TaggedService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reload {
+            Reload::Deployment => self.name.fmt(f),
+            Reload::Agent => write!(f, "{} reload=agent", self.name),
+        }
+    }
+}
+
 /// The name of an ALB trust store.
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateTrustStore.html>
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -312,6 +367,24 @@ display_inner!(Arn, CertificateName, StoreName);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tag_names_a_service_and_how_it_reloads() {
+        for (text, name, reload, written) in [
+            ("payments/orders", "payments/orders", Reload::Deployment, "payments/orders"),
+            ("payments/orders reload=deployment", "payments/orders", Reload::Deployment, "payments/orders"),
+            ("payments/orders reload=agent", "payments/orders", Reload::Agent, "payments/orders reload=agent"),
+        ] {
+            let tagged: TaggedService = text.parse().unwrap();
+            assert_eq!(tagged, TaggedService { name: name.parse().unwrap(), reload });
+            assert_eq!(tagged.to_string(), written);
+        }
+        for bad in
+            ["payments/orders reload=", "payments/orders reload=Agent", "payments/orders  reload=agent", "orders reload=agent"]
+        {
+            assert!(bad.parse::<TaggedService>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_certificate_name_is_one_that_secrets_manager_takes() {

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use crate::attempt::{Attempt, Attempts};
 use crate::import::Imported;
 use crate::leaf::{KeyAlgorithm, Leaf, Serial, Subject, Usage};
-use crate::names::{Arn, CertificateName, San, ServiceName};
+use crate::names::{Arn, BadName, CertificateName, Reload, San, ServiceName, TaggedService};
 use crate::revocation::Revocation;
 
 /// Everything known of one certificate. Fields that later versions add are optional: an older record must always be readable.
@@ -95,7 +95,11 @@ pub struct Specification {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Options {
+    /// The services that are deployed anew for each pair.
     pub services: BTreeSet<ServiceName>,
+    /// The services whose agents fetch each pair; they are left running.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub agent_services: BTreeSet<ServiceName>,
     pub key_format: KeyFormat,
     /// How long before its expiry a certificate is renewed; `None`: when the last third of its lifetime begins.
     #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
@@ -103,6 +107,28 @@ pub struct Options {
     /// Whether ACM is to hold the current pair as well.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub import_to_acm: bool,
+}
+
+impl Options {
+    /// Takes up a service; whether it is new. It has one way to reload.
+    pub fn add(&mut self, service: TaggedService) -> Result<bool, BadName> {
+        let TaggedService { name, reload } = service;
+        let (same, other) = match reload {
+            Reload::Deployment => (&mut self.services, &self.agent_services),
+            Reload::Agent => (&mut self.agent_services, &self.services),
+        };
+        if other.contains(&name) {
+            return Err(BadName(format!("`{name}` is to reload both by its agent and by a deployment; choose one")));
+        }
+        Ok(same.insert(name))
+    }
+
+    /// Every service that has the certificate, as tags name them.
+    pub fn tagged_services(&self) -> impl Iterator<Item = TaggedService> {
+        let deployed = self.services.iter().map(|name| (name, Reload::Deployment));
+        let by_agent = self.agent_services.iter().map(|name| (name, Reload::Agent));
+        deployed.chain(by_agent).map(|(name, reload)| TaggedService { name: name.clone(), reload })
+    }
 }
 
 /// How the private key stands in the secret.
@@ -300,7 +326,8 @@ mod tests {
             refused: None,
         };
         let done = Revocation { serial: Serial::from_hex("0b02"), after_rollout: false, done: Some(now.into()), ..asked.clone() };
-        let record = full();
+        let mut record = full();
+        record.options.agent_services = ["payments/mesh".parse().unwrap()].into();
         let attempt = record.attempt.clone().map(|attempt| Attempt { staged: Some(staged), end: Some(now.into()), ..attempt });
         let options = Options { import_to_acm: true, ..record.options.clone() };
         let imported = Imported {
@@ -344,6 +371,30 @@ mod tests {
         let unsaid =
             ([least.get("revocations"), least.get("attempt"), least.get("imported")], least["options"].get("import_to_acm"));
         assert_eq!(unsaid, ([None; 3], None));
+    }
+
+    #[test]
+    fn a_service_reloads_in_one_way_and_is_written_beside_the_others_only_where_its_agent_does() {
+        let mut options = Options::default();
+        for (service, taken) in [
+            ("payments/orders", Ok(true)),
+            ("payments/refunds reload=agent", Ok(true)),
+            ("payments/refunds reload=agent", Ok(false)),
+            ("payments/orders reload=deployment", Ok(false)),
+            ("payments/orders reload=agent", Err("`payments/orders` is to reload both")),
+            ("payments/refunds", Err("`payments/refunds` is to reload both")),
+        ] {
+            match (options.add(service.parse().unwrap()), taken) {
+                (Ok(new), Ok(expected)) => assert_eq!(new, expected, "{service}"),
+                (Err(BadName(why)), Err(part)) => assert!(why.contains(part), "{service}: {why}"),
+                (said, _) => panic!("{service}: {said:?}"),
+            }
+        }
+        let tagged: Vec<_> = options.tagged_services().map(|service| service.to_string()).collect();
+        assert_eq!(tagged, ["payments/orders", "payments/refunds reload=agent"]);
+        assert_eq!(serde_json::to_value(&options).unwrap()["agent_services"], json!(["payments/refunds"]));
+        options.agent_services.clear();
+        assert_eq!(serde_json::to_value(&options).unwrap().get("agent_services"), None);
     }
 
     /// These texts stand in tables out there. A change that fails here needs another way; the texts never change.

@@ -19,7 +19,7 @@ use crate::leaf::Serial;
 use crate::names::{Arn, AuthorityArn, BadName, CertificateName, ServiceName, one_of};
 use crate::record::{Moment, Record};
 use crate::renewal::ROLLOUT_GRACE;
-use crate::rollout::BindingState;
+use crate::rollout::{AGENT_GRACE, BindingState};
 
 /// One serial that is to be revoked, or was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,7 +194,8 @@ impl Revocation {
         let Some(current) = &record.current else { return true };
         let replaced = current.serial != self.serial && now >= *current.since + ROLLOUT_GRACE;
         let on_current = |service: &ServiceName| services.get(service).is_some_and(|state| state.is_on(*current.since));
-        !self.after_rollout || replaced && record.options.services.iter().all(on_current)
+        let by_agents = record.options.agent_services.is_empty() || now >= *current.since + AGENT_GRACE;
+        !self.after_rollout || replaced && by_agents && record.options.services.iter().all(on_current)
     }
 }
 
@@ -488,6 +489,11 @@ mod tests {
         let old = Record { options, ..issued() };
         let new = Record { current: Some(Pair { serial: serial("c03"), since: since.into(), ..pair() }), ..old.clone() };
         let without_services = Record { options: Options::default(), ..new.clone() };
+        let agents = |deployed: &[ServiceName], by_agent: &[ServiceName]| {
+            let [services, agent_services] = [deployed, by_agent].map(|names| names.iter().cloned().collect());
+            Record { options: Options { services, agent_services, ..Options::default() }, ..new.clone() }
+        };
+        let (by_agents, mixed) = (agents(&[], &services), agents(&services[..1], &services[1..]));
         let state = |began: OffsetDateTime, progress| {
             let deployment = Deployment { id: "ecs-svc/1".to_owned(), began: began.into(), progress };
             BindingState { deployment: Some(deployment), ..BindingState::default() }
@@ -522,6 +528,11 @@ mod tests {
             ),
             ("replaced, without services", superseded(), &without_services, BTreeMap::new(), grace, true),
             ("replaced, without services, a moment ago", superseded(), &without_services, BTreeMap::new(), grace - second, false),
+            ("by agents, in less than an hour", superseded(), &by_agents, BTreeMap::new(), since + AGENT_GRACE - second, false),
+            ("by agents, after an hour", superseded(), &by_agents, BTreeMap::new(), since + AGENT_GRACE, true),
+            ("one by its agent, one not deployed", superseded(), &mixed, BTreeMap::new(), since + AGENT_GRACE, false),
+            ("one by its agent, one deployed", superseded(), &mixed, of(vec![completed()]), since + AGENT_GRACE, true),
+            ("one by its agent too soon, one deployed", superseded(), &mixed, of(vec![completed()]), grace, false),
             ("nothing current", superseded(), &Record { current: None, ..old.clone() }, BTreeMap::new(), since, true),
             ("done", done(superseded()), &new, everywhere(), grace, false),
             ("compromised", compromised.clone(), &old, BTreeMap::new(), since, true),

@@ -1,6 +1,7 @@
 //! A service and the pairs that its tasks read: is every task new enough?
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -97,6 +98,10 @@ pub fn rollout(service: Option<&Service>, newest_pair: OffsetDateTime) -> Rollou
         _ => Rollout::Redeploy,
     }
 }
+
+/// After so long a pair is taken to have reached the tasks that an agent brings it to: nothing in AWS tells. The agent looks every
+/// five minutes by default, and no later after a failure.
+pub const AGENT_GRACE: Duration = Duration::from_secs(60 * 60);
 
 impl BindingState {
     /// Whether the service still has to be seen to for a pair that became current at `since`.

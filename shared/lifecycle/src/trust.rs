@@ -22,7 +22,7 @@ use crate::date;
 use crate::fields::{Fields, Refusal};
 use crate::names::{Arn, AuthorityArn, BadName, CertificateName, ServiceName, StoreName, one_of};
 use crate::record::{Moment, Record};
-use crate::rollout::{BindingState, Lock};
+use crate::rollout::{AGENT_GRACE, BindingState, Lock};
 
 /// What a trust store is to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -488,8 +488,15 @@ pub fn unready(
         return Some(format!("`{name}` is issued by {issuer}, which this trust store does not hold"));
     }
     let is_late = |service: &&ServiceName| !services.get(*service).is_some_and(|state| state.is_on(*current.since));
-    let late = record.options.services.iter().find(is_late)?;
-    Some(format!("the service {late} has not been redeployed since `{name}` became current {}", date(*current.since)))
+    if let Some(late) = record.options.services.iter().find(is_late) {
+        return Some(format!(
+            "the service {late} has not been redeployed since `{name}` became current {}",
+            date(*current.since)
+        ));
+    }
+    let fetched = *current.since + AGENT_GRACE;
+    let agent = record.options.agent_services.first().filter(|_| now < fetched)?;
+    Some(format!("the agent of {agent} may not have fetched `{name}` before {}", date(fetched)))
 }
 
 /// What is to be done with the CRL of a CA.

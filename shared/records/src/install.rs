@@ -6,7 +6,7 @@ use std::time::Duration;
 use lifecycle::attempt::{Attempt, Attempts, Staged, empty_version};
 use lifecycle::import::Imported;
 use lifecycle::leaf::{KeyAlgorithm, Leaf, Usage};
-use lifecycle::names::{Arn, CertificateName, StoreName};
+use lifecycle::names::{Arn, CertificateName, Reload, StoreName, TaggedService};
 use lifecycle::record::{KeyFormat, Options, Origin, Pair, Record, Specification};
 use lifecycle::renewal::{ROLLOUT_GRACE, Secret};
 use lifecycle::trust::Trust;
@@ -254,13 +254,20 @@ fn specification(leaf: &Leaf, state: &State) -> Result<Specification, &'static s
 }
 
 fn options(material: &Material, state: &State) -> Options {
-    let services =
-        state.tags.iter().filter(|(key, _)| key.starts_with(SERVICE_TAG)).filter_map(|(_, value)| value.parse().ok()).collect();
+    let tagged = state.tags.iter().filter(|(key, _)| key.starts_with(SERVICE_TAG));
+    let tagged: Vec<TaggedService> = tagged.filter_map(|(_, value)| value.parse().ok()).collect();
+    let of = |reload| -> BTreeSet<_> {
+        tagged.iter().filter(|service| service.reload == reload).map(|service| service.name.clone()).collect()
+    };
+    let services = of(Reload::Deployment);
+    // Where a service has both, one tag is from before: a deployment too many does no harm.
+    let agent_services = &of(Reload::Agent) - &services;
     let encrypted = material.key.as_ref().is_none_or(|key| key.passphrase.is_some());
     let key_format = if encrypted { KeyFormat::Encrypted } else { KeyFormat::Plain };
     let hours = state.tags.get(RENEW_BEFORE_TAG).and_then(|text| text.strip_suffix(" hours")?.parse::<u64>().ok());
     Options {
         services,
+        agent_services,
         key_format,
         renew_before: hours.map(|hours| Duration::from_secs(hours * 3600)),
         import_to_acm: state.tags.contains_key(IMPORT_TAG),

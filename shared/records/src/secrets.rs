@@ -183,7 +183,7 @@ impl Records {
         if let Some(Imported { certificate_arn: Some(arn), .. }) = &record.imported {
             tags.push(tag(IMPORT_TAG, arn.as_str()));
         }
-        for (index, service) in record.options.services.iter().enumerate() {
+        for (index, service) in record.options.tagged_services().enumerate() {
             tags.push(tag(&format!("{SERVICE_TAG}{}", index + 1), &service.to_string()));
         }
         let request = self.secretsmanager.tag_resource().secret_id(self.secret_name(name)).set_tags(Some(tags));
@@ -192,7 +192,8 @@ impl Records {
 
     /// Takes the tags away of what the record no longer has. `has` is what stands on the secret.
     pub async fn untag(&self, record: &Record, has: &BTreeMap<String, String>) -> Result<(), Failure> {
-        let kept = |index: &str| index.parse::<usize>().is_ok_and(|index| (1..=record.options.services.len()).contains(&index));
+        let services = record.options.tagged_services().count();
+        let kept = |index: &str| index.parse::<usize>().is_ok_and(|index| (1..=services).contains(&index));
         let is_gone = |key: &&String| match key.strip_prefix(SERVICE_TAG) {
             Some(index) => !kept(index),
             None => *key == IMPORT_TAG && record.imported.is_none(),

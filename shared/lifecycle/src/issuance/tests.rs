@@ -88,7 +88,11 @@ fn every_field_of_a_request_is_in_the_order() {
         "usage": "client-and-server",
         "validity": {"hours": 1000},
         "certificate_authority_arn": OTHER_CA,
-        "services": ["payments/orders", "arn:aws:ecs:eu-central-1:111122223333:service/payments/refunds"],
+        "services": [
+            "payments/orders", "arn:aws:ecs:eu-central-1:111122223333:service/payments/refunds",
+            {"service": "payments/mesh", "reload": "agent"}, {"service": "payments/edge"},
+            {"service": "payments/billing", "reload": "deployment"}
+        ],
         "key_format": "plain",
         "renew_before": {"days": 3},
         "import_to_acm": IN_ACM,
@@ -123,7 +127,10 @@ fn every_field_of_a_request_is_in_the_order() {
         },
         end: None,
         options: Options {
-            services: ["payments/orders", "payments/refunds"].map(|name| name.parse().unwrap()).into(),
+            services: ["payments/billing", "payments/edge", "payments/orders", "payments/refunds"]
+                .map(|name| name.parse().unwrap())
+                .into(),
+            agent_services: ["payments/mesh".parse().unwrap()].into(),
             key_format: KeyFormat::Plain,
             renew_before: Some(DAY * 3),
             import_to_acm: true,
@@ -148,7 +155,8 @@ fn null_counts_as_not_given() {
 
 #[test]
 fn each_bad_value_is_refused_with_its_field_for_one_reason() {
-    let services: Vec<String> = (0..=MOST_SERVICES).map(|n| format!("payments/orders-{n}")).collect();
+    let mut services: Vec<Value> = (0..MOST_SERVICES).map(|n| json!(format!("payments/orders-{n}"))).collect();
+    services.push(json!({"service": "payments/refunds", "reload": "agent"}));
     let names: Vec<String> = (0..1500).map(|n| format!("dns:{n}.example.com")).collect();
     for (field, value, refused, part) in [
         ("name", json!(null), "name", "is missing; give"),
@@ -204,8 +212,33 @@ fn each_bad_value_is_refused_with_its_field_for_one_reason() {
         ("certificate_authority_arn", json!(7), "certificate_authority_arn", "is not an ARN"),
         ("certificate_authority_arn", json!(IN_ACM), "certificate_authority_arn", "is not an ARN of the form"),
         ("certificate_authority_arn", json!(FOREIGN_CA), "certificate_authority_arn", "is not one of the stack's CAs"),
-        ("services", json!("payments/orders"), "services", "is not a list of text"),
+        ("services", json!("payments/orders"), "services", "is not a list such as [\"payments/orders\"]"),
         ("services", json!(["orders"]), "services", "is not a service"),
+        ("services", json!([7]), "services", "the service is not a JSON object"),
+        ("services", json!(["payments/orders reload=agent"]), "services", "is not a service"),
+        ("services", json!([{"service": "orders"}]), "services", "is not a service"),
+        ("services", json!([{"reload": "agent"}]), "services", "service: is missing; give it as `cluster/service`"),
+        (
+            "services",
+            json!([{"service": "payments/orders", "reload": "signal"}]),
+            "services",
+            "reload: `signal` is not one of deployment, agent",
+        ),
+        ("services", json!([{"service": "payments/orders", "agent": true}]), "services", "agent: is not a field of a service"),
+        (
+            "services",
+            json!([{"service": "a/b", "reload": "agent"}, {"service": "a/b", "reload": "agent"}]),
+            "services",
+            "stands twice",
+        ),
+        ("services", json!(["a/b", {"service": "a/b", "reload": "agent"}]), "services", "`a/b` is to reload both"),
+        ("services", json!([{"service": "a/b", "reload": "agent"}, "a/b"]), "services", "`a/b` is to reload both"),
+        (
+            "services",
+            json!([{"service": format!("c/{}", "s".repeat(242)), "reload": "agent"}]),
+            "services",
+            "is longer than the 256 characters of a tag",
+        ),
         (
             "services",
             json!(["payments/orders", "arn:aws:ecs:eu-central-1:111122223333:service/payments/orders"]),
@@ -243,6 +276,7 @@ fn good_values_at_the_limits_are_taken() {
         ("renew_before", json!({"hours": 719})),
         ("services", json!(services)),
         ("services", json!([])),
+        ("services", json!([{"service": format!("c/{}", "s".repeat(241)), "reload": "agent"}])),
         ("subject", json!({})),
         ("subject_alternative_names", json!([])),
         ("certificate_authority_arn", json!(CA)),
@@ -566,6 +600,11 @@ fn what_is_given_beside_a_csr_must_agree_with_it() {
         ("key_algorithm", json!("RSA_2048"), disagrees),
         ("key_format", json!("encrypted"), "has no meaning beside a CSR"),
         ("import_to_acm", json!(true), "has no meaning beside a CSR"),
+        (
+            "services",
+            json!([{"service": "payments/orders", "reload": "agent"}]),
+            "`payments/orders` has an agent, which needs the key",
+        ),
     ] {
         let request = json!({"name": "orders-mtls", "csr": samples::csr("full"), field: value});
         assert_reasons(&field, &reasons(&request, &policy()), &[(field, part)]);
@@ -615,6 +654,7 @@ fn asking_for_what_exists_changes_nothing_and_for_something_else_needs_replace()
         (json!({"certificate_authority_arn": OTHER_CA}), "differs in certificate_authority_arn", "issue: replaced by request"),
         (json!({"key_format": "plain"}), "differs in key_format", "issue: replaced by request"),
         (json!({"services": ["payments/orders"]}), "differs in services", "keep"),
+        (json!({"services": [{"service": "payments/orders", "reload": "agent"}]}), "differs in services", "keep"),
         (json!({"renew_before": {"days": 5}}), "differs in renew_before", "keep"),
         (json!({"services": ["payments/orders"], "renew_before": {"days": 5}}), "differs in services, renew_before", "keep"),
         (json!({"services": ["payments/orders"], "usage": "server"}), "differs in usage, services", "issue: replaced by request"),

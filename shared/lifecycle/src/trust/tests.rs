@@ -397,6 +397,10 @@ fn a_client_passes_with_a_current_pair_of_a_held_ca_that_all_its_services_run() 
     let store = Store { held: [(arn(CA), vec![])].into(), ..store([], []) };
     let bound = Record { options: Options { services: [service.clone()].into(), ..Options::default() }, ..issued() };
     let with_pair = |pair| Record { current: Some(pair), ..issued() };
+    let by_agent = |since: OffsetDateTime| Record {
+        options: Options { agent_services: [service.clone()].into(), ..Options::default() },
+        ..with_pair(Pair { since: since.into(), ..pair() })
+    };
     let mut revoked = issued();
     revoked.ask_to_revoke(crate::revocation::Revocation {
         serial: pair().serial,
@@ -446,6 +450,13 @@ fn a_client_passes_with_a_current_pair_of_a_held_ca_that_all_its_services_run() 
         ("being deployed", Some(bound.clone()), deployed(since + second, Progress::Running), Some(late)),
         ("its deployment failed", Some(bound.clone()), deployed(since + second, Progress::Failed), Some(late)),
         ("deployed since", Some(bound), deployed(since + second, Progress::Completed), None),
+        ("by an agent, after an hour", Some(by_agent(at(NOW) - AGENT_GRACE)), None, None),
+        (
+            "by an agent, in less than an hour",
+            Some(by_agent(at(NOW) - AGENT_GRACE + second)),
+            None,
+            Some("the agent of payments/orders may not have fetched `orders-client` before 2026-11-22 06:00 UTC"),
+        ),
     ] {
         let services = state.map(|state| (service.clone(), state)).into_iter().collect();
         let said = unready(&name, record.as_ref(), &services, &store, at(NOW));
