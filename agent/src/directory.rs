@@ -56,22 +56,21 @@ pub fn password(directory: &Path) -> Option<String> {
     fs::read_to_string(directory.join(CURRENT).join(PASSWORD)).ok().filter(|password| !password.is_empty())
 }
 
-/// Makes the files current, all at once.
-pub fn install(directory: &Path, version: &str, files: &BTreeMap<&'static str, File>, disk: &mut Disk<'_>) -> Result<(), String> {
+/// Whoever changes the sets holds this; others wait. It goes with the file.
+pub fn lock(directory: &Path) -> Result<fs::File, String> {
     let generations = directory.join(GENERATIONS);
     fs::create_dir_all(&generations).map_err(|error| format!("create {}: {error}", generations.display()))?;
-    // Whoever writes here too has to wait; the lock goes with the file.
     let lock = fs::File::open(&generations).and_then(|lock| lock.lock().map(|()| lock));
-    let _lock = lock.map_err(|error| format!("lock {}: {error}", generations.display()))?;
+    lock.map_err(|error| format!("lock {}: {error}", generations.display()))
+}
 
-    let present = sorted(&generations);
-    let linked = fs::read_link(directory.join(CURRENT)).ok();
-    let linked = linked.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
-    // Above the current one there can only be what was never finished.
-    for unfinished in present.iter().filter(|name| Some(name.as_str()) > linked) {
-        disk.remove(&generations.join(unfinished))?;
-    }
-    let number = present.last().and_then(|name| name.split('-').next()?.parse::<u64>().ok()).unwrap_or_default() + 1;
+/// Makes the files current, all at once; under the lock.
+pub fn install(directory: &Path, version: &str, files: &BTreeMap<&'static str, File>, disk: &mut Disk<'_>) -> Result<(), String> {
+    // What cannot be removed is in nobody's way.
+    let _ = tidy(directory, disk);
+    let generations = directory.join(GENERATIONS);
+    let newest = sorted(&generations).pop();
+    let number = newest.and_then(|name| name.split('-').next()?.parse::<u64>().ok()).unwrap_or_default() + 1;
     let legible: String = version.chars().filter(|character| character.is_ascii_alphanumeric() || *character == '-').collect();
     let generation = format!("{number:06}-{legible}");
 
@@ -83,16 +82,28 @@ pub fn install(directory: &Path, version: &str, files: &BTreeMap<&'static str, F
     disk.sync(&set)?;
     disk.sync(&generations)?;
     let next = directory.join(NEXT);
-    if next.symlink_metadata().is_ok() {
-        disk.remove(&next)?;
-    }
     disk.link(&Path::new(GENERATIONS).join(&generation), &next)?;
     disk.rename(&next, &directory.join(CURRENT))?;
     // The new set is in use: what fails from here on is made good by the next one.
     let _ = disk.sync(directory);
-    let present = sorted(&generations);
-    for old in present.iter().rev().skip(KEPT) {
-        let _ = disk.remove(&generations.join(old));
+    let _ = tidy(directory, disk);
+    Ok(())
+}
+
+/// Removes what was never finished, and the sets before the previous one; under the lock.
+pub fn tidy(directory: &Path, disk: &mut Disk<'_>) -> Result<(), String> {
+    let (generations, next) = (directory.join(GENERATIONS), directory.join(NEXT));
+    let linked = fs::read_link(directory.join(CURRENT)).ok();
+    let linked = linked.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+    // Above the current one there can only be what was never finished.
+    let (unfinished, mut kept): (Vec<_>, Vec<_>) =
+        sorted(&generations).into_iter().partition(|name| Some(name.as_str()) > linked);
+    kept.truncate(kept.len().saturating_sub(KEPT));
+    for name in unfinished.iter().chain(&kept) {
+        disk.remove(&generations.join(name))?;
+    }
+    if next.symlink_metadata().is_ok() {
+        disk.remove(&next)?;
     }
     Ok(())
 }

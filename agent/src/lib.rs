@@ -15,6 +15,7 @@ pub mod reload;
 pub mod settings;
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::time::Duration;
 
 use aws_sdk_secretsmanager::Client;
@@ -128,10 +129,14 @@ fn install(
     let password = directory::password(directory);
     let files = files::files(value, version, settings.formats, directory, password, now)?;
     let current = || directory::current(directory, settings.formats).filter(|current| current.version == version);
-    if let Some(current) = current() {
-        return Ok(current);
+    let _lock = directory::lock(directory)?;
+    let mut unhindered = |_, _: &Path| Ok(());
+    let mut disk = Disk::new(&mut unhindered);
+    if current().is_none() {
+        directory::install(directory, version, &files, &mut disk)?;
+    } else if let Err(fault) = directory::tidy(directory, &mut disk) {
+        say(&fault);
     }
-    directory::install(directory, version, &files, &mut Disk::new(&mut |_, _| Ok(())))?;
     current().ok_or_else(|| "what was written is not what is there".to_owned())
 }
 

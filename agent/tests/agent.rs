@@ -246,6 +246,7 @@ fn whatever_stops_the_writing_the_old_set_is_whole_or_the_new_one_is() {
             Some(*version)
         };
         let install = |which: usize, before: &mut dyn FnMut(&'static str, &Path) -> io::Result<()>| {
+            let _lock = directory::lock(directory)?;
             directory::install(directory, sets[which].0, &sets[which].1, &mut Disk::new(before))
         };
         let mut most = 0;
