@@ -15,6 +15,7 @@ pub mod reload;
 pub mod settings;
 
 use std::convert::Infallible;
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -148,7 +149,7 @@ fn pause(interval: Duration, failures: u32) -> Duration {
     base.mul_f64(0.9 + 0.2 * f64::from(material::random::<1>()[0]) / 255.0)
 }
 
-/// A line of the log.
+/// A line of the log. A log that nobody takes any more is no reason to end.
 pub fn say(line: &str) {
-    eprintln!("everleaf-agent: {line}");
+    let _ = writeln!(std::io::stderr(), "everleaf-agent: {line}");
 }
