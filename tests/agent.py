@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 
-from local import BINARIES, ROOT, client_of, connects, free_port, openssl, said, until
+from stack import BINARIES, client_of, local_aws, openssl, said
 
 AGENT = sys.argv[2] if len(sys.argv) > 2 else os.path.join(BINARIES, "everleaf-agent")
 PKCS12 = ("keystore.p12", "truststore.p12")
@@ -35,25 +35,12 @@ FILES = {
 
 
 def main():
-    with local_aws() as endpoint, tempfile.TemporaryDirectory() as place:
+    with local_aws(subprocess.DEVNULL) as endpoint, tempfile.TemporaryDirectory() as place:
         world = World(endpoint, place)
         stopped_at_every_call(world)
         cut_off_at_any_byte(world)
         raced(world)
         listened_to(world)
-
-
-@contextlib.contextmanager
-def local_aws():
-    port = free_port()
-    command = [os.path.join(BINARIES, "local-aws"), "--template", "template.yaml", "--bin-dir", BINARIES, "--port", str(port)]
-    local = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until("Local AWS answers", lambda: connects(port), patience=20)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        local.terminate()
-        local.wait(timeout=20)
 
 
 class World:

@@ -28,7 +28,8 @@ from moto.cloudformation.models import ChangeSet
 from moto.core.common_models import CloudFormationModel
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
-from local import BINARIES, ROOT, TaskCredentials, client_of, connects, free_port, openssl, said, until
+from local import TaskCredentials
+from stack import BINARIES, ROOT, client_of, local_aws, openssl, said, until
 
 EXAMPLE = os.path.join(ROOT, "examples", "ecs-alb-mtls")
 PLACEHOLDER = "arn:aws:acm-pca:eu-central-1:111122223333:certificate-authority/11111111-1111-1111-1111-111111111111"
@@ -75,20 +76,13 @@ ChangeSet.apply = with_outputs
 def main():
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    port = free_port()
-    local = subprocess.Popen(
-        [os.path.join(BINARIES, "local-aws"), "--template", "template.yaml", "--bin-dir", BINARIES, "--port", str(port)],
-        cwd=ROOT, stdout=subprocess.DEVNULL,
-    )
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     try:
         moto.start()
-        until("Local AWS answers", lambda: connects(port), patience=20)
-        ecs_alb_mtls(f"http://127.0.0.1:{port}", "http://{}:{}".format(*moto.get_host_and_port()))
+        with local_aws(subprocess.DEVNULL) as endpoint:
+            ecs_alb_mtls(endpoint, "http://{}:{}".format(*moto.get_host_and_port()))
     finally:
         moto.stop()
-        local.terminate()
-        local.wait(timeout=20)
     print("1 passed, 0 failed")
 
 

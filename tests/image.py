@@ -11,8 +11,7 @@ import subprocess
 import tarfile
 import tempfile
 
-from agent import local_aws
-from local import ROOT, client_of, said
+from stack import ROOT, client_of, local_aws, said
 
 FILES = {  # and their modes
     "certs": 0o1777, "etc": 0o755, "etc/ssl": 0o755, "etc/ssl/certs": 0o755,
@@ -69,7 +68,7 @@ def main():
         # What ECS puts there; the static binary has to resolve names by itself.
         with open(os.path.join(root, "etc", "hosts"), "w") as hosts:
             hosts.write("127.0.0.1 secretsmanager.test\n")
-        with local_aws() as endpoint:
+        with local_aws(subprocess.DEVNULL) as endpoint:
             request = {"name": "image", "subject": {"common_name": "image"}}
             client_of(endpoint, "lambda").invoke(FunctionName="everleaf-issue-client-cert", Payload=json.dumps(request))
             run("fetch", AWS_ENDPOINT_URL=endpoint.replace("127.0.0.1", "secretsmanager.test"), AWS_REGION="eu-central-1",

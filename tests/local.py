@@ -13,46 +13,26 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 
-import boto3
 from botocore.exceptions import ClientError
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-BINARIES = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "target", "debug")
+from stack import BINARIES, active_ca, client_of, hex_of, invoke, local_aws, openssl, said, until
 
 
 def main():
-    port = free_port()
-    local = subprocess.Popen(
-        [os.path.join(BINARIES, "local-aws"), "--template", "template.yaml", "--bin-dir", BINARIES, "--port", str(port)],
-        cwd=ROOT,
-    )
-    try:
-        until("Local AWS answers", lambda: connects(port), patience=20)
-        trust_store(f"http://127.0.0.1:{port}")
-        revocation(f"http://127.0.0.1:{port}")
-        flow(f"http://127.0.0.1:{port}")
-        trusted_client(f"http://127.0.0.1:{port}")
-        agent(f"http://127.0.0.1:{port}")
-    finally:
-        local.terminate()
-        local.wait(timeout=20)
-    assert local.returncode == 0, f"Local AWS ended with {local.returncode}"
+    with local_aws() as endpoint:
+        trust_store(endpoint)
+        revocation(endpoint)
+        flow(endpoint)
+        trusted_client(endpoint)
+        agent(endpoint)
     print("5 passed, 0 failed")
-
-
-def client_of(endpoint, service):
-    return boto3.client(
-        service, endpoint_url=endpoint, region_name="eu-central-1", aws_access_key_id="local", aws_secret_access_key="local"
-    )
 
 
 def trust_store(endpoint):
@@ -251,23 +231,17 @@ def flow(endpoint):
 
 def trusted_client(endpoint):
     """The real functions: a certificate issued by hand, a trust store declared by hand, and a load balancer that lets only it in."""
-    lam, pca, elb, secrets = (client_of(endpoint, service) for service in ("lambda", "acm-pca", "elbv2", "secretsmanager"))
-
-    def invoke(function, request):
-        answer = lam.invoke(FunctionName=f"everleaf-{function}", Payload=json.dumps(request))
-        body = json.load(answer["Payload"])
-        assert "FunctionError" not in answer, body
-        return body
+    pca, elb, secrets = (client_of(endpoint, service) for service in ("acm-pca", "elbv2", "secretsmanager"))
 
     issuing = next(ca["Arn"] for ca in pca.list_certificate_authorities()["CertificateAuthorities"]
                    if ca["CertificateAuthorityConfiguration"]["Subject"]["CommonName"] == "Local Issuing CA")
     balancer = elb.describe_load_balancers(Names=["clients"])["LoadBalancers"][0]["LoadBalancerArn"]
     listener = elb.describe_listeners(LoadBalancerArn=balancer)["Listeners"][0]["ListenerArn"]
-    issued = invoke("issue-client-cert", {"name": "trusted", "subject": {"common_name": "trusted"}})
+    issued = invoke(endpoint, "issue-client-cert", {"name": "trusted", "subject": {"common_name": "trusted"}})
     assert issued["outcome"] == "issued", issued
     declaration = {"name": "local-clients", "certificate_authority_arns": [issuing],
                    "listeners": [{"listener_arn": listener, "clients": ["trusted"]}]}
-    report = invoke("refresh-truststore", {"declare": declaration})["trust_stores"][0]
+    report = invoke(endpoint, "refresh-truststore", {"declare": declaration})["trust_stores"][0]
     assert report["outcome"] == "created" and report["listeners"][0]["outcome"] == "modified", report
     value = json.loads(secrets.get_secret_value(SecretId="everleaf/trusted")["SecretString"])
 
@@ -277,23 +251,20 @@ def trusted_client(endpoint):
 
     assert handshake(value["certificate"] + value["certificate_chain"]) == "Success"
     assert handshake("").startswith("Failed:")
-    assert invoke("refresh-truststore", {"refresh": True})["outcome"] == "unchanged"
+    assert invoke(endpoint, "refresh-truststore", {"refresh": True})["outcome"] == "unchanged"
     said("the load balancer lets in the client that the functions made, and no other")
     compromised = {"revoke": "trusted", "serial_number": issued["serial_number"], "reason": "KEY_COMPROMISE"}
-    answer = invoke("issue-client-cert", compromised)
+    answer = invoke(endpoint, "issue-client-cert", compromised)
     assert answer["outcome"] == "revoked" and answer["replacement"]["outcome"] == "issued", answer
     said("a compromised certificate is revoked and replaced in one go")
 
 
 def agent(endpoint):
     """The real agent: openssl and keytool read what it writes, and it says nothing of a key."""
-    lam, secrets = client_of(endpoint, "lambda"), client_of(endpoint, "secretsmanager")
+    secrets = client_of(endpoint, "secretsmanager")
 
     def issue(request):
-        answer = lam.invoke(FunctionName="everleaf-issue-client-cert", Payload=json.dumps(request))
-        body = json.load(answer["Payload"])
-        assert "FunctionError" not in answer, body
-        return body
+        return invoke(endpoint, "issue-client-cert", request)
 
     issued = issue({"name": "agent", "subject": {"common_name": "agent"}, "usage": "client-and-server"})
     task = http.server.HTTPServer(("127.0.0.1", 0), TaskCredentials)
@@ -422,28 +393,6 @@ def leaf(pca, authority):
     return pca.get_certificate(CertificateAuthorityArn=authority, CertificateArn=arn)["Certificate"]
 
 
-def active_ca(pca, kind, name, template, parent=None):
-    """A CA from its creation to its certificate, as the AWS guide has it."""
-    arn = pca.create_certificate_authority(
-        CertificateAuthorityType=kind,
-        CertificateAuthorityConfiguration={"KeyAlgorithm": "RSA_2048", "SigningAlgorithm": "SHA256WITHRSA",
-                                           "Subject": {"CommonName": name, "Organization": "Example Ltd"}},
-    )["CertificateAuthorityArn"]
-    pca.get_waiter("certificate_authority_csr_created").wait(CertificateAuthorityArn=arn)
-    csr = pca.get_certificate_authority_csr(CertificateAuthorityArn=arn)["Csr"]
-    signer = parent or arn
-    certificate = pca.issue_certificate(
-        CertificateAuthorityArn=signer, Csr=csr.encode(), SigningAlgorithm="SHA256WITHRSA",
-        TemplateArn=f"arn:aws:acm-pca:::template/{template}", Validity={"Type": "YEARS", "Value": 5 if parent else 10},
-    )["CertificateArn"]
-    pca.get_waiter("certificate_issued").wait(CertificateAuthorityArn=signer, CertificateArn=certificate)
-    issued = pca.get_certificate(CertificateAuthorityArn=signer, CertificateArn=certificate)
-    chain = {"CertificateChain": issued["CertificateChain"].encode()} if parent else {}
-    pca.import_certificate_authority_certificate(CertificateAuthorityArn=arn, Certificate=issued["Certificate"].encode(), **chain)
-    assert pca.describe_certificate_authority(CertificateAuthorityArn=arn)["CertificateAuthority"]["Status"] == "ACTIVE"
-    return arn
-
-
 def stored_serial(secrets):
     """The serial of the current pair, by openssl; nothing while there is none."""
     try:
@@ -469,40 +418,6 @@ def check_with_openssl(certificate, chain, key, passphrase):
         roots.write(chain)
         roots.flush()
         openssl(["verify", "-CAfile", roots.name], certificate)
-
-
-def openssl(arguments, text, environment=None):
-    run = subprocess.run(["openssl", *arguments], input=text, capture_output=True, text=True, env={**os.environ, **(environment or {})})
-    assert run.returncode == 0, f"openssl {arguments}: {run.stderr}"
-    return run.stdout.strip()
-
-
-def hex_of(serial):
-    return serial.replace(":", "").lower().strip().lstrip("0")
-
-
-def until(what, look, patience):
-    give_up = time.monotonic() + patience
-    while not (seen := look()):
-        assert time.monotonic() < give_up, f"not within {patience} s: {what}"
-        time.sleep(1)
-    said(what)
-    return seen
-
-
-def said(what):
-    print(f"✓ {what}", flush=True)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def connects(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 if __name__ == "__main__":
