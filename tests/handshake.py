@@ -357,7 +357,7 @@ def redeployments(bench, hierarchy):
     serial, _ = replace("agent", {"service": "payments/orders", "reload": "agent"})
     bench.row("sidecar", "the agent's new serial, without a redeployment", serial, at_last(lambda: load.serial, serial))
     same.append(at_last(imported, serial) == serial)
-    time.sleep(3) # As long as a redeployment takes to begin, and longer.
+    time.sleep(3)  # As long as a redeployment takes to begin, and longer.
     bench.row("sidecar", "deployment after that", before[0], deployment()[0])
     bench.row("sidecar", "new serials that the listener's certificate in ACM has too", len(same), sum(same))
     load.end()
