@@ -19,6 +19,7 @@ mod kinds;
 mod pairs;
 mod recovery;
 mod roles;
+mod rollbacks;
 mod triggers;
 mod trust;
 mod wiring;

@@ -463,17 +463,23 @@ scenario!(ecs_completed, "force-redeploy", "ECS Deployment State Change, COMPLET
     last_event(stack, "ECS Deployment State Change")
 });
 
-scenario!(ecs_failed, "force-redeploy", "ECS Deployment State Change, FAILED", "Action Required 1", |stack| {
-    issued(stack).await;
-    let mut order = order();
-    order["usage"] = json!("client-and-server");
-    order["replace"] = json!(true);
-    act(stack, "issue-client-cert", order).await;
-    stack.aws.world(|world, _| world.ecs.fail_deployments("payments", "orders", 1));
-    act(stack, "force-redeploy", json!({"certificate": "orders"})).await;
-    minutes(10).await;
-    last_event(stack, "ECS Deployment State Change")
-});
+scenario!(
+    ecs_failed,
+    "force-redeploy",
+    "ECS Deployment State Change, FAILED",
+    "Action Required 1, Certificate Current 1, Certificate Rolled Back 1",
+    |stack| {
+        issued(stack).await;
+        let mut order = order();
+        order["usage"] = json!("client-and-server");
+        order["replace"] = json!(true);
+        act(stack, "issue-client-cert", order).await;
+        stack.aws.world(|world, _| world.ecs.fail_deployments("payments", "orders", 1));
+        act(stack, "force-redeploy", json!({"certificate": "orders"})).await;
+        minutes(10).await;
+        last_event(stack, "ECS Deployment State Change")
+    }
+);
 
 /// `orders` is issued, its CA publishes CRLs, and the store `clients` lets it in; the listener's ARN.
 async fn trusted(stack: &Stack) -> String {

@@ -122,6 +122,12 @@ async fn used(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
     imports(stack).await;
     days(1).await;
     trust(stack).await;
+    // A new pair fails in its service.
+    stack.aws.world(|world, _| world.ecs.fail_deployments("payments", "orders", 1));
+    let mut other = order();
+    (other["usage"], other["replace"]) = (json!("client-and-server"), json!(true));
+    stack.handle("issue-client-cert", other, "fails").await.unwrap();
+    minutes(60).await;
     // A service leaves a certificate, another certificate gets one.
     let mut fewer = order();
     (fewer["services"], fewer["replace"]) = (json!([]), json!(true));

@@ -1,6 +1,7 @@
 //! The calls to ECS: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/>.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::config::retry::RetryConfig;
@@ -14,6 +15,7 @@ use time::OffsetDateTime;
 pub(crate) async fn describe<'a>(
     ecs: &Client,
     services: impl Iterator<Item = &'a ServiceName>,
+    now: OffsetDateTime,
 ) -> Result<BTreeMap<ServiceName, Service>, Failure> {
     let mut by_cluster: BTreeMap<&str, Vec<&ServiceName>> = BTreeMap::new();
     for service in services.collect::<BTreeSet<_>>() {
@@ -30,7 +32,7 @@ pub(crate) async fn describe<'a>(
             };
             for service in answer.services() {
                 if let Some(name) = services.iter().find(|name| service.service_name() == Some(name.service.as_str())) {
-                    described.insert((*name).clone(), of(service));
+                    described.insert((*name).clone(), of(service, now));
                 }
             }
         }
@@ -39,16 +41,20 @@ pub(crate) async fn describe<'a>(
 }
 
 /// A new deployment of the service as it is. The SDK does not try again by itself: each call that arrives makes another one.
-pub(crate) async fn redeploy(ecs: &Client, service: &ServiceName) -> Result<Deployment, Failure> {
+pub(crate) async fn redeploy(ecs: &Client, service: &ServiceName, now: OffsetDateTime) -> Result<Deployment, Failure> {
     let doing = || format!("redeploy {service}");
     let once = aws_sdk_ecs::config::Builder::new().retry_config(RetryConfig::disabled());
     let update = ecs.update_service().cluster(&service.cluster).service(&service.service).force_new_deployment(true);
     let answer = update.customize().config_override(once).send().await.map_err(|error| Failure::aws(doing(), error))?;
-    let primary = answer.service().and_then(|service| of(service).primary);
+    let primary = answer.service().and_then(|service| of(service, now).primary);
     primary.ok_or_else(|| Failure::retryable(doing(), "ECS answered without the new deployment; it is looked for next time"))
 }
 
-fn of(service: &aws_sdk_ecs::types::Service) -> Service {
+/// Without a circuit breaker ECS tries for ever. A deployment none of whose tasks runs for so long after some have failed counts as
+/// failed: the circuit breaker would have given up after as many tasks.
+const STUCK: Duration = Duration::from_secs(30 * 60);
+
+fn of(service: &aws_sdk_ecs::types::Service, now: OffsetDateTime) -> Service {
     let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
     let controller = service.deployment_controller().map_or("ECS", |controller| controller.r#type().as_str());
     let primary = service.deployments().iter().find(|deployment| deployment.status() == Some("PRIMARY"));
@@ -56,16 +62,19 @@ fn of(service: &aws_sdk_ecs::types::Service) -> Service {
         status: text(service.status()),
         controller: controller.to_owned(),
         primary: primary.and_then(|deployment| {
+            let began = OffsetDateTime::from_unix_timestamp_nanos(deployment.created_at()?.as_nanos()).ok()?;
+            let is_stuck = deployment.failed_tasks() > 0 && deployment.running_count() == 0 && began + STUCK <= now;
             let progress = match deployment.rollout_state() {
                 Some(DeploymentRolloutState::Completed) => Progress::Completed,
                 Some(DeploymentRolloutState::Failed) => Progress::Failed,
+                Some(DeploymentRolloutState::InProgress) if is_stuck => Progress::Failed,
                 Some(_) => Progress::Running,
                 // Not every kind of service has a rollout state; then the tasks tell.
                 None if deployment.running_count() >= deployment.desired_count() => Progress::Completed,
                 None => Progress::Running,
             };
-            let began = OffsetDateTime::from_unix_timestamp_nanos(deployment.created_at()?.as_nanos()).ok()?;
-            Some(Deployment { id: deployment.id()?.to_owned(), began: began.into(), progress })
+            let task_definition = text(deployment.task_definition());
+            Some(Deployment { id: deployment.id()?.to_owned(), began: began.into(), progress, task_definition })
         }),
     }
 }

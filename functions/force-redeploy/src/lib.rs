@@ -2,6 +2,8 @@
 //!
 //! A task reads its secrets once, when it starts. So a service is deployed anew when its running deployment began before the
 //! newest of its pairs became current, both by AWS's clock. One deployment serves all pairs that were current before it began.
+//!
+//! A deployment that fails on a new pair is undone: the secret goes back to the pair before, and the services follow.
 
 mod ecs;
 
@@ -15,6 +17,7 @@ use lifecycle::events::{Detail, EcsDetail, Event, Kind};
 use lifecycle::names::{CertificateName, ServiceName};
 use lifecycle::record::Record;
 use lifecycle::rollout::{Binding, Deployment, Fault, Lock, Progress, Rollout, Service, rollout};
+use lifecycle::setback::{Blame, blame};
 use records::table::Saved;
 use records::{Records, Settings};
 use runtime::vars::Vars;
@@ -27,12 +30,14 @@ pub struct App {
     pub records: Records,
     pub ecs: Ecs,
     pub eventbridge: EventBridge,
+    pub sweep_interval: Duration,
 }
 
 impl App {
     pub fn new(mut vars: Vars<'_>, sdk: &aws_config::SdkConfig) -> Result<Self, String> {
         let settings = Settings::of_reader(&mut vars);
-        let settings = vars.finish(settings)?;
+        let minutes: Option<u64> = vars.required("EVERLEAF_SWEEP_MINUTES");
+        let (settings, minutes) = vars.finish(settings.zip(minutes))?;
         Ok(Self {
             records: Records {
                 dynamodb: aws_sdk_dynamodb::Client::new(sdk),
@@ -41,6 +46,7 @@ impl App {
             },
             ecs: Ecs::new(sdk),
             eventbridge: EventBridge::new(sdk),
+            sweep_interval: Duration::from_secs(minutes * 60),
         })
     }
 }
@@ -66,7 +72,11 @@ pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<
             deployment_changed(app, service, Trigger::body(detail)?, invocation).await
         }
         Trigger::Event { detail_type, detail, .. } if detail_type == Kind::CertificateCurrent.detail_type() => {
-            let Detail { services, .. } = Trigger::body(detail)?;
+            let Detail { certificate, services, .. } = Trigger::body(detail)?;
+            if let (Some(name), true) = (certificate, services.is_empty()) {
+                let name = Trigger::body(Value::from(name))?;
+                go_back(app, app.records.load_all([&name]).await?.iter_mut(), invocation).await?;
+            }
             see_to(app, services, invocation).await
         }
         Trigger::Event { detail_type, .. } => Err(Failure::permanent(
@@ -105,7 +115,7 @@ async fn deployment_changed(
         Some(followed) if followed.id == detail.deployment_id => {
             let certificates = app.records.load_all(&binding.certificates).await?;
             let ended = Deployment { progress, ..followed };
-            covered(app, &mut binding, ended, certificates, detail.reason.as_deref(), invocation.now()).await?;
+            covered(app, &mut binding, ended, certificates, detail.reason.as_deref(), invocation).await?;
             Ok(json!({"outcome": "followed", "service": service}))
         }
         _ => see_to(app, [service].into(), invocation).await,
@@ -114,7 +124,8 @@ async fn deployment_changed(
 
 /// Looks at services and deploys those whose tasks may hold an older pair.
 async fn see_to(app: &App, services: BTreeSet<ServiceName>, invocation: &Invocation) -> Result<Value, Failure> {
-    let (bound, certificates, described) = gather(app, &services).await?;
+    let (bound, mut certificates, described) = gather(app, &services, invocation.now()).await?;
+    go_back(app, certificates.values_mut(), invocation).await?;
     let (mut redeployed, mut unchanged, mut failures) = (Vec::new(), Vec::new(), Vec::new());
     for service in services {
         let Some(binding) = bound.get(&service).cloned() else {
@@ -125,6 +136,10 @@ async fn see_to(app: &App, services: BTreeSet<ServiceName>, invocation: &Invocat
             continue;
         };
         let certificates: Vec<_> = binding.certificates.iter().filter_map(|name| certificates.get(name).cloned()).collect();
+        if certificates.iter().any(|record| waits(record, &service, &bound)) {
+            unchanged.push(service);
+            continue;
+        }
         match one(app, binding, described.get(&service), certificates, invocation).await {
             Ok(true) => redeployed.push(service),
             Ok(false) => unchanged.push(service),
@@ -138,12 +153,32 @@ async fn see_to(app: &App, services: BTreeSet<ServiceName>, invocation: &Invocat
 
 type Gathered = (BTreeMap<ServiceName, Binding>, BTreeMap<CertificateName, Record>, BTreeMap<ServiceName, Service>);
 
-async fn gather(app: &App, services: &BTreeSet<ServiceName>) -> Result<Gathered, Failure> {
-    let bound = app.records.bindings(services).await?;
+async fn gather(app: &App, services: &BTreeSet<ServiceName>, now: OffsetDateTime) -> Result<Gathered, Failure> {
+    let mut bound = app.records.bindings(services).await?;
     let names: BTreeSet<_> = bound.values().flat_map(|binding| &binding.certificates).collect();
     let records = app.records.load_all(names).await?;
-    let described = ecs::describe(&app.ecs, bound.keys()).await?;
+    let described = ecs::describe(&app.ecs, bound.keys(), now).await?;
+    let canaries = records.iter().filter_map(|record| record.options.canary.as_ref());
+    let canaries: BTreeSet<_> = canaries.filter(|canary| !services.contains(canary)).collect();
+    if !canaries.is_empty() {
+        bound.extend(app.records.bindings(canaries).await?);
+    }
     Ok((bound, records.into_iter().map(|record| (record.name.clone(), record)).collect(), described))
+}
+
+/// Whether a certificate keeps the service waiting for its canary.
+fn waits(record: &Record, service: &ServiceName, bound: &BTreeMap<ServiceName, Binding>) -> bool {
+    let canary = record.options.canary.as_ref().and_then(|canary| bound.get(canary));
+    record.waits_for_canary(service, canary.map(|canary| &canary.state))
+}
+
+/// Finishes setbacks that were begun.
+async fn go_back(app: &App, records: impl Iterator<Item = &mut Record>, invocation: &Invocation) -> Result<(), Failure> {
+    for record in records {
+        let events = app.records.go_back(record, invocation.now()).await?;
+        publish(&app.eventbridge, &events).await?;
+    }
+    Ok(())
 }
 
 /// One service; whether it was deployed.
@@ -158,10 +193,13 @@ async fn one(
     let Some(newest) = newest else { return Ok(false) };
     match rollout(service, newest) {
         Rollout::Covered(deployment) => {
-            covered(app, &mut binding, deployment, certificates, None, invocation.now()).await?;
+            covered(app, &mut binding, deployment, certificates, None, invocation).await?;
             Ok(false)
         }
         Rollout::Redeploy => {
+            if let Some(running) = service.and_then(|service| service.primary.clone()) {
+                binding.state.follow(running);
+            }
             redeploy(app, &mut binding, newest, invocation).await?;
             Ok(true)
         }
@@ -185,56 +223,111 @@ async fn redeploy(app: &App, binding: &mut Binding, newest: OffsetDateTime, invo
     }
     binding.state.lock = Some(Lock { holder: invocation.id.clone(), until: (now + LOCK).into() });
     app.records.save_binding(binding).await?.or_retry(format_args!("the lock of {service}"))?;
-    let deployment = ecs::redeploy(&app.ecs, &service).await?;
+    let deployment = ecs::redeploy(&app.ecs, &service, now).await?;
     let id = deployment.id.clone();
     binding.state.lock = None;
     binding.state.fault = None;
-    binding.state.deployment = Some(deployment);
+    binding.state.follow(deployment);
     // Overtaken: a certificate was bound meanwhile. The deployment is then found by looking at the service.
     let _: Saved = app.records.save_binding(binding).await?;
     tracing::info!(service.name = %service, deployment.id = id, "Redeployed {service} for what became current {}", date(newest));
     Ok(())
 }
 
-/// This deployment is new enough. Notes how far it is, and tells when it has come to its end.
+/// This deployment is new enough. Notes how far it is, and sees to what follows when it has come to its end.
 async fn covered(
     app: &App,
     binding: &mut Binding,
     deployment: Deployment,
     certificates: Vec<Record>,
     reason: Option<&str>,
-    now: OffsetDateTime,
+    invocation: &Invocation,
 ) -> Result<(), Failure> {
-    if binding.state.deployment.as_ref() == Some(&deployment) && binding.state.fault.is_none() {
+    let (service, now) = (binding.service.clone(), invocation.now());
+    let known = binding.state.deployment.as_ref() == Some(&deployment) && binding.state.fault.is_none();
+    binding.state.follow(deployment.clone());
+    let fails = |record: &Record| record.current.as_ref().is_some_and(|pair| binding.state.failed_on(*pair.since));
+    let (to_blame, others): (Vec<_>, Vec<_>) = certificates.into_iter().partition(fails);
+    if known && to_blame.is_empty() {
         return Ok(());
     }
-    let service = binding.service.clone();
-    binding.state.deployment = Some(deployment.clone());
-    (binding.state.lock, binding.state.fault) = (None, None);
+    let message = format!(
+        "the deployment {} of {service} failed{}",
+        deployment.id,
+        reason.map(|reason| format!(" ({reason})")).unwrap_or_default()
+    );
+    let (events, stuck) = undo(app, to_blame, &message, now).await?;
+    (binding.state.lock, binding.state.fault) = (None, stuck.first().map(|(_, reason)| fault(reason, now)));
+    publish(&app.eventbridge, &events).await?;
     app.records.save_binding(binding).await?.or_retry(format_args!("what is known of {service}"))?;
     match deployment.progress {
         Progress::Running => Ok(()),
-        Progress::Completed => {
-            let events: Vec<_> = certificates
-                .iter()
-                .map(|record| {
-                    let mut event =
-                        Event::about(Kind::ServicesRedeployed, &app.records.settings.prefix, record, "deployment completed");
-                    event.detail.services = [service.clone()].into();
-                    event
-                })
-                .collect();
-            publish(&app.eventbridge, &events).await
-        }
+        Progress::Completed => completed(app, &service, others).await,
         Progress::Failed => {
-            let message = format!(
-                "the deployment {} of {service} failed{}; see to the service, then deploy it",
-                deployment.id,
-                reason.map(|reason| format!(" ({reason})")).unwrap_or_default()
-            );
-            tell(app, certificates, "rollout-failed", &message, now).await
+            for (record, reason) in stuck {
+                tell(app, vec![record], "rollout-failed", &reason, now).await?;
+            }
+            // What became current since has another deployment.
+            let is_before = |record: &Record| record.current.as_ref().is_some_and(|pair| *pair.since < *deployment.began);
+            let others: Vec<_> = others.into_iter().filter(is_before).collect();
+            if events.is_empty() && binding.state.fault.is_none() {
+                tell(app, others, "rollout-failed", &format!("{message}; see to the service, then deploy it"), now).await?;
+            }
+            Ok(())
         }
     }
+}
+
+fn fault(reason: &str, now: OffsetDateTime) -> Fault {
+    Fault { at: now.into(), reason: reason.to_owned() }
+}
+
+/// Takes the pairs back that a deployment failed on. Those that cannot go back are given back with the reason.
+async fn undo(
+    app: &App,
+    records: Vec<Record>,
+    message: &str,
+    now: OffsetDateTime,
+) -> Result<(Vec<Event>, Vec<(Record, String)>), Failure> {
+    let (mut events, mut stuck) = (Vec::new(), Vec::new());
+    for mut record in records {
+        match blame(&record, message, app.sweep_interval, now) {
+            // Another invocation is at it, or was.
+            Blame::None => events.extend(app.records.go_back(&mut record, now).await?),
+            Blame::Undo(setback) => events.extend(app.records.set_back(&mut record, setback, now).await?),
+            Blame::Stuck(why) => stuck.push((record, format!("{message}, and {why}"))),
+        }
+    }
+    Ok((events, stuck))
+}
+
+/// Every task of the service reads what is current: that is told, the services that waited for this one follow, and a pair that works
+/// everywhere ends the row of those that did not.
+async fn completed(app: &App, service: &ServiceName, certificates: Vec<Record>) -> Result<(), Failure> {
+    let prefix = &app.records.settings.prefix;
+    let mut events = Vec::new();
+    for record in &certificates {
+        let mut event = Event::about(Kind::ServicesRedeployed, prefix, record, "deployment completed");
+        event.detail.services = [service.clone()].into();
+        events.push(event);
+        if record.options.canary.as_ref() == Some(service) {
+            let mut event = Event::about(Kind::CertificateCurrent, prefix, record, "the canary works with it");
+            event.detail.services.remove(service);
+            events.extend((!event.detail.services.is_empty()).then_some(event));
+        }
+    }
+    publish(&app.eventbridge, &events).await?;
+    for mut record in certificates {
+        let (Some(_), None, Some(current)) = (&record.setback, record.set_back(), &record.current) else { continue };
+        let services = record.options.services.clone();
+        let bound = app.records.bindings(&services).await?;
+        if services.iter().all(|service| bound.get(service).is_some_and(|bound| bound.state.is_on(*current.since))) {
+            record.setback = None;
+            // Overtaken: it is found again at the next pair.
+            let _: Saved = app.records.save(&mut record, &services).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Notes why the service cannot be deployed, tells a person once a day, and gives the failure.
@@ -247,7 +340,7 @@ async fn refused(
 ) -> Result<Failure, Failure> {
     let service = binding.service.clone();
     binding.state.lock = None;
-    binding.state.fault = Some(Fault { at: now.into(), reason: reason.clone() });
+    binding.state.fault = Some(fault(&reason, now));
     app.records.save_binding(binding).await?.or_retry(format_args!("what is known of {service}"))?;
     let message = format!("{service} cannot be redeployed: {reason}");
     tell(app, certificates, "service-refused", &message, now).await?;

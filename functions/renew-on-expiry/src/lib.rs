@@ -66,9 +66,10 @@ struct Request {
     #[serde(default)]
     sweep: bool,
     certificate: Option<CertificateName>,
+    retry: Option<CertificateName>,
 }
 
-const USAGE: &str = "give either {\"sweep\": true} or {\"certificate\": \"name\"}";
+const USAGE: &str = "give one of {\"sweep\": true}, {\"certificate\": \"name\"} and {\"retry\": \"name\"}";
 
 pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
     match Trigger::parse(event)? {
@@ -82,8 +83,9 @@ pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<
             format!("`{detail_type}` is not for this function; mend the rule that sent it"),
         )),
         Trigger::ByHand(request) => match Trigger::request(request, USAGE)? {
-            Request { sweep: true, certificate: None } => sweep(app, invocation).await,
-            Request { sweep: false, certificate: Some(name) } => by_name(app, &name, invocation).await,
+            Request { sweep: true, certificate: None, retry: None } => sweep(app, invocation).await,
+            Request { sweep: false, certificate: Some(name), retry: None } => by_name(app, &name, false, invocation).await,
+            Request { sweep: false, certificate: None, retry: Some(name) } => by_name(app, &name, true, invocation).await,
             _ => Err(Failure::permanent("read the request", USAGE)),
         },
     }
@@ -104,14 +106,20 @@ async fn acm_event(app: &App, arn: &Arn, detail: AcmDetail, invocation: &Invocat
     Ok(looked.into_json())
 }
 
-async fn by_name(app: &App, name: &CertificateName, invocation: &Invocation) -> Result<Value, Failure> {
+/// `retry`: what made the last attempts fail is mended.
+async fn by_name(app: &App, name: &CertificateName, retry: bool, invocation: &Invocation) -> Result<Value, Failure> {
     let record = match app.records.load(name).await? {
         Some(record) => Some(record),
         None => app.records.rebuild(name, invocation.now()).await?,
     };
-    let Some(record) = record else {
+    let Some(mut record) = record else {
         return Err(Failure::permanent(format!("look at `{name}`"), "neither the table nor a secret knows it"));
     };
+    if retry {
+        record.retry();
+        let services = record.options.services.clone();
+        app.records.save(&mut record, &services).await?.or_retry(format_args!("the record of `{name}`"))?;
+    }
     Ok(look::look(app, record, None, &mut Shared::unlimited(), invocation).await?.into_json())
 }
 

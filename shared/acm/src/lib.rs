@@ -83,6 +83,13 @@ fn read_tags(tags: &BTreeMap<String, String>, prefix: &str) -> Result<Option<Man
             faults.push(format!("{key}: {error}"));
         }
     }
+    if let Some(canary) = tags.get("everleaf:canary") {
+        match canary.parse() {
+            Ok(canary) if options.services.contains(&canary) => options.canary = Some(canary),
+            Ok(canary) => faults.push(format!("everleaf:canary: `{canary}` is none of the services that are redeployed")),
+            Err(error) => faults.push(format!("everleaf:canary: {error}")),
+        }
+    }
     match tags.get("everleaf:key-format").map(String::as_str) {
         None | Some("encrypted") => {}
         Some("plain") => options.key_format = KeyFormat::Plain,

@@ -29,12 +29,14 @@ pub enum Kind {
     TrustStoreRefreshed,
     /// To the outside: the CA has revoked a serial.
     CertificateRevoked,
+    /// To the outside: a deployment failed on the current pair, and the secret has gone back to the one before it.
+    CertificateRolledBack,
     /// To a person.
     ActionRequired,
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::CertificateDue,
         Self::ExportDue,
         Self::CertificateCurrent,
@@ -42,6 +44,7 @@ impl Kind {
         Self::TrustDue,
         Self::TrustStoreRefreshed,
         Self::CertificateRevoked,
+        Self::CertificateRolledBack,
         Self::ActionRequired,
     ];
 
@@ -54,6 +57,7 @@ impl Kind {
             Self::TrustDue => "Trust Due",
             Self::TrustStoreRefreshed => "Trust Store Refreshed",
             Self::CertificateRevoked => "Certificate Revoked",
+            Self::CertificateRolledBack => "Certificate Rolled Back",
             Self::ActionRequired => "Action Required",
         }
     }
@@ -214,6 +218,7 @@ mod tests {
                 "Trust Due",
                 "Trust Store Refreshed",
                 "Certificate Revoked",
+                "Certificate Rolled Back",
                 "Action Required"
             ]
         );

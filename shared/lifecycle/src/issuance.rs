@@ -72,7 +72,7 @@ pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const LONGEST_CSR: usize = 32 * 1024;
 
 const KNOWN: &str = "name, subject, subject_alternative_names, key_algorithm, usage, validity, certificate_authority_arn, services, csr, \
-                     key_format, renew_before, import_to_acm, replace, dry_run";
+                     key_format, renew_before, import_to_acm, canary, replace, dry_run";
 
 /// Each service is a tag on the secret, which takes 50; the others are Everleaf's own and people's.
 pub const MOST_SERVICES: usize = 40;
@@ -110,6 +110,7 @@ pub fn order(request: &Value, policy: &Policy, now: OffsetDateTime) -> Result<Or
         key_format: fields.key_format(by_csr),
         renew_before: fields.duration("renew_before"),
         import_to_acm,
+        canary: fields.text("canary"),
     };
     let (replace, dry_run) = (fields.flag("replace"), fields.flag("dry_run"));
     fields.nothing_else(KNOWN);
@@ -188,7 +189,7 @@ pub fn verdict(order: &Order, record: Option<&Record>, policy: &Policy, now: Off
         )));
     }
     let Some(current) = &record.current else { return Ok(Verdict::Issue { reason: "asked for" }) };
-    let only_options = differences.iter().all(|field| ["services", "renew_before", "import_to_acm"].contains(field));
+    let only_options = differences.iter().all(|field| ["services", "renew_before", "import_to_acm", "canary"].contains(field));
     if !only_options {
         return Ok(Verdict::Issue { reason: "replaced by request" });
     }
@@ -225,7 +226,7 @@ fn differences(order: &Order, record: &Record, successors: &Successors) -> Vec<&
         _ => true,
     };
     let Specification { subject, names, key_algorithm, usage, lifetime: _, certificate_authority_arn } = wanted;
-    let Options { services, agent_services, key_format, renew_before, import_to_acm } = options;
+    let Options { services, agent_services, key_format, renew_before, import_to_acm, canary } = options;
     let same_import = *import_to_acm == record.options.import_to_acm
         && import_into.as_ref().is_none_or(|arn| record.acm_certificate() == Some(arn));
     [
@@ -240,6 +241,7 @@ fn differences(order: &Order, record: &Record, successors: &Successors) -> Vec<&
         ("key_format", *key_format == record.options.key_format),
         ("renew_before", *renew_before == record.options.renew_before),
         ("import_to_acm", same_import),
+        ("canary", *canary == record.options.canary),
     ]
     .into_iter()
     .filter_map(|(field, same)| (!same).then_some(field))
@@ -549,6 +551,9 @@ impl Fields {
                     "are {all}, more than the {MOST_SERVICES} that one secret has tags for; spread them over several certificates"
                 ),
             );
+        }
+        if let Some(canary) = options.canary.as_ref().filter(|canary| !options.services.contains(canary)) {
+            self.refuse("canary", format_args!("`{canary}` is not one of the services that are redeployed; name it there too"));
         }
         for service in options.tagged_services().filter(|service| service.to_string().len() > LONGEST_TAG) {
             self.refuse("services", format_args!("`{service}` is longer than the {LONGEST_TAG} characters of a tag; shorten it"));

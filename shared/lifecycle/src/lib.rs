@@ -19,6 +19,7 @@
 //! - [`import`]: what ACM is to hold as well, for listeners
 //! - [`renewal`]: record, what AWS shows, now → what to do and why
 //! - [`rollout`]: a service and the pairs it uses → redeploy or not
+//! - [`setback`]: a deployment that failed on a new pair → back to the one before
 //! - [`revocation`]: a serial that is to be revoked → now, or once it is replaced everywhere
 //! - [`authority`]: CA certificates and CRLs, judged by what an ALB trust store takes
 //! - [`bundle`]: CAs and objects that were named → what a trust store is to hold, and what is refused
@@ -43,6 +44,7 @@ pub mod revocation;
 pub mod rollout;
 #[cfg(test)]
 mod samples;
+pub mod setback;
 pub mod trust;
 
 pub use crate::fields::Refusal;

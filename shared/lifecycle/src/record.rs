@@ -11,6 +11,7 @@ use crate::import::Imported;
 use crate::leaf::{KeyAlgorithm, Leaf, Serial, Subject, Usage};
 use crate::names::{Arn, BadName, CertificateName, Reload, San, ServiceName, TaggedService};
 use crate::revocation::Revocation;
+use crate::setback::Setback;
 
 /// Everything known of one certificate. Fields that later versions add are optional: an older record must always be readable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +46,9 @@ pub struct Record {
     /// Serials that must never become current again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub rejected: BTreeSet<Serial>,
+    /// The last pair that had to give way to the one before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setback: Option<Setback>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revocations: Vec<Revocation>,
     /// When it wants to be looked at next, in seconds since 1970: what the sweep's index is sorted by.
@@ -104,6 +108,9 @@ pub struct Options {
     /// How long before its expiry a certificate is renewed; `None`: when the last third of its lifetime begins.
     #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
     pub renew_before: Option<Duration>,
+    /// The service that gets a new pair first; the others follow once it works there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<ServiceName>,
     /// Whether ACM is to hold the current pair as well.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub import_to_acm: bool,
@@ -207,6 +214,7 @@ impl Record {
             halted: None,
             told: BTreeMap::new(),
             rejected: BTreeSet::new(),
+            setback: None,
             revocations: Vec::new(),
             look_at: now.unix_timestamp(),
             revision: 0,

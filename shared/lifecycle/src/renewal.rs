@@ -104,13 +104,13 @@ pub fn due(record: &Record, sweep_interval: Duration) -> Option<OffsetDateTime> 
 }
 
 /// Whether a certificate that is issued here wants a new pair now: nothing is current, something is under way, its time has come,
-/// it is or will be revoked, or it is of another CA than it is to be.
+/// it is or will be revoked, or it is of another CA than it is to be. After a setback that has to wait.
 pub fn is_due(record: &Record, sweep_interval: Duration, now: OffsetDateTime) -> bool {
     let authority = record.specification().map(|wanted| &wanted.certificate_authority_arn);
-    record.attempt.is_some()
-        || record.current.as_ref().is_none_or(|current| current.issuer.as_ref() != authority)
-        || due(record, sweep_interval).is_none_or(|due| due <= now)
-        || record.revocation_of_current().is_some()
+    let next_may = record.set_back().is_none_or(|setback| setback.next(rest(record, sweep_interval)).is_some_and(|at| at <= now));
+    let wants = record.current.as_ref().is_none_or(|current| current.issuer.as_ref() != authority)
+        || due(record, sweep_interval).is_none_or(|due| due <= now);
+    record.attempt.is_some() || record.revocation_of_current().is_some() || wants && next_may
 }
 
 fn window(record: &Record, current: &Pair) -> Duration {
@@ -120,7 +120,7 @@ fn window(record: &Record, current: &Pair) -> Duration {
 }
 
 /// How long a permanent failure stands against another attempt: a day, or less where a day would be much of the window.
-fn rest(record: &Record, sweep_interval: Duration) -> Duration {
+pub(crate) fn rest(record: &Record, sweep_interval: Duration) -> Duration {
     record.current.as_ref().map_or(DAY, |current| DAY.min(window(record, current) / 4).max(sweep_interval))
 }
 
@@ -151,6 +151,12 @@ pub fn plan(record: &Record, facts: &Facts, sweep_interval: Duration, now: Offse
             return plan;
         }
         Secret::Good | Secret::Missing => {}
+    }
+    if record.setback.as_ref().is_some_and(|setback| !setback.done) {
+        // `force-redeploy` brings it back first.
+        plan.steps.push(Step::Redeploy { services: record.options.services.iter().cloned().collect() });
+        plan.look_by(now + sweep_interval);
+        return plan;
     }
     match &record.origin {
         _ if plan.waits(record, facts, sweep_interval, now) => {}
@@ -216,7 +222,9 @@ impl Plan {
             },
             (None, None, _) => "not issued yet".to_owned(),
         };
+        let set_back = record.attempt.is_none() && record.revocation_of_current().is_none();
         match rollover.filter(|rollover| record.attempt.is_none() && !rollover.missing.is_empty()) {
+            _ if set_back && self.rests(record, sweep_interval, now) => {}
             Some(Rollover { successor, missing, .. }) => {
                 self.trust(missing, successor, &reason);
                 self.look_by(now + sweep_interval);
@@ -345,6 +353,12 @@ impl Plan {
                 self.look_by(now + sweep_interval);
                 return;
             }
+            Export::Never(_) if record.set_back().is_some_and(|setback| Some(&setback.serial) == held.serial.as_ref()) => {
+                if !self.rests(record, sweep_interval, now) {
+                    self.renew_rejected(record, held, sweep_interval, now);
+                }
+                return;
+            }
             Export::Never(why) => {
                 self.tell("acm-refused", why);
                 return;
@@ -391,6 +405,40 @@ impl Plan {
                     "{arn} expires {} and ACM calls it ineligible for renewal{why}; see to it in ACM",
                     date(*current.not_after)
                 ),
+            ),
+        }
+    }
+
+    /// Whether the next pair has to wait because a deployment failed on the last one.
+    fn rests(&mut self, record: &Record, sweep_interval: Duration, now: OffsetDateTime) -> bool {
+        let Some(setback) = record.set_back() else { return false };
+        match setback.next(rest(record, sweep_interval)) {
+            Some(at) if at <= now => return false,
+            Some(at) => self.look_by(at),
+            None => self.tell(
+                "rejected-again",
+                format!(
+                    "deployments failed on {} new pairs of `{2}` in a row, last {}; see to its services, then invoke renew-on-expiry with {{\"retry\": \"{2}\"}}",
+                    setback.in_a_row, setback.reason, record.name
+                ),
+            ),
+        }
+        true
+    }
+
+    /// ACM has nothing else to give than what was rejected, until it renews.
+    fn renew_rejected(&mut self, record: &Record, held: &Held, sweep_interval: Duration, now: OffsetDateTime) {
+        let arn = &held.certificate_arn;
+        let current = record.current.as_ref().map(|current| &current.serial);
+        match record.renewal_asked.as_ref().filter(|asked| Some(&asked.serial) == current) {
+            Some(asked) if now - *asked.at < ACM_PATIENCE => self.look_by(now + sweep_interval),
+            _ if held.eligible => {
+                self.steps.push(Step::Renew { reason: "a deployment failed on what ACM holds".to_owned() });
+                self.look_by(now + sweep_interval);
+            }
+            _ => self.tell(
+                "renewal-refused",
+                format!("{arn} holds what was rejected, and ACM calls it ineligible for renewal; see to it in ACM"),
             ),
         }
     }
@@ -462,7 +510,13 @@ impl Plan {
         let mut services = Vec::new();
         for service in &record.options.services {
             let state = states.get(service);
-            if state.is_some_and(|state| !state.lags(*current.since)) {
+            let canary = record.options.canary.as_ref().and_then(|canary| states.get(canary));
+            if record.waits_for_canary(service, canary) {
+                self.look_by(now + sweep_interval);
+                continue;
+            }
+            let unjudged = |state: &BindingState| state.failed_on(*current.since);
+            if state.is_some_and(|state| !state.lags(*current.since) && !unjudged(state)) {
                 continue;
             }
             // What stands against a service is a person's to mend: asked again once a day.

@@ -495,7 +495,8 @@ mod tests {
         };
         let (by_agents, mixed) = (agents(&[], &services), agents(&services[..1], &services[1..]));
         let state = |began: OffsetDateTime, progress| {
-            let deployment = Deployment { id: "ecs-svc/1".to_owned(), began: began.into(), progress };
+            let deployment =
+                Deployment { id: "ecs-svc/1".to_owned(), began: began.into(), progress, task_definition: String::new() };
             BindingState { deployment: Some(deployment), ..BindingState::default() }
         };
         let completed = || state(since + second, Progress::Completed);

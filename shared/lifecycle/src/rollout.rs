@@ -28,6 +28,19 @@ pub struct BindingState {
     /// Why the service cannot be deployed, and since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
+    /// When the last deployment of another task definition began that was followed before this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Moment>,
+    /// The last deployment that was seen to succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub success: Option<Success>,
+}
+
+/// A deployment that succeeded: its tasks worked with the pairs that were current when it began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Success {
+    pub began: Moment,
+    pub task_definition: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +62,8 @@ pub struct Deployment {
     pub id: String,
     pub began: Moment,
     pub progress: Progress,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub task_definition: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +119,30 @@ pub fn rollout(service: Option<&Service>, newest_pair: OffsetDateTime) -> Rollou
 pub const AGENT_GRACE: Duration = Duration::from_secs(60 * 60);
 
 impl BindingState {
+    /// Follows this deployment from now on, or notes how far it has come.
+    pub fn follow(&mut self, deployment: Deployment) {
+        if deployment.progress == Progress::Completed {
+            let Deployment { began, task_definition, .. } = deployment.clone();
+            self.success = Some(Success { began, task_definition });
+        }
+        if let Some(before) = self.deployment.replace(deployment)
+            && self.deployment.as_ref().is_some_and(|deployment| deployment.task_definition != before.task_definition)
+        {
+            self.before = Some(before.began);
+        }
+    }
+
+    /// Whether the followed deployment failed on the pair that became current at `since`: its task definition had worked before, and
+    /// since then no deployment has worked, and none was of another task definition.
+    pub fn failed_on(&self, since: OffsetDateTime) -> bool {
+        let (Some(deployment), Some(success)) = (&self.deployment, &self.success) else { return false };
+        deployment.progress == Progress::Failed
+            && *deployment.began > since
+            && self.before.is_none_or(|before| *before <= since)
+            && *success.began <= since
+            && success.task_definition == deployment.task_definition
+    }
+
     /// Whether the service still has to be seen to for a pair that became current at `since`.
     pub fn lags(&self, since: OffsetDateTime) -> bool {
         match &self.deployment {
@@ -127,7 +166,7 @@ mod tests {
     const PAIR: &str = "2026-11-22T06:00:00.5Z";
 
     fn deployment(began: &str, progress: Progress) -> Deployment {
-        Deployment { id: "ecs-svc/1".to_owned(), began: at(began).into(), progress }
+        Deployment { id: "ecs-svc/1".to_owned(), began: at(began).into(), progress, task_definition: "web:1".to_owned() }
     }
 
     fn service(status: &str, controller: &str, began: Option<&str>) -> Service {
@@ -176,21 +215,53 @@ mod tests {
     }
 
     #[test]
+    fn a_pair_is_to_blame_when_nothing_else_has_changed_since_and_nothing_has_worked() {
+        let after = |hour: u32, progress| deployment(&format!("2026-11-22T{hour:02}:00:00Z"), progress);
+        let id = |id: &str, deployment: Deployment| Deployment { id: id.to_owned(), ..deployment };
+        let of = |definition: &str, deployment| Deployment { task_definition: definition.to_owned(), ..deployment };
+        let (worked, ran) = (id("0", after(5, Progress::Completed)), id("0", after(5, Progress::Running)));
+        let failed = id("9", after(9, Progress::Failed));
+        for (what, followed, blamed) in [
+            ("the first one", vec![worked.clone(), failed.clone()], true),
+            ("it is still running", vec![worked.clone(), id("9", after(9, Progress::Running))], false),
+            ("it runs, then fails", vec![worked.clone(), id("9", after(9, Progress::Running)), failed.clone()], true),
+            ("of another task definition", vec![worked.clone(), of("web:2", failed.clone())], false),
+            (
+                "another one in between",
+                vec![worked.clone(), of("web:2", id("8", after(8, Progress::Failed))), failed.clone()],
+                false,
+            ),
+            ("the second of its kind", vec![worked.clone(), id("8", after(8, Progress::Running)), failed.clone()], true),
+            ("one has worked since", vec![worked.clone(), id("8", after(8, Progress::Completed)), failed.clone()], false),
+            ("nothing is known to have worked", vec![ran, failed], false),
+            ("it began before", vec![worked, id("6", deployment(PAIR, Progress::Failed))], false),
+        ] {
+            let mut state = BindingState::default();
+            followed.into_iter().for_each(|deployment| state.follow(deployment));
+            assert_eq!(state.failed_on(at(PAIR)), blamed, "{what}: {state:?}");
+        }
+        assert!(!BindingState::default().failed_on(at(PAIR)));
+    }
+
+    #[test]
     fn a_bindings_state_reads_back_as_it_was_written_and_an_empty_one_is_empty() {
         let moment = at(PAIR).into();
         let full = BindingState {
             deployment: Some(deployment(PAIR, Progress::Running)),
             lock: Some(Lock { holder: "me".to_owned(), until: moment }),
             fault: Some(Fault { at: moment, reason: "it is DRAINING".to_owned() }),
+            before: Some(moment),
+            success: Some(Success { began: moment, task_definition: "web:1".to_owned() }),
         };
         for (state, text) in [
             (BindingState::default(), "{}".to_owned()),
             (
                 full,
-                format!(r#"{{"deployment":{{"id":"ecs-svc/1","began":"{PAIR}","progress":"running"}},"#)
-                    + &format!(
-                        r#""lock":{{"holder":"me","until":"{PAIR}"}},"fault":{{"at":"{PAIR}","reason":"it is DRAINING"}}}}"#
-                    ),
+                format!(
+                    r#"{{"deployment":{{"id":"ecs-svc/1","began":"{PAIR}","progress":"running","task_definition":"web:1"}},"#
+                ) + &format!(
+                    r#""lock":{{"holder":"me","until":"{PAIR}"}},"fault":{{"at":"{PAIR}","reason":"it is DRAINING"}},"before":"{PAIR}","success":{{"began":"{PAIR}","task_definition":"web:1"}}}}"#
+                ),
             ),
         ] {
             assert_eq!(serde_json::to_string(&state).unwrap(), text);

@@ -15,8 +15,8 @@ use time::OffsetDateTime;
 
 use crate::Records;
 use crate::secrets::{
-    CURRENT, IMPORT_TAG, ISSUER_TAG, KEY, PENDING, PREVIOUS, PREVIOUS_ISSUER_TAG, Promotion, Put, RENEW_BEFORE_TAG, SERIAL_TAG,
-    SERVICE_TAG, State,
+    CANARY_TAG, CURRENT, IMPORT_TAG, ISSUER_TAG, KEY, PENDING, PREVIOUS, PREVIOUS_ISSUER_TAG, Promotion, Put, REJECTED,
+    RENEW_BEFORE_TAG, SERIAL_TAG, SERVICE_TAG, State,
 };
 use material::{Material, Waiting, Wanted};
 
@@ -214,6 +214,12 @@ impl Records {
         record.previous = self.pair_before(name, &state, now).await?;
         record.imported = tagged(&state, IMPORT_TAG).map(|arn| Imported { certificate_arn: Some(arn), ..Imported::default() });
         record.secret_arn = Some(state.arn);
+        if state.rejected.is_some()
+            && let Some((_, text)) = self.value_at_stage(name, REJECTED).await?
+        {
+            let rejected = Material::read(&text).map_err(|why| foreign(&why))?;
+            record.rejected.extend(rejected.and_then(|pair| Leaf::from_pem(&pair.certificate).ok()).map(|leaf| leaf.serial));
+        }
         if let Some((_, text)) = self.value_at_stage(name, KEY).await? {
             let last = Waiting::read(&text).map_err(|why| foreign(&why))?.attempt;
             record.attempts = Attempts { last, ..Attempts::default() };
@@ -271,5 +277,6 @@ fn options(material: &Material, state: &State) -> Options {
         key_format,
         renew_before: hours.map(|hours| Duration::from_secs(hours * 3600)),
         import_to_acm: state.tags.contains_key(IMPORT_TAG),
+        canary: state.tags.get(CANARY_TAG).and_then(|text| text.parse().ok()),
     }
 }

@@ -9,6 +9,7 @@
 pub mod halt;
 pub mod install;
 pub mod secrets;
+mod setback;
 pub mod table;
 pub mod trust;
 

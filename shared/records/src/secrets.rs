@@ -22,12 +22,17 @@ pub const PENDING: &str = "AWSPENDING";
 /// A key and its CSR that wait for their certificate.
 pub const KEY: &str = "everleaf-key";
 
+/// The last pair that a deployment failed on; never promoted again.
+pub const REJECTED: &str = "everleaf-rejected";
+
 /// A secret without its values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     pub arn: Arn,
     /// The version that `AWSCURRENT` is on.
     pub current: Option<String>,
+    /// The version that a deployment failed on.
+    pub rejected: Option<String>,
     /// When anything about the secret was last changed, by the clock of Secrets Manager.
     pub changed: OffsetDateTime,
     pub pending_deletion: bool,
@@ -67,12 +72,14 @@ impl Records {
         };
         let legible = |what: &str| Failure::permanent(doing(), format!("AWS answered without a legible {what}"));
         let stages = answer.version_ids_to_stages.unwrap_or_default();
+        let version = |stage: &str| {
+            let found = stages.iter().find(|(_, labels)| labels.iter().any(|label| label == stage));
+            found.map(|(version, _)| version.clone())
+        };
         Ok(Some(State {
             arn: answer.arn.as_deref().unwrap_or_default().parse().map_err(|_| legible("ARN"))?,
-            current: stages
-                .into_iter()
-                .find(|(_, labels)| labels.iter().any(|label| label == CURRENT))
-                .map(|(version, _)| version),
+            current: version(CURRENT),
+            rejected: version(REJECTED),
             changed: answer.last_changed_date.and_then(moment).ok_or_else(|| legible("LastChangedDate"))?,
             pending_deletion: answer.deleted_date.is_some(),
             tags: answer.tags.unwrap_or_default().into_iter().filter_map(|tag| Some((tag.key?, tag.value?))).collect(),
@@ -166,6 +173,18 @@ impl Records {
         }
     }
 
+    /// Marks this version as the one that a deployment failed on, and no other.
+    pub async fn reject(&self, name: &CertificateName, version: &str) -> Result<(), Failure> {
+        let doing = || format!("mark version {version} of the secret of `{name}` as rejected");
+        let Some(state) = self.describe(name).await? else { return Err(Failure::permanent(doing(), "the secret is gone")) };
+        if state.rejected.as_deref() == Some(version) {
+            return Ok(());
+        }
+        let update = self.secretsmanager.update_secret_version_stage().secret_id(self.secret_name(name)).version_stage(REJECTED);
+        let update = update.move_to_version_id(version).set_remove_from_version_id(state.rejected);
+        update.send().await.map(|_| ()).map_err(|error| Failure::aws(doing(), error))
+    }
+
     /// Tags for people, policies and rebuilding. They are written last and decide nothing.
     pub async fn tag(&self, record: &Record) -> Result<(), Failure> {
         let name = &record.name;
@@ -180,6 +199,7 @@ impl Records {
         if let Some(window) = record.options.renew_before {
             tags.push(tag(RENEW_BEFORE_TAG, &format!("{} hours", window.as_secs() / 3600)));
         }
+        tags.extend(record.options.canary.iter().map(|canary| tag(CANARY_TAG, &canary.to_string())));
         if let Some(Imported { certificate_arn: Some(arn), .. }) = &record.imported {
             tags.push(tag(IMPORT_TAG, arn.as_str()));
         }
@@ -196,7 +216,8 @@ impl Records {
         let kept = |index: &str| index.parse::<usize>().is_ok_and(|index| (1..=services).contains(&index));
         let is_gone = |key: &&String| match key.strip_prefix(SERVICE_TAG) {
             Some(index) => !kept(index),
-            None => *key == IMPORT_TAG && record.imported.is_none(),
+            None if *key == IMPORT_TAG => record.imported.is_none(),
+            None => *key == CANARY_TAG && record.options.canary.is_none(),
         };
         let gone: Vec<_> = has.keys().filter(is_gone).cloned().collect();
         if gone.is_empty() {
@@ -231,6 +252,7 @@ pub(crate) const SERIAL_TAG: &str = "everleaf:serial";
 pub(crate) const RENEW_BEFORE_TAG: &str = "everleaf:renew-before";
 /// The certificate in ACM that holds the pair as well.
 pub(crate) const IMPORT_TAG: &str = "everleaf:acm-certificate";
+pub(crate) const CANARY_TAG: &str = "everleaf:canary";
 pub(crate) const SERVICE_TAG: &str = "everleaf:service-";
 
 fn tag(key: &str, value: &str) -> Tag {

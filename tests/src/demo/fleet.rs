@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use aws_sdk_acm::types::{KeyAlgorithm as AcmKey, Tag};
-use aws_sdk_ecs::types::{ContainerDefinition, Secret};
+use aws_sdk_ecs::types::{ContainerDefinition, DeploymentCircuitBreaker, DeploymentConfiguration, Secret};
 use lifecycle::leaf::{Csr, KeyAlgorithm, Usage};
 use lifecycle::record::KeyFormat;
 use local_aws::{AwsError, elbv2, pca, s3};
@@ -207,7 +207,9 @@ impl Team {
         self.ecs.create_cluster().cluster_name(CLUSTER).send().await?;
         self.ecs.register_task_definition().family(service).container_definitions(container.build()).send().await?;
         let create = self.ecs.create_service().cluster(CLUSTER).service_name(service).task_definition(service);
-        create.desired_count(TASKS).send().await?;
+        let breaker = DeploymentCircuitBreaker::builder().enable(true).rollback(true).build();
+        let configuration = DeploymentConfiguration::builder().deployment_circuit_breaker(breaker).build();
+        create.desired_count(TASKS).deployment_configuration(configuration).send().await?;
         Ok(())
     }
 

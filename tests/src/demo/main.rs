@@ -22,7 +22,9 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 use workflow::{START, Stack};
 
-use crate::fleet::{Certificate, EDGE, FLEET, GATEWAY, MESH, NEW_ISSUING, NEW_ROOT, ORDERS_CLIENT, Origin, PARTNER, Team};
+use crate::fleet::{
+    CLUSTER, Certificate, EDGE, FLEET, GATEWAY, MESH, NEW_ISSUING, NEW_ROOT, ORDERS_CLIENT, Origin, PARTNER, Team,
+};
 use crate::print::Show;
 use crate::trust::Standing;
 use crate::watch::Watch;
@@ -74,6 +76,8 @@ impl Demo {
         self.a_key_is_lost().await?;
         self.until(datetime!(2027-04-20 14:30 UTC)).await?;
         self.the_table_is_emptied().await?;
+        self.until(datetime!(2027-05-10 10:30 UTC)).await?;
+        self.a_rollout_fails().await?;
         self.until(datetime!(2027-06-07 00:30 UTC)).await?;
         self.throttling().await?;
         self.until(datetime!(2027-07-12 10:30 UTC)).await?;
@@ -191,6 +195,25 @@ impl Demo {
             format!("the records of {rebuilt} certificates are back"),
             "the sweep made them from the secrets and ACM's tags",
         );
+        Ok(())
+    }
+
+    /// One of two services that share a certificate cannot start with its next pair. The circuit breaker tries in vain with the task
+    /// definition from before.
+    async fn a_rollout_fails(&mut self) -> Outcome<()> {
+        let [billing, refunds] = MESH.services else { return Err("`mesh` has two services".into()) };
+        self.stack.aws.world(|world, _| world.ecs.fail_deployments(CLUSTER, billing, 2));
+        self.watch.special = true;
+        self.watch.is_news_of(MESH.name);
+        while !self.watch.is_news_of(MESH.name) {
+            self.pass(1).await?;
+        }
+        self.note(
+            format!("the tasks of `{billing}` did not start with it; `{refunds}` goes back too"),
+            "the same secret is in both",
+        );
+        self.pass(24).await?;
+        self.watch.special = false;
         Ok(())
     }
 

@@ -45,8 +45,8 @@ impl Show {
              from AWS Private CA, and one on the CSR of a partner. `mesh` is used by two services; `orders` uses two certificates.\n\
              Five are clients of an internal load balancer, which lets in whom its trust store trusts.\n\n\
              The functions are the real ones, with the real SDK, wired by template.yaml. AWS is Local AWS, in this process, where\n\
-             time is virtual. After the first day nobody asks for a renewal. On the way a key is lost, then the table, AWS throttles,\n\
-             the CA is replaced, and disabled, every event comes twice, and none comes at all.\n\
+             time is virtual. After the first day nobody asks for a renewal. On the way a key is lost, then the table, a rollout fails,\n\
+             AWS throttles, the CA is replaced, and disabled, every event comes twice, and none comes at all.\n\
              Each line: when, which certificate, what, and why."
         )
     }
@@ -105,8 +105,9 @@ impl Show {
     }
 
     fn promotion(&self, promotion: &Promotion) -> String {
-        let Promotion { at, certificate, number, serial, reason, rollouts, .. } = promotion;
+        let Promotion { at, certificate, back, number, serial, reason, rollouts, .. } = promotion;
         let what = match (certificate.origin, number) {
+            _ if *back => "current again",
             (Origin::Acm, _) => "exported from ACM",
             (_, 0) => "issued",
             _ => "renewed",
@@ -138,7 +139,7 @@ impl Show {
                 current.serial.clone(),
                 current.not_after.date().to_string(),
                 asked.services.join(", "),
-                (promotions.len() - 1).to_string(),
+                (promotions.iter().filter(|promotion| !promotion.back).count() - 1).to_string(),
             ])
         });
         writeln!(out, "\n{}", self.paint(BOLD, "The fleet after a year"))?;

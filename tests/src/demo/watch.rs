@@ -52,6 +52,8 @@ pub(crate) struct Watch {
     /// Every pair that was current, by its certificate.
     pairs: HashMap<String, Pair>,
     arns: BTreeMap<String, &'static str>,
+    /// When a deployment of a service failed.
+    failed_rollouts: Vec<(OffsetDateTime, String)>,
     /// Certificates that ACM has ahead of the secret, since when.
     ahead: BTreeMap<&'static str, OffsetDateTime>,
     told: BTreeMap<(String, String), OffsetDateTime>,
@@ -72,6 +74,8 @@ pub(crate) struct Watch {
 pub(crate) struct Promotion {
     pub(crate) at: OffsetDateTime,
     pub(crate) certificate: &'static Certificate,
+    /// It was current before, and a deployment failed on the one after it.
+    pub(crate) back: bool,
     /// 0 is the first one of its certificate.
     pub(crate) number: usize,
     pub(crate) serial: String,
@@ -175,7 +179,7 @@ impl Watch {
         for certificate in FLEET {
             let issued = self.counts.issuances.get(certificate.name).copied().unwrap_or_default();
             let versions = self.counts.versions.get(certificate.name).map_or(0, BTreeSet::len);
-            let new = self.of(certificate.name).len();
+            let new = self.of(certificate.name).iter().filter(|promotion| !promotion.back).count();
             if new == 0 || versions != new || certificate.origin == Origin::Everleaf && issued != new {
                 faults.push((3, format!("`{}` has {new} pairs of {issued} issuances and {versions} versions", certificate.name)));
             }
@@ -193,6 +197,7 @@ impl Watch {
             (3, self.during(&self.doubled) == (0, 0)),
             (4, self.during(&self.without_events) == (0, 0)),
             (5, self.trust.is_untested()),
+            (6, self.failed_rollouts.is_empty()),
             (7, self.counts.log == 0 || self.leaks.keys.is_empty()),
             (8, self.counts.throttled == 0 || self.queued == 0),
         ] {
@@ -202,7 +207,7 @@ impl Watch {
     }
 
     /// Each promise with what was seen of it.
-    pub(crate) fn verdicts(&self) -> [(u8, &'static str, String); 7] {
+    pub(crate) fn verdicts(&self) -> [(u8, &'static str, String); 8] {
         let Counts { tasks, throttled, failed_tries, actions, .. } = &self.counts;
         let (pairs, queued) = (self.all().count(), self.queued);
         let ((doubled, doubled_rollouts), (alone, alone_rollouts)) =
@@ -224,6 +229,15 @@ impl Watch {
             ),
             (4, "Level-triggered", format!("{alone} pairs and {alone_rollouts} rollouts by the sweep alone; nothing expired")),
             (5, "Trust before use", self.trust.seen_of_it()),
+            (
+                6,
+                "A bad rollout goes back",
+                format!(
+                    "{} deployments failed; secrets went back to the pair before: {}",
+                    self.failed_rollouts.len(),
+                    self.all().filter(|promotion| promotion.back).count()
+                ),
+            ),
             (7, "Keys stay in", format!("{keys} keys looked for in {searched} MB of answers, calls, events, logs, queue")),
             (
                 8,
@@ -327,9 +341,11 @@ impl Watch {
         self.pairs.insert(pem, Pair { values, valid: leaf.not_before..leaf.not_after });
         self.ahead.remove(certificate.name);
         let (number, special) = (self.of(certificate.name).len(), self.special);
+        let back = self.of(certificate.name).iter().any(|before| before.version == version);
         self.promotions.entry(certificate.name).or_default().push(Promotion {
             at,
             certificate,
+            back,
             number,
             serial: leaf.serial.to_string(),
             not_after: leaf.not_after,
@@ -402,6 +418,9 @@ impl Watch {
                 self.rolling = true;
                 let service = resource.rsplit('/').next().unwrap_or_default();
                 let done = detail["eventName"] == "SERVICE_DEPLOYMENT_COMPLETED";
+                if detail["eventName"] == "SERVICE_DEPLOYMENT_FAILED" {
+                    self.failed_rollouts.push((*at, service.to_owned()));
+                }
                 for rollout in self.rollouts(service).filter(|rollout| done && **rollout == Rollout::Deploying) {
                     *rollout = Rollout::Done(*at);
                 }
@@ -483,6 +502,15 @@ impl Watch {
                 (4, promotions.iter().rev().take(2).any(waits_too_long), "a service waits too long for it"),
             ] {
                 faults.extend(wrong.then(|| (promise, format!("`{name}`: {what}"))));
+            }
+        }
+        for (at, service) in self.failed_rollouts.iter().filter(|(at, _)| now - *at > ROLLOUT_LIMIT) {
+            let mine = self
+                .promotions
+                .iter()
+                .filter(|(_, promotions)| promotions.last().is_some_and(|last| last.rollouts.contains_key(service.as_str())));
+            for (name, _) in mine.filter(|(_, promotions)| promotions.last().is_some_and(|last| last.at <= *at)) {
+                faults.push((6, format!("the deployment of {service} failed and `{name}` did not go back")));
             }
         }
         let due = if self.rolling || now.hour().is_multiple_of(6) { services() } else { BTreeSet::new() };

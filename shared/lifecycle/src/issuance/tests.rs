@@ -96,6 +96,7 @@ fn every_field_of_a_request_is_in_the_order() {
         "key_format": "plain",
         "renew_before": {"days": 3},
         "import_to_acm": IN_ACM,
+        "canary": "payments/edge",
         "replace": true,
         "dry_run": true
     });
@@ -134,6 +135,7 @@ fn every_field_of_a_request_is_in_the_order() {
             key_format: KeyFormat::Plain,
             renew_before: Some(DAY * 3),
             import_to_acm: true,
+            canary: Some("payments/edge".parse().unwrap()),
         },
         import_into: Some(arn(IN_ACM)),
         csr: None,
@@ -147,7 +149,7 @@ fn every_field_of_a_request_is_in_the_order() {
 fn null_counts_as_not_given() {
     let nulls = json!({
         "key_algorithm": null, "usage": null, "validity": null, "certificate_authority_arn": null, "services": null, "csr": null,
-        "key_format": null, "renew_before": null, "import_to_acm": null, "replace": null, "dry_run": null,
+        "key_format": null, "renew_before": null, "import_to_acm": null, "canary": null, "replace": null, "dry_run": null,
         "subject": {"common_name": "orders", "organization": null}
     });
     assert_eq!(ordered(&request(&nulls), &policy()), ordered(&request(&json!({})), &policy()));

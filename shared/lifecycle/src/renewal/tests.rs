@@ -465,7 +465,12 @@ fn services_older_than_the_pair_are_asked_for_again() {
     let quiet = at(QUIET);
     let record = with_services(issued());
     let deployed = |began: OffsetDateTime, progress| BindingState {
-        deployment: Some(Deployment { id: "ecs-svc/1".to_owned(), began: began.into(), progress }),
+        deployment: Some(Deployment {
+            id: "ecs-svc/1".to_owned(),
+            began: began.into(),
+            progress,
+            task_definition: String::new(),
+        }),
         ..BindingState::default()
     };
     let faulty = |at: OffsetDateTime| BindingState {
@@ -885,7 +890,12 @@ fn once_a_step_is_under_way_it_is_not_planned_again() {
                     "renewal"
                 }
                 Step::Redeploy { services } => {
-                    let done = Deployment { id: "ecs-svc/1".to_owned(), began: now.into(), progress: Progress::Completed };
+                    let done = Deployment {
+                        id: "ecs-svc/1".to_owned(),
+                        began: now.into(),
+                        progress: Progress::Completed,
+                        task_definition: String::new(),
+                    };
                     let state = BindingState { deployment: Some(done), ..BindingState::default() };
                     facts.services.extend(services.iter().map(|service| (service.clone(), state.clone())));
                     "deployment"

@@ -1,0 +1,246 @@
+//! A pair that a deployment failed on: back to the one before it, and when another one may be tried.
+//!
+//! ECS's circuit breaker restores the task definition, but its tasks read the secret as it is: so it is the secret that goes back.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::date;
+use crate::leaf::Serial;
+use crate::names::ServiceName;
+use crate::record::{Moment, Record};
+use crate::renewal;
+use crate::rollout::BindingState;
+
+/// A pair was rejected, and the secret goes or went back to the one before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setback {
+    pub at: Moment,
+    /// The version that was rejected, and its serial.
+    pub rejected: String,
+    pub serial: Serial,
+    /// The version that takes its place.
+    pub restored: String,
+    /// How many pairs were rejected in a row.
+    pub in_a_row: u32,
+    /// Whether the secret has gone back.
+    pub done: bool,
+    pub reason: String,
+}
+
+/// What a deployment that failed means for a certificate that its tasks read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Blame {
+    /// The certificate has nothing to do with it, or has been dealt with.
+    None,
+    /// Back to the pair before.
+    Undo(Setback),
+    /// It is the certificate, and there is nothing to go back to.
+    Stuck(String),
+}
+
+/// A pair that was rejected once is followed by another one after a day; what comes of that one is a person's.
+const MOST_IN_A_ROW: u32 = 2;
+
+/// What to do about the certificate of a deployment that its current pair made fail.
+pub fn blame(record: &Record, reason: &str, sweep_interval: Duration, now: OffsetDateTime) -> Blame {
+    let Some(current) = &record.current else { return Blame::None };
+    if record.setback.as_ref().is_some_and(|setback| setback.rejected == current.version_id) {
+        return Blame::None;
+    }
+    let in_a_row = record.setback.as_ref().map_or(1, |setback| setback.in_a_row + 1);
+    let stuck = |why: String| Blame::Stuck(format!("{why}; see to the service, or replace the certificate"));
+    let Some(previous) = &record.previous else {
+        return stuck("there is no pair before it to go back to".to_owned());
+    };
+    if record.rejected.contains(&previous.serial) {
+        return stuck(format!("serial {} before it was rejected or revoked too", previous.serial));
+    }
+    let margin = margin(record, sweep_interval);
+    if *previous.not_after <= now + margin {
+        return stuck(format!(
+            "serial {} before it expires {}, too soon to go back to",
+            previous.serial,
+            date(*previous.not_after)
+        ));
+    }
+    Blame::Undo(Setback {
+        at: now.into(),
+        rejected: current.version_id.clone(),
+        serial: current.serial.clone(),
+        restored: previous.version_id.clone(),
+        in_a_row,
+        done: false,
+        reason: reason.to_owned(),
+    })
+}
+
+/// How much longer a pair has to be good to be gone back to: the next attempt, and one more that might fail too.
+fn margin(record: &Record, sweep_interval: Duration) -> Duration {
+    renewal::rest(record, sweep_interval) * 2
+}
+
+impl Setback {
+    /// When another pair may be tried; `None`: when a person says so.
+    pub fn next(&self, rest: Duration) -> Option<OffsetDateTime> {
+        (self.in_a_row < MOST_IN_A_ROW).then(|| *self.at + rest)
+    }
+}
+
+impl Record {
+    /// The setback after which the current pair is current again.
+    pub fn set_back(&self) -> Option<&Setback> {
+        let current = self.current.as_ref()?;
+        self.setback.as_ref().filter(|setback| setback.restored == current.version_id)
+    }
+
+    /// Whether the service has to wait until the current pair works with the canary. What was current before is known to work.
+    pub fn waits_for_canary(&self, service: &ServiceName, canary: Option<&BindingState>) -> bool {
+        let (Some(first), Some(current)) = (&self.options.canary, &self.current) else { return false };
+        service != first && self.set_back().is_none() && !canary.is_some_and(|state| state.is_on(*current.since))
+    }
+
+    /// The pair before the current one is current again, since that moment.
+    pub fn go_back(&mut self, since: OffsetDateTime) {
+        let Some(setback) = &mut self.setback else { return };
+        setback.done = true;
+        if self.previous.as_ref().is_some_and(|previous| previous.version_id == setback.restored) {
+            std::mem::swap(&mut self.current, &mut self.previous);
+        }
+        if let Some(current) = &mut self.current {
+            current.since = since.into();
+        }
+        (self.attempt, self.renewal_asked) = (None, None);
+    }
+
+    /// A person has seen to what stood in the way: the next attempt may be made now.
+    pub fn retry(&mut self) {
+        (self.setback, self.halted) = (None, None);
+        self.attempts.on_day = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Options, Origin, Pair, Specification};
+    use crate::samples::{self, DAY, HOUR, arn, at, issued, pair};
+
+    const NOW: &str = "2026-11-21T06:00:00Z";
+
+    fn version(version_id: &str, serial: &str) -> Pair {
+        Pair { version_id: version_id.to_owned(), serial: Serial::from_hex(serial), ..pair() }
+    }
+
+    /// The pair `version-2` has followed `version-1`.
+    fn renewed() -> Record {
+        let current =
+            Pair { not_after: at("2026-12-21T06:00:00Z").into(), since: at(NOW).into(), ..version("version-2", "0b02") };
+        Record { previous: Some(pair()), current: Some(current), ..issued() }
+    }
+
+    fn setback(in_a_row: u32) -> Setback {
+        let (rejected, restored) = ("version-2".to_owned(), "version-1".to_owned());
+        let serial = Serial::from_hex("0b02");
+        Setback { at: at(NOW).into(), rejected, serial, restored, in_a_row, done: false, reason: "it failed".to_owned() }
+    }
+
+    fn gone_back() -> Record {
+        let mut record = Record { setback: Some(setback(1)), ..renewed() };
+        record.go_back(at(NOW) + HOUR);
+        record
+    }
+
+    #[test]
+    fn a_pair_gives_way_to_the_one_before_when_that_one_is_good_for_long_enough() {
+        let blame = |record: &Record| blame(record, "it failed", HOUR, at(NOW));
+        assert_eq!(blame(&renewed()), Blame::Undo(setback(1)));
+        let again = Record { setback: Some(Setback { rejected: "version-0".to_owned(), ..setback(1) }), ..renewed() };
+        assert_eq!(blame(&again), Blame::Undo(setback(2)));
+        for (what, record) in [
+            ("nothing is current", Record { current: None, ..renewed() }),
+            ("it is under way", Record { setback: Some(setback(1)), ..renewed() }),
+        ] {
+            assert_eq!(blame(&record), Blame::None, "{what}");
+        }
+        let until =
+            |not_after: OffsetDateTime| Record { previous: Some(Pair { not_after: not_after.into(), ..pair() }), ..renewed() };
+        let margin = at(NOW) + DAY * 2;
+        assert_eq!(blame(&until(margin + Duration::from_secs(1))), Blame::Undo(setback(1)));
+        for (what, record, why) in [
+            ("the first pair", Record { previous: None, ..renewed() }, "no pair before it"),
+            (
+                "the one before is revoked",
+                Record { rejected: [pair().serial].into(), ..renewed() },
+                "serial a01 before it was rejected",
+            ),
+            ("the one before ends soon", until(margin), "expires 2026-11-23 06:00 UTC, too soon to go back to"),
+        ] {
+            match blame(&record) {
+                Blame::Stuck(said) => assert!(said.contains(why), "{what}: {said}"),
+                other => panic!("{what}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_went_back_is_current_since_then_and_the_rejected_pair_stands_behind_it() {
+        let record = gone_back();
+        let (current, previous) = (record.current.clone().unwrap(), record.previous.clone().unwrap());
+        assert_eq!((current.version_id.as_str(), *current.since), ("version-1", at(NOW) + HOUR));
+        assert_eq!(previous.version_id, "version-2");
+        assert!(record.setback.as_ref().unwrap().done && record.set_back().is_some());
+        // Again, after somebody has found the secret changed.
+        let mut again = record.clone();
+        again.go_back(at(NOW) + HOUR);
+        assert_eq!(again, record);
+        let promoted = Record { current: Some(version("version-3", "0c03")), ..record };
+        assert_eq!(promoted.set_back(), None);
+    }
+
+    #[test]
+    fn another_pair_is_tried_after_a_rest_and_after_a_second_setback_when_a_person_says_so() {
+        let authority = arn("arn:aws:acm-pca:eu-central-1:111122223333:certificate-authority/other");
+        let elsewhere = Specification { certificate_authority_arn: authority, ..samples::specification() };
+        let of_another_ca = Record { origin: Origin::Issued(elsewhere), ..gone_back() };
+        let (due, rested) = (at("2026-11-22T05:59:59Z"), at(NOW) + DAY);
+        for record in [gone_back(), of_another_ca] {
+            assert!(!renewal::is_due(&record, HOUR, due) && renewal::is_due(&record, HOUR, rested));
+            let twice = Record { setback: record.setback.clone().map(|setback| Setback { in_a_row: 2, ..setback }), ..record };
+            assert!(!renewal::is_due(&twice, HOUR, rested + DAY));
+            let mut retried = twice;
+            retried.retry();
+            assert!(renewal::is_due(&retried, HOUR, due));
+        }
+    }
+
+    #[test]
+    fn others_wait_until_the_pair_works_with_the_canary() {
+        use crate::rollout::{Deployment, Progress};
+        let (canary, other): (ServiceName, ServiceName) = ("a/canary".parse().unwrap(), "a/other".parse().unwrap());
+        let options =
+            Options { services: [canary.clone(), other.clone()].into(), canary: Some(canary.clone()), ..Options::default() };
+        let record = Record { options, ..renewed() };
+        let state = |began: OffsetDateTime, progress| {
+            let deployment = Deployment { id: "1".to_owned(), began: began.into(), progress, task_definition: String::new() };
+            BindingState { deployment: Some(deployment), ..BindingState::default() }
+        };
+        let after = at(NOW) + HOUR;
+        for (what, state, waits) in [
+            ("it was never deployed", None, true),
+            ("it runs", Some(state(after, Progress::Running)), true),
+            ("it failed", Some(state(after, Progress::Failed)), true),
+            ("it works with the one before", Some(state(at(NOW), Progress::Completed)), true),
+            ("it works", Some(state(after, Progress::Completed)), false),
+        ] {
+            assert_eq!(record.waits_for_canary(&other, state.as_ref()), waits, "{what}");
+            assert!(!record.waits_for_canary(&canary, state.as_ref()), "{what}");
+        }
+        let without = Record { options: Options { canary: None, ..record.options.clone() }, ..record.clone() };
+        assert!(!without.waits_for_canary(&other, None));
+        let back = Record { options: record.options, ..gone_back() };
+        assert!(!back.waits_for_canary(&other, None), "what was there before is known to work");
+    }
+}

@@ -1,0 +1,56 @@
+//! A secret goes back to the pair before: <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_UpdateSecretVersionStage.html>.
+
+use lifecycle::events::{Event, Kind};
+use lifecycle::record::Record;
+use lifecycle::renewal::ROLLOUT_GRACE;
+use lifecycle::setback::Setback;
+use runtime::Failure;
+use time::OffsetDateTime;
+
+use crate::Records;
+
+impl Records {
+    /// Rejects the current pair and makes the one before it current again. Recorded first: whoever finds it unfinished goes on with
+    /// [`Self::go_back`].
+    pub async fn set_back(&self, record: &mut Record, setback: Setback, now: OffsetDateTime) -> Result<Vec<Event>, Failure> {
+        record.rejected.insert(setback.serial.clone());
+        record.setback = Some(setback);
+        record.look_at = now.unix_timestamp();
+        let services = record.options.services.clone();
+        self.save(record, &services).await?.or_retry(format_args!("the record of `{}`", record.name))?;
+        self.go_back(record, now).await
+    }
+
+    /// Finishes what was begun, where it was. Gives the events that tell of it.
+    pub async fn go_back(&self, record: &mut Record, now: OffsetDateTime) -> Result<Vec<Event>, Failure> {
+        let Some(setback) = record.setback.clone().filter(|setback| !setback.done) else { return Ok(Vec::new()) };
+        let (name, services) = (record.name.clone(), record.options.services.clone());
+        let Setback { rejected, serial, restored, reason, .. } = setback;
+        let doing = || format!("bring the secret of `{name}` back to version {restored}");
+        self.reject(&name, &rejected).await?;
+        self.move_current(&name, &rejected, &restored).await?;
+        let Some(state) = self.describe(&name).await? else { return Err(Failure::permanent(doing(), "the secret is gone")) };
+        record.look_at = (now + ROLLOUT_GRACE).unix_timestamp();
+        if state.current.as_ref() != Some(&restored) {
+            // Somebody has made another version current meanwhile, and knows more than the deployment that failed.
+            record.setback.iter_mut().for_each(|setback| setback.done = true);
+            self.save(record, &services).await?.or_retry(format_args!("the record of `{name}`"))?;
+            return Ok(Vec::new());
+        }
+        record.go_back(state.changed);
+        self.tag(record).await?;
+        let prefix = &self.settings.prefix;
+        let message = format!("serial {serial} of `{name}` gave way to the one before it: {reason}");
+        let mut events = vec![
+            Event::about(Kind::CertificateRolledBack, prefix, record, reason),
+            Event::about(Kind::CertificateCurrent, prefix, record, "the pair before is current again"),
+        ];
+        if record.options.import_to_acm {
+            events.push(Event::about(Kind::CertificateDue, prefix, record, "ACM holds the pair that was rejected"));
+        }
+        events.extend(self.tell(record, "rolled-back", &message, now));
+        self.save(record, &services).await?.or_retry(format_args!("the record of `{name}`"))?;
+        tracing::warn!(certificate.name = %name, certificate.serial = %serial, "Rejected serial {serial} of `{name}` and went back");
+        Ok(events)
+    }
+}

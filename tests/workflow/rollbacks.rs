@@ -1,0 +1,343 @@
+//! A deployment that fails on a new pair: the secret goes back, the services follow, a person is told, and another pair is tried.
+
+use lifecycle::leaf::Serial;
+use serde_json::{Value, json};
+use workflow::Stack;
+
+use crate::account::{assert_settled, imported, staged};
+use crate::recovery::empty_the_table;
+use crate::scenario::{come_to_rest, days, lose_deliveries, minutes, order, request, run, service, user};
+
+/// The next deployments of this service fail.
+fn break_service(stack: &Stack, service: &str, count: u32) {
+    let (cluster, service) = service.split_once('/').unwrap();
+    stack.aws.world(|world, _| world.ecs.fail_deployments(cluster, service, count));
+}
+
+async fn current(stack: &Stack, name: &str) -> Serial {
+    stack.record(name).await.unwrap().current.unwrap().serial
+}
+
+/// The events of that type since they were last asked for, by certificate, with their reasons.
+fn told(stack: &Stack, detail_type: &str) -> Vec<(String, String)> {
+    let events = stack.aws.take_events().into_iter().map(|event| event.event);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let of_type = events.filter(|event| event["detail-type"] == detail_type);
+    of_type.map(|event| (text(&event["detail"]["certificate"]), text(&event["detail"]["reason"]))).collect()
+}
+
+/// Hour by hour until `orders` has been set back so many times in a row, and what followed that.
+async fn until_set_back(stack: &Stack, in_a_row: u32) {
+    for _ in 0..24 * 30 {
+        minutes(60).await;
+        if stack.record("orders").await.unwrap().setback.is_some_and(|setback| setback.done && setback.in_a_row == in_a_row) {
+            return minutes(90).await;
+        }
+    }
+    panic!("it was not set back");
+}
+
+/// The breakers of these services roll back, or there is none.
+async fn breaker(stack: &Stack, service: &str, enable: bool, rollback: bool) {
+    let (cluster, name) = service.split_once('/').unwrap();
+    let configuration = json!({"deploymentCircuitBreaker": {"enable": enable, "rollback": rollback}});
+    let update = json!({"cluster": cluster, "service": name, "deploymentConfiguration": configuration});
+    user(stack, "ecs:UpdateService", update).await;
+    minutes(5).await;
+}
+
+/// `orders` is issued for these services, which run on it; its serial.
+async fn running(changes: Value, services: &[&str]) -> (Stack, Serial) {
+    let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+    let mut order = order();
+    order["services"] = json!(services);
+    for (field, value) in changes.as_object().unwrap() {
+        order[field] = value.clone();
+    }
+    stack.handle("issue-client-cert", order, "first").await.unwrap();
+    for name in services {
+        service(&stack, name, &["orders"]).await;
+    }
+    stack.handle("force-redeploy", json!({"certificate": "orders"}), "first").await.unwrap();
+    minutes(20).await;
+    let serial = current(&stack, "orders").await;
+    stack.aws.take_events();
+    (stack, serial)
+}
+
+#[test]
+fn a_bad_rollout_undoes_itself_and_another_pair_is_tried_a_day_later() {
+    run(async {
+        let (stack, first) = running(json!({}), &["payments/orders"]).await;
+        break_service(&stack, "payments/orders", 1);
+        until_set_back(&stack, 1).await;
+        let rejected = stack.record("orders").await.unwrap().previous.unwrap();
+        assert_eq!(current(&stack, "orders").await, first);
+        let events = told(&stack, "Certificate Rolled Back");
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert!(events[0].0 == "orders" && events[0].1.contains("of payments/orders failed"), "{events:?}");
+        let label = stack.aws.world(|world, _| {
+            let secret = world.secrets.secrets().find(|secret| secret.name == "everleaf/orders").unwrap();
+            staged(secret, "everleaf-rejected").map(|version| version.id.clone())
+        });
+        assert_eq!(label, Some(rejected.version_id.clone()));
+        assert_settled(&stack, "gone back").await;
+        assert_eq!(current(&stack, "orders").await, first);
+
+        days(1).await;
+        minutes(30).await;
+        let third = current(&stack, "orders").await;
+        assert!(third != first && third != rejected.serial);
+        assert_settled(&stack, "renewed").await;
+        assert_eq!(stack.record("orders").await.unwrap().setback, None);
+    });
+}
+
+#[test]
+fn services_that_share_a_certificate_go_back_together_and_so_do_certificates_that_changed_together() {
+    run(async {
+        let (stack, first) = running(json!({}), &["payments/orders"]).await;
+        let mut both = order();
+        (both["services"], both["replace"]) = (json!(["payments/orders", "payments/refunds"]), json!(true));
+        stack.handle("issue-client-cert", both, "both").await.unwrap();
+        service(&stack, "payments/refunds", &["orders", "other"]).await;
+        let other = json!({"name": "other", "subject": {"common_name": "other"}, "services": ["payments/refunds"]});
+        stack.handle("issue-client-cert", other, "other").await.unwrap();
+        minutes(30).await;
+        let of_other = current(&stack, "other").await;
+        lose_deliveries(&stack);
+        for name in ["orders", "other"] {
+            let serial = current(&stack, name).await;
+            let revoke = json!({"revoke": name, "serial_number": serial, "reason": "SUPERSEDED"});
+            stack.handle("issue-client-cert", revoke, "replaced").await.unwrap();
+        }
+        stack.aws.take_events();
+        let new = (current(&stack, "orders").await, current(&stack, "other").await);
+        assert!(new.0 != first && new.1 != of_other);
+        break_service(&stack, "payments/refunds", 1);
+        stack.aws.set_deliveries(None);
+        stack.handle("force-redeploy", json!({"certificate": "orders"}), "both").await.unwrap();
+        minutes(60).await;
+        let mut names: Vec<_> = told(&stack, "Certificate Rolled Back").into_iter().map(|(name, _)| name).collect();
+        names.sort();
+        assert_eq!(names, ["orders", "other"]);
+        assert_settled(&stack, "both are back").await;
+        let rejected = stack.record("orders").await.unwrap().rejected;
+        assert!(rejected.contains(&new.0));
+    });
+}
+
+#[test]
+fn a_deployment_that_fails_for_another_reason_is_left_alone() {
+    run(async {
+        let (stack, first) = running(json!({}), &["payments/orders"]).await;
+        // Somebody deploys another image after the renewal, before the certificate's own deployment has worked.
+        lose_deliveries(&stack);
+        days(22).await;
+        stack.handle("renew-on-expiry", json!({"certificate": "orders"}), "due").await.unwrap();
+        let due = crate::scenario::last_event(&stack, "Certificate Due");
+        stack.handle("issue-client-cert", due, "due").await.unwrap();
+        let second = current(&stack, "orders").await;
+        assert_ne!(second, first);
+        let read = json!([{"name": "orders", "valueFrom": "arn:aws:secretsmanager:eu-central-1:111122223333:secret:everleaf/orders:certificate::"}]);
+        let containers = json!([{"name": "app", "image": "app:2", "secrets": read}]);
+        user(&stack, "ecs:RegisterTaskDefinition", json!({"family": "orders", "containerDefinitions": containers})).await;
+        break_service(&stack, "payments/orders", 1);
+        user(&stack, "ecs:UpdateService", json!({"cluster": "payments", "service": "orders", "taskDefinition": "orders"})).await;
+        stack.aws.set_deliveries(None);
+        stack.handle("force-redeploy", json!({"certificate": "orders"}), "look").await.unwrap();
+        minutes(90).await;
+        assert_eq!(current(&stack, "orders").await, second);
+        let events: Vec<_> = stack.aws.take_events().into_iter().map(|event| event.event).collect();
+        let reasons: Vec<_> = events.iter().filter(|event| event["detail-type"] == "Action Required").collect();
+        assert!(events.iter().all(|event| event["detail-type"] != "Certificate Rolled Back"), "{events:#?}");
+        assert!(
+            reasons.iter().any(|event| event["detail"]["reason"].as_str().unwrap().starts_with("rollout-failed")),
+            "{reasons:#?}"
+        );
+    });
+}
+
+#[test]
+fn a_second_rejection_in_a_row_waits_for_a_person() {
+    run(async {
+        let (stack, first) = running(json!({}), &["payments/orders"]).await;
+        break_service(&stack, "payments/orders", 1);
+        until_set_back(&stack, 1).await;
+        assert_eq!(current(&stack, "orders").await, first);
+        break_service(&stack, "payments/orders", 1);
+        until_set_back(&stack, 2).await;
+        let record = stack.record("orders").await.unwrap();
+        assert_eq!((&record.current.as_ref().unwrap().serial, record.setback.unwrap().in_a_row), (&first, 2));
+        stack.aws.take_events();
+        days(2).await;
+        assert_eq!(current(&stack, "orders").await, first);
+        let reasons = told(&stack, "Action Required");
+        assert!(reasons.iter().any(|(_, reason)| reason.contains("{\"retry\": \"orders\"}")), "{reasons:?}");
+        stack.handle("renew-on-expiry", json!({"retry": "orders"}), "person").await.unwrap();
+        come_to_rest(&stack).await;
+        assert_ne!(current(&stack, "orders").await, first);
+        assert_settled(&stack, "after the person").await;
+        assert_eq!(stack.record("orders").await.unwrap().setback, None);
+    });
+}
+
+#[test]
+fn what_acm_renewed_goes_back_is_never_exported_again_and_acm_renews_once_more() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let arn = request(&stack, "gateway", false).await;
+        service(&stack, "payments/gateway", &["gateway"]).await;
+        minutes(60).await;
+        let first = current(&stack, "gateway").await;
+        break_service(&stack, "payments/gateway", 1);
+        user(&stack, "acm:RenewCertificate", json!({"CertificateArn": arn})).await;
+        minutes(60).await;
+        let record = stack.record("gateway").await.unwrap();
+        let rejected = record.previous.unwrap().serial;
+        assert_eq!(record.current.unwrap().serial, first);
+        stack.aws.take_calls();
+        minutes(20 * 60).await;
+        let exports = |calls: &[local_aws::Call]| calls.iter().filter(|call| call.operation == "ExportCertificate").count();
+        assert_eq!(exports(&stack.aws.take_calls()), 0);
+        days(1).await;
+        let third = current(&stack, "gateway").await;
+        assert!(third != first && third != rejected);
+        assert_settled(&stack, "renewed again").await;
+    });
+}
+
+#[test]
+fn what_a_listener_serves_goes_back_too() {
+    run(async {
+        let changes = json!({"usage": "server", "import_to_acm": true});
+        let (stack, first) = running(changes, &["payments/orders"]).await;
+        break_service(&stack, "payments/orders", 1);
+        until_set_back(&stack, 1).await;
+        assert_eq!(current(&stack, "orders").await, first);
+        let held = imported(&stack, "orders").await;
+        assert_eq!(Serial::from_hex(held[0]["Serial"].as_str().unwrap()), first);
+    });
+}
+
+#[test]
+fn a_failure_is_found_without_its_event_whatever_the_circuit_breaker_does() {
+    for (what, enable, rollback, fails) in
+        [("it stops", true, false, 1), ("it rolls back in vain", true, true, 2), ("there is none", false, false, 1)]
+    {
+        run(async {
+            let (stack, first) = running(json!({}), &["payments/orders"]).await;
+            breaker(&stack, "payments/orders", enable, rollback).await;
+            stack.aws.set_deliveries(Some(Box::new(|event, _| match event["source"].as_str() {
+                Some("aws.ecs") => Vec::new(),
+                _ => vec![std::time::Duration::ZERO],
+            })));
+            break_service(&stack, "payments/orders", fails);
+            until_set_back(&stack, 1).await;
+            assert_eq!(current(&stack, "orders").await, first, "{what}");
+            let events = told(&stack, "Certificate Rolled Back");
+            assert_eq!(events.len(), 1, "{what}: {events:?}");
+            assert_settled(&stack, what).await;
+        });
+    }
+}
+
+#[test]
+fn where_there_is_nothing_to_go_back_to_a_person_is_told_once_a_day() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        service(&stack, "payments/orders", &[]).await;
+        minutes(10).await;
+        lose_deliveries(&stack);
+        stack.handle("issue-client-cert", order(), "first").await.unwrap();
+        break_service(&stack, "payments/orders", 1);
+        stack.aws.set_deliveries(None);
+        stack.handle("force-redeploy", json!({"certificate": "orders"}), "first").await.unwrap();
+        minutes(60).await;
+        let serial = current(&stack, "orders").await;
+        let reasons = told(&stack, "Action Required");
+        assert!(reasons.iter().any(|(_, reason)| reason.contains("there is no pair before it to go back to")), "{reasons:?}");
+        days(3).await;
+        assert!((2..=3).contains(&told(&stack, "Action Required").len()));
+        assert_eq!(current(&stack, "orders").await, serial);
+    });
+}
+
+#[test]
+fn a_canary_goes_first_and_the_others_never_see_a_pair_that_fails_there() {
+    run(async {
+        let services = ["payments/canary", "payments/orders"];
+        let (stack, first) = running(json!({"canary": "payments/canary"}), &services).await;
+        let value = |stack: &Stack| {
+            stack
+                .aws
+                .world(|world, _| world.ecs.running_values("payments", "orders"))
+                .first()
+                .map(|values| values["orders"].clone())
+        };
+        let before = value(&stack);
+        break_service(&stack, "payments/canary", 1);
+        stack.aws.take_events();
+        until_set_back(&stack, 1).await;
+        let events: Vec<_> = stack.aws.take_events().into_iter().map(|event| event.event).collect();
+        assert!(events.iter().any(|event| event["detail-type"] == "Certificate Rolled Back"));
+        assert_eq!((current(&stack, "orders").await, value(&stack)), (first.clone(), before));
+
+        days(2).await;
+        let second = current(&stack, "orders").await;
+        assert_ne!(second, first);
+        assert_settled(&stack, "renewed").await;
+        let began = |service: &str| {
+            let events = events.iter().filter(|event| event["detail"]["eventName"] == "SERVICE_DEPLOYMENT_IN_PROGRESS");
+            events.filter(|event| event["resources"][0].as_str().unwrap().ends_with(service)).count()
+        };
+        // Forward, and back. The other one is only deployed for the pair that it had before.
+        assert_eq!((began("/canary"), began("/orders")), (2, 1));
+    });
+}
+
+#[test]
+fn a_lost_table_remembers_what_was_rejected() {
+    run(async {
+        let (stack, first) = running(json!({}), &["payments/orders"]).await;
+        break_service(&stack, "payments/orders", 1);
+        until_set_back(&stack, 1).await;
+        let rejected = stack.record("orders").await.unwrap().previous.unwrap().serial;
+        assert_eq!(current(&stack, "orders").await, first);
+        lose_deliveries(&stack);
+        empty_the_table(&stack).await;
+        stack.handle("renew-on-expiry", json!({"certificate": "orders"}), "rebuilt").await.unwrap();
+        assert!(stack.record("orders").await.unwrap().rejected.contains(&rejected));
+    });
+}
+
+#[test]
+fn a_setback_that_a_crash_interrupts_is_finished_and_what_was_rejected_is_known() {
+    for number in 0.. {
+        let more = run(async {
+            let (stack, event) = crate::scenario::ecs_failed().begin().await;
+            let record = stack.record("orders").await.unwrap();
+            let (rejected, restored) = (record.current.unwrap().serial, record.previous.unwrap().serial);
+            let mut calls = 0;
+            stack.aws.set_faults(Some(Box::new(move |call| {
+                calls += usize::from(call.caller == "force-redeploy");
+                (call.caller == "force-redeploy" && calls == number + 1).then_some(local_aws::Fault::Crash)
+            })));
+            stack.aws.set_deliveries(None);
+            let crashed = tokio::select! {
+                () = stack.aws.hung() => true,
+                answer = stack.handle("force-redeploy", event, "first") => answer.is_err(),
+            };
+            come_to_rest(&stack).await;
+            let record = stack.record("orders").await.unwrap();
+            let story = format!("a crash after call {number}");
+            assert!(record.rejected.contains(&rejected), "{story}");
+            assert_eq!(record.current.unwrap().serial, restored, "{story}");
+            assert_settled(&stack, &story).await;
+            crashed
+        });
+        if !more {
+            break;
+        }
+    }
+}
