@@ -330,3 +330,41 @@ fn the_sweep_asks_for_no_more_than_the_hours_budget_soonest_expiry_first() {
         assert!(published(&stack, "Certificate Due").len() >= 4, "the rest comes in the next hour");
     });
 }
+
+#[test]
+fn a_plan_says_what_the_sweep_would_do_and_touches_nothing() {
+    run(async {
+        let stack = fleet().await;
+        lose_deliveries(&stack);
+        days(22).await;
+        let ask = |event: Value| stack.handle("renew-on-expiry", event, "plan");
+        let items = || stack.aws.world(|world, _| world.dynamodb.items().map(|(_, item)| json!(item)).collect::<Vec<_>>());
+        let before = items();
+        stack.aws.take_calls();
+        stack.aws.take_events();
+        let plan = ask(json!({"plan": true})).await.unwrap();
+        assert_eq!(
+            (&plan["outcome"], &plan["looked_at"], &plan["failed"]),
+            (&json!("planned"), &json!(2), &json!([])),
+            "{plan:#}"
+        );
+        assert_eq!(plan["certificates"].as_array().unwrap().len(), 1, "{plan:#}");
+        assert_eq!(plan["certificates"][0]["certificate"], "orders");
+        let step = plan["certificates"][0]["steps"][0].as_str().unwrap();
+        assert!(step.starts_with("issue a new pair: expires "), "{step}");
+        assert!(plan["text"].as_str().unwrap().starts_with(&format!("orders: {step}; next look ")), "{plan:#}");
+        let one = ask(json!({"plan": true, "certificate": "gateway"})).await.unwrap();
+        assert_eq!(one["certificates"][0]["steps"], json!([]));
+        let after = items();
+        assert_eq!(before, after);
+        let writes: Vec<_> = stack.aws.take_calls().into_iter().filter(|call| call.writes()).map(|call| call.action()).collect();
+        assert!(
+            writes.is_empty() && stack.aws.take_events().iter().all(|event| event.event["source"] != "everleaf"),
+            "{writes:?}"
+        );
+
+        // What it said is what is done.
+        let done = ask(json!({"certificate": "orders"})).await.unwrap();
+        assert!(done["steps"][0].as_str().unwrap().contains(step.split_once(": ").unwrap().1), "{done:#}");
+    });
+}

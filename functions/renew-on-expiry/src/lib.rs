@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use aws_sdk_acm::Client as Acm;
 use aws_sdk_eventbridge::Client as EventBridge;
+use lifecycle::date;
 use lifecycle::events::AcmDetail;
 use lifecycle::names::{Arn, CertificateName};
 use lifecycle::record::{Origin, Record};
@@ -65,11 +66,14 @@ impl App {
 struct Request {
     #[serde(default)]
     sweep: bool,
+    /// Only say what would be done.
+    #[serde(default)]
+    plan: bool,
     certificate: Option<CertificateName>,
     retry: Option<CertificateName>,
 }
 
-const USAGE: &str = "give one of {\"sweep\": true}, {\"certificate\": \"name\"} and {\"retry\": \"name\"}";
+const USAGE: &str = "give one of {\"sweep\": true}, {\"plan\": true}, {\"certificate\": \"name\"} and {\"retry\": \"name\"}; `plan` may stand beside `certificate` too";
 
 pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
     match Trigger::parse(event)? {
@@ -83,9 +87,14 @@ pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<
             format!("`{detail_type}` is not for this function; mend the rule that sent it"),
         )),
         Trigger::ByHand(request) => match Trigger::request(request, USAGE)? {
-            Request { sweep: true, certificate: None, retry: None } => sweep(app, invocation).await,
-            Request { sweep: false, certificate: Some(name), retry: None } => by_name(app, &name, false, invocation).await,
-            Request { sweep: false, certificate: None, retry: Some(name) } => by_name(app, &name, true, invocation).await,
+            Request { sweep: true, plan: false, certificate: None, retry: None } => sweep(app, invocation).await,
+            Request { sweep: false, plan: true, certificate, retry: None } => foresee(app, certificate, invocation).await,
+            Request { sweep: false, plan: false, certificate: Some(name), retry: None } => {
+                by_name(app, &name, false, invocation).await
+            }
+            Request { sweep: false, plan: false, certificate: None, retry: Some(name) } => {
+                by_name(app, &name, true, invocation).await
+            }
             _ => Err(Failure::permanent("read the request", USAGE)),
         },
     }
@@ -162,6 +171,48 @@ async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
     );
     Failure::several("sweep", failures)?;
     Ok(json!({"outcome": "swept", "looked_at": looked_at, "asked": asked, "found": found}))
+}
+
+/// What the sweep would do now, or what would be done about one certificate. Nothing is written and nobody is asked.
+async fn foresee(app: &App, name: Option<CertificateName>, invocation: &Invocation) -> Result<Value, Failure> {
+    let (mut planned, mut failed, mut looked_at) = (Vec::new(), Vec::new(), 0);
+    let (mut shared, mut after) = (Shared::unlimited(), None);
+    'pages: loop {
+        let records = match &name {
+            Some(name) => match app.records.load(name).await? {
+                Some(record) => vec![record],
+                None => return Err(Failure::permanent(format!("look at `{name}`"), "the table does not know it")),
+            },
+            None => {
+                let page = app.records.due(invocation.now(), after).await?;
+                failed.extend(page.unreadable.iter().map(ToString::to_string));
+                after = page.next;
+                page.records
+            }
+        };
+        for record in records {
+            if !enough_time(invocation) {
+                failed.push("the time is up before every certificate was looked at".to_owned());
+                break 'pages;
+            }
+            looked_at += 1;
+            match look::foresee(app, record, &mut shared, invocation.now()).await {
+                Ok(looked) if looked.steps.is_empty() && name.is_none() => {}
+                Ok(looked) => planned.push(looked),
+                Err(failure) => failed.push(failure.to_string()),
+            }
+        }
+        if after.is_none() {
+            break;
+        }
+    }
+    let line = |looked: &look::Looked| {
+        let steps = if looked.steps.is_empty() { "nothing to do".to_owned() } else { looked.steps.join("; ") };
+        format!("{}: {steps}; next look {}\n", looked.certificate, date(looked.look_at))
+    };
+    let text: String = planned.iter().map(line).collect();
+    let certificates: Vec<_> = planned.into_iter().map(look::Looked::into_plan).collect();
+    Ok(json!({"outcome": "planned", "looked_at": looked_at, "certificates": certificates, "failed": failed, "text": text}))
 }
 
 /// A minute is kept for what is under way.

@@ -28,6 +28,10 @@ impl Looked {
         let outcome = if self.steps.is_empty() { "unchanged" } else { "acted" };
         json!({"outcome": outcome, "certificate": self.certificate, "steps": self.steps, "look_at": lifecycle::date(self.look_at)})
     }
+
+    pub(crate) fn into_plan(self) -> Value {
+        json!({"certificate": self.certificate, "steps": self.steps, "look_at": lifecycle::date(self.look_at)})
+    }
 }
 
 /// What the looks of one invocation share: how much it may still ask for, taken from the hour's counter only when something is to
@@ -132,6 +136,19 @@ pub(crate) async fn look(
         return Ok(Looked { certificate: record.name.to_string(), steps: Vec::new(), look_at: now });
     }
     carry_out(app, record, &found, plan, shared, now).await
+}
+
+/// What [`look`] would do.
+pub(crate) async fn foresee(app: &App, mut record: Record, shared: &mut Shared, now: OffsetDateTime) -> Result<Looked, Failure> {
+    let certificate = record.name.to_string();
+    if let Some(attempt) = record.attempt.as_ref().filter(|attempt| *attempt.lease > now) {
+        return Ok(Looked { certificate, steps: Vec::new(), look_at: *attempt.lease });
+    }
+    let facts = gather(app, &mut record, shared, now).await?;
+    let Plan { steps, look_at } = plan(&record, &facts, app.sweep_interval, now);
+    let is_said = |step: &&Step| !matches!(step, Step::Tell { code, .. } if !record.may_tell(code, now));
+    let steps = steps.iter().filter(is_said).map(ToString::to_string).collect();
+    Ok(Looked { certificate, steps, look_at })
 }
 
 /// What AWS shows of the certificate. The record is made to agree with its secret and with the tags in ACM on the way.

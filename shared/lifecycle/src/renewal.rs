@@ -10,6 +10,7 @@
 //! ACM renews its own certificates 60 days before they expire; from [`ACM_WINDOW`] on it is asked to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -80,6 +81,24 @@ pub enum Step {
     Redeploy { services: Vec<ServiceName> },
     /// Tell a person.
     Tell { code: &'static str, message: String },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Issue { reason } => write!(f, "issue a new pair: {reason}"),
+            Self::Export { reason } => write!(f, "export it from ACM: {reason}"),
+            Self::Import { reason } => write!(f, "import it into ACM: {reason}"),
+            Self::Renew { reason } => write!(f, "ask ACM to renew it: {reason}"),
+            Self::Revoke { reason } => write!(f, "revoke: {reason}"),
+            Self::Trust { reason, .. } => write!(f, "refresh trust stores: {reason}"),
+            Self::Redeploy { services } => {
+                let services: Vec<_> = services.iter().map(ToString::to_string).collect();
+                write!(f, "redeploy {}", services.join(", "))
+            }
+            Self::Tell { code, message } => write!(f, "tell a person: {code}: {message}"),
+        }
+    }
 }
 
 /// ACM's renewal has had two weeks when this begins: <https://docs.aws.amazon.com/acm/latest/userguide/renew-private-cert.html>.

@@ -87,27 +87,10 @@ fn living(hours: u32) -> Record {
     Record { current: Some(Pair { not_after: not_after.into(), ..pair() }), ..issued() }
 }
 
-/// Each step in words.
-fn words(steps: &[Step]) -> Vec<String> {
-    let in_words = |step: &Step| match step {
-        Step::Issue { reason } => format!("issue: {reason}"),
-        Step::Export { reason } => format!("export: {reason}"),
-        Step::Renew { reason } => format!("renew: {reason}"),
-        Step::Redeploy { services } => {
-            format!("redeploy: {}", services.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
-        }
-        Step::Revoke { reason } => format!("revoke: {reason}"),
-        Step::Import { reason } => format!("import: {reason}"),
-        Step::Trust { reason, .. } => format!("trust: {reason}"),
-        Step::Tell { code, message } => format!("tell {code}: {message}"),
-    };
-    steps.iter().map(in_words).collect()
-}
-
 /// The steps say what is expected, in that order, and the next look is at `look_at`.
 fn assert_plan(what: &str, (record, facts): (&Record, &Facts), now: OffsetDateTime, steps: &[&str], look_at: OffsetDateTime) {
     let plan = plan(record, facts, HOUR, now);
-    let said = words(&plan.steps);
+    let said: Vec<_> = plan.steps.iter().map(ToString::to_string).collect();
     assert_eq!(said.len(), steps.len(), "{what}: {said:#?}");
     for (said, expected) in said.iter().zip(steps) {
         assert!(said.starts_with(expected), "{what}: {said}");
@@ -180,11 +163,11 @@ fn a_certificate_issued_here_is_renewed_when_it_is_due() {
     let (quiet, due) = (at(QUIET), at(DUE));
     let end = at("2026-12-01T01:00:00Z");
     let late = at("2026-11-26T01:00:00Z");
-    let issue = "issue: expires 2026-12-01 01:00 UTC";
-    let tell_late = "tell renewal-late: `orders-client` expires 2026-12-01 01:00 UTC and is not renewed yet";
-    let tell_expired = "tell expired: `orders-client` expired 2026-12-01 01:00 UTC; no renewal has succeeded";
+    let issue = "issue a new pair: expires 2026-12-01 01:00 UTC";
+    let tell_late = "tell a person: renewal-late: `orders-client` expires 2026-12-01 01:00 UTC and is not renewed yet";
+    let tell_expired = "tell a person: expired: `orders-client` expired 2026-12-01 01:00 UTC; no renewal has succeeded";
     let tell_used_up =
-        "tell attempts-exhausted: 5 attempts at `orders-client` failed today; the next is made 2026-11-27 00:00 UTC";
+        "tell a person: attempts-exhausted: 5 attempts at `orders-client` failed today; the next is made 2026-11-27 00:00 UTC";
     for (what, record, now, steps, look_at) in [
         ("long before", issued(), quiet, &[][..], quiet + DAY),
         ("a day and a second before it is due", issued(), due - DAY - SECOND, &[], due - SECOND),
@@ -195,27 +178,27 @@ fn a_certificate_issued_here_is_renewed_when_it_is_due() {
         ("just before it expires", issued(), end - SECOND, &[issue, tell_late], end),
         ("when it expires", issued(), end, &[issue, tell_expired], end + HOUR),
         ("a year after it expired", issued(), end + DAY * 365, &[issue, tell_expired], end + DAY * 365 + HOUR),
-        ("never issued", new.clone(), quiet, &["issue: not issued yet"], quiet + HOUR),
+        ("never issued", new.clone(), quiet, &["issue a new pair: not issued yet"], quiet + HOUR),
         ("an attempt that somebody is at", unfinished(quiet), quiet + SECOND, &[], quiet + attempt::LEASE),
         (
             "an attempt left unfinished",
             unfinished(quiet),
             quiet + attempt::LEASE,
-            &["issue: attempt 7 was left unfinished"],
+            &["issue a new pair: attempt 7 was left unfinished"],
             quiet + attempt::LEASE + HOUR,
         ),
         (
             "an attempt that is dead",
             unfinished(quiet),
             quiet + HOUR * 3,
-            &["issue: attempt 7 was left unfinished"],
+            &["issue a new pair: attempt 7 was left unfinished"],
             quiet + HOUR * 4,
         ),
         (
             "a first attempt left unfinished",
             Record { attempt: Some(attempt(quiet)), ..new },
             quiet + HOUR,
-            &["issue: attempt 7 was left unfinished"],
+            &["issue a new pair: attempt 7 was left unfinished"],
             quiet + HOUR * 2,
         ),
         (
@@ -271,9 +254,9 @@ fn a_callers_certificate_is_never_renewed_and_the_caller_is_told_in_time() {
     let started = due - HOUR * 30;
     let unfinished = Record { attempt: Some(attempt(started)), ..callers() };
     let new = Record { current: None, ..callers() };
-    let tell = "tell callers-key-due: `orders-client` expires 2026-12-01 01:00 UTC and its key is its caller's; send a CSR again";
+    let tell = "tell a person: callers-key-due: `orders-client` expires 2026-12-01 01:00 UTC and its key is its caller's; send a CSR again";
     let tell_unfinished =
-        "tell callers-key-unfinished: attempt 7 at `orders-client` was left unfinished and its key is its caller's";
+        "tell a person: callers-key-unfinished: attempt 7 at `orders-client` was left unfinished and its key is its caller's";
     for (what, record, now, steps, look_at) in [
         ("long before", callers(), due - DAY * 3, &[][..], due - DAY * 2),
         ("less than a day before", callers(), due - HOUR, &[], due),
@@ -327,8 +310,8 @@ fn acm_renews_its_own_first_is_asked_from_45_days_and_each_renewal_is_exported()
     let unfinished = Record { attempt: Some(attempt(quiet)), ..exported() };
     let pending = with_held(Held { status: "PENDING_VALIDATION".to_owned(), serial: None, not_after: None, ..held() });
     let failed = with_held(Held { status: "FAILED".to_owned(), ..held() });
-    let renew = "renew: expires 2027-01-31 00:00 UTC and ACM has not renewed it";
-    let stuck = "tell renewal-stuck: ACM was asked to renew arn:aws:acm:";
+    let renew = "ask ACM to renew it: expires 2027-01-31 00:00 UTC and ACM has not renewed it";
+    let stuck = "tell a person: renewal-stuck: ACM was asked to renew arn:aws:acm:";
     for (what, record, facts, now, steps, look_at) in [
         ("long before", exported(), facts(), quiet, &[][..], quiet + DAY),
         ("hours before 45 days are left", exported(), facts(), window - HOUR, &[], window),
@@ -338,7 +321,7 @@ fn acm_renews_its_own_first_is_asked_from_45_days_and_each_renewal_is_exported()
             exported(),
             failing(Some("PCA_ACCESS_DENIED"), true),
             window,
-            &["renew: expires 2027-01-31 00:00 UTC and ACM has not renewed it (FAILED: PCA_ACCESS_DENIED)"],
+            &["ask ACM to renew it: expires 2027-01-31 00:00 UTC and ACM has not renewed it (FAILED: PCA_ACCESS_DENIED)"],
             window + HOUR,
         ),
         (
@@ -346,7 +329,7 @@ fn acm_renews_its_own_first_is_asked_from_45_days_and_each_renewal_is_exported()
             exported(),
             failing(None, true),
             window,
-            &["renew: expires 2027-01-31 00:00 UTC and ACM has not renewed it (FAILED)"],
+            &["ask ACM to renew it: expires 2027-01-31 00:00 UTC and ACM has not renewed it (FAILED)"],
             window + HOUR,
         ),
         ("with the success of the renewal before", exported(), succeeded.clone(), window, &[renew], window + HOUR),
@@ -364,7 +347,7 @@ fn acm_renews_its_own_first_is_asked_from_45_days_and_each_renewal_is_exported()
             asked(window, "0a01"),
             facts(),
             window + HOUR * 72,
-            &[stuck, "renew: the renewal asked for before came to nothing"],
+            &[stuck, "ask ACM to renew it: the renewal asked for before came to nothing"],
             window + HOUR * 73,
         ),
         (
@@ -376,27 +359,34 @@ fn acm_renews_its_own_first_is_asked_from_45_days_and_each_renewal_is_exported()
             window + HOUR * 72 + DAY,
         ),
         ("asked about the serial before", asked(window, "0909"), facts(), window + HOUR, &[renew], window + HOUR * 2),
-        ("ineligible", exported(), ineligible.clone(), window, &["tell renewal-refused: arn:aws:acm:"], window + DAY),
+        ("ineligible", exported(), ineligible.clone(), window, &["tell a person: renewal-refused: arn:aws:acm:"], window + DAY),
         ("ineligible since it was asked", asked(window, "0a01"), ineligible.clone(), window + HOUR, &[], window + HOUR * 2),
         ("ineligible before that matters", exported(), ineligible, quiet, &[], quiet + DAY),
-        ("renewed", exported(), renewed.clone(), quiet, &["export: renewed by ACM"], quiet + HOUR),
+        ("renewed", exported(), renewed.clone(), quiet, &["export it from ACM: renewed by ACM"], quiet + HOUR),
         (
             "renewed after it was asked",
             asked(window, "0a01"),
             renewed.clone(),
             window + HOUR,
-            &["export: renewed by ACM"],
+            &["export it from ACM: renewed by ACM"],
             window + HOUR * 2,
         ),
-        ("renewed after it expired", exported(), renewed.clone(), end + DAY, &["export: renewed by ACM"], end + DAY + HOUR),
-        ("issued", new.clone(), facts(), quiet, &["export: issued by ACM"], quiet + HOUR),
+        (
+            "renewed after it expired",
+            exported(),
+            renewed.clone(),
+            end + DAY,
+            &["export it from ACM: renewed by ACM"],
+            end + DAY + HOUR,
+        ),
+        ("issued", new.clone(), facts(), quiet, &["export it from ACM: issued by ACM"], quiet + HOUR),
         ("renewed, and somebody exports it", unfinished.clone(), renewed.clone(), quiet + SECOND, &[], quiet + attempt::LEASE),
         (
             "renewed, and an export was left",
             unfinished,
             renewed.clone(),
             quiet + HOUR,
-            &["export: renewed by ACM"],
+            &["export it from ACM: renewed by ACM"],
             quiet + HOUR * 2,
         ),
         (
@@ -404,7 +394,7 @@ fn acm_renews_its_own_first_is_asked_from_45_days_and_each_renewal_is_exported()
             used_up,
             renewed.clone(),
             quiet + HOUR,
-            &["tell attempts-exhausted: 5 attempts"],
+            &["tell a person: attempts-exhausted: 5 attempts"],
             quiet + DAY,
         ),
         ("renewed, and the export failed for good", halted.clone(), renewed.clone(), quiet + HOUR, &[], quiet + DAY),
@@ -413,25 +403,25 @@ fn acm_renews_its_own_first_is_asked_from_45_days_and_each_renewal_is_exported()
             halted,
             renewed,
             quiet + DAY,
-            &["export: renewed by ACM"],
+            &["export it from ACM: renewed by ACM"],
             quiet + DAY + HOUR,
         ),
         ("not issued yet", new.clone(), pending, quiet, &[], quiet + HOUR),
-        ("failed", new, failed, quiet, &["tell acm-refused: arn:aws:acm:"], quiet + DAY),
-        ("expired in ACM", exported(), facts(), end, &["tell acm-refused: arn:aws:acm:"], end + DAY),
+        ("failed", new, failed, quiet, &["tell a person: acm-refused: arn:aws:acm:"], quiet + DAY),
+        ("expired in ACM", exported(), facts(), end, &["tell a person: acm-refused: arn:aws:acm:"], end + DAY),
         (
             "gone from ACM",
             exported(),
             Facts { held: None, ..facts() },
             quiet,
-            &["tell acm-missing: ACM has no arn:aws:acm:"],
+            &["tell a person: acm-missing: ACM has no arn:aws:acm:"],
             quiet + DAY,
         ),
     ] {
         assert_plan(what, (&record, &facts), now, steps, look_at);
     }
     // The renewal before this one says nothing of this one.
-    assert_eq!(words(&plan(&exported(), &succeeded, HOUR, window).steps), [renew]);
+    assert_eq!(plan(&exported(), &succeeded, HOUR, window).steps.iter().map(ToString::to_string).collect::<Vec<_>>(), [renew]);
 }
 
 #[test]
@@ -439,9 +429,10 @@ fn a_secret_that_is_not_as_it_should_be_is_a_persons_and_nothing_is_overwritten(
     let due = at(DUE);
     let unreadable = Secret::Unreadable("it is empty".to_owned());
     let new = |record: Record| Record { current: None, ..record };
-    let deleted = "tell secret-deleted: the secret of `orders-client` is scheduled for deletion";
-    let missing = "tell secret-missing: the secret of `orders-client` is gone";
-    let broken = "tell secret-unreadable: the current version of the secret of `orders-client` is not a good pair (it is empty)";
+    let deleted = "tell a person: secret-deleted: the secret of `orders-client` is scheduled for deletion";
+    let missing = "tell a person: secret-missing: the secret of `orders-client` is gone";
+    let broken =
+        "tell a person: secret-unreadable: the current version of the secret of `orders-client` is not a good pair (it is empty)";
     for (what, record, secret, steps, next) in [
         ("to be deleted", issued(), Secret::PendingDeletion, &[deleted][..], DAY),
         ("to be deleted, ACM's", exported(), Secret::PendingDeletion, &[deleted], DAY),
@@ -449,8 +440,8 @@ fn a_secret_that_is_not_as_it_should_be_is_a_persons_and_nothing_is_overwritten(
         ("gone", issued(), Secret::Missing, &[missing], DAY),
         ("gone, a caller's", callers(), Secret::Missing, &[missing], DAY),
         ("gone, ACM's", exported(), Secret::Missing, &[missing], DAY),
-        ("not there yet", new(issued()), Secret::Missing, &["issue: not issued yet"], HOUR),
-        ("not there yet, ACM's", new(exported()), Secret::Missing, &["export: issued by ACM"], HOUR),
+        ("not there yet", new(issued()), Secret::Missing, &["issue a new pair: not issued yet"], HOUR),
+        ("not there yet, ACM's", new(exported()), Secret::Missing, &["export it from ACM: issued by ACM"], HOUR),
         ("unreadable", issued(), unreadable.clone(), &[broken], DAY),
         ("unreadable before anything was issued", new(issued()), unreadable.clone(), &[broken], DAY),
         ("unreadable, with services behind", with_services(issued()), unreadable, &[broken], DAY),
@@ -478,17 +469,17 @@ fn services_older_than_the_pair_are_asked_for_again() {
         ..BindingState::default()
     };
     let good = || deployed(since + SECOND, Progress::Completed);
-    let both = "redeploy: payments/orders payments/refunds";
+    let both = "redeploy payments/orders, payments/refunds";
     for (what, orders, refunds, now, steps, look_at) in [
         ("both deployed since", Some(good()), Some(good()), quiet, &[][..], quiet + DAY),
         ("nothing known of either", None, None, quiet, &[both], quiet + HOUR),
-        ("one deployed since", Some(good()), None, quiet, &["redeploy: payments/refunds"], quiet + HOUR),
+        ("one deployed since", Some(good()), None, quiet, &["redeploy payments/refunds"], quiet + HOUR),
         (
             "deployed before",
             Some(deployed(since - SECOND, Progress::Completed)),
             Some(good()),
             quiet,
-            &["redeploy: payments/orders"],
+            &["redeploy payments/orders"],
             quiet + HOUR,
         ),
         (
@@ -496,7 +487,7 @@ fn services_older_than_the_pair_are_asked_for_again() {
             Some(deployed(since, Progress::Completed)),
             Some(good()),
             quiet,
-            &["redeploy: payments/orders"],
+            &["redeploy payments/orders"],
             quiet + HOUR,
         ),
         (
@@ -504,7 +495,7 @@ fn services_older_than_the_pair_are_asked_for_again() {
             Some(deployed(since + SECOND, Progress::Running)),
             Some(good()),
             quiet,
-            &["redeploy: payments/orders"],
+            &["redeploy payments/orders"],
             quiet + HOUR,
         ),
         ("failed since", Some(deployed(since + SECOND, Progress::Failed)), Some(good()), quiet, &[], quiet + DAY),
@@ -515,7 +506,7 @@ fn services_older_than_the_pair_are_asked_for_again() {
             Some(faulty(quiet)),
             None,
             quiet + HOUR,
-            &["redeploy: payments/refunds"],
+            &["redeploy payments/refunds"],
             quiet + HOUR * 2,
         ),
         ("only one that cannot be deployed", Some(faulty(quiet)), Some(good()), quiet + HOUR, &[], quiet + DAY),
@@ -524,7 +515,7 @@ fn services_older_than_the_pair_are_asked_for_again() {
             Some(faulty(quiet)),
             Some(good()),
             quiet + DAY,
-            &["redeploy: payments/orders"],
+            &["redeploy payments/orders"],
             quiet + DAY + HOUR,
         ),
     ] {
@@ -533,12 +524,12 @@ fn services_older_than_the_pair_are_asked_for_again() {
         assert_plan(what, (&record, &Facts { services, ..facts() }), now, steps, look_at);
     }
     let new = Record { current: None, ..record.clone() };
-    assert_plan("nothing issued", (&new, &facts()), quiet, &["issue: not issued yet"], quiet + HOUR);
+    assert_plan("nothing issued", (&new, &facts()), quiet, &["issue a new pair: not issued yet"], quiet + HOUR);
     for record in [callers(), exported()] {
         let record = with_services(record);
         assert_plan("of another origin", (&record, &facts()), quiet, &[both], quiet + HOUR);
     }
-    assert_plan("due as well", (&record, &facts()), at(DUE), &["issue: expires", both], at(DUE) + HOUR);
+    assert_plan("due as well", (&record, &facts()), at(DUE), &["issue a new pair: expires", both], at(DUE) + HOUR);
 }
 
 #[test]
@@ -546,24 +537,25 @@ fn a_certificate_of_a_retired_ca_is_replaced_once_every_store_holds_the_successo
     let (quiet, due) = (at(QUIET), at(DUE));
     let late = at("2026-11-26T01:00:00Z");
     let retired = format!("{} is retired; {} issues in its place", rollover([]).retired, rollover([]).successor);
-    let waits = |reason: &str| format!("trust: clients, partners does not hold {} yet; {reason}", rollover([]).successor);
-    let (issue, trust) = (format!("issue: {retired}"), waits(&retired));
-    let tell_callers = format!("tell callers-key-retired: `orders-client` is issued by {}", rollover([]).retired);
-    let tell_acms = format!("tell acm-ca-retired: {} is issued by {}", samples::IN_ACM, rollover([]).retired);
+    let waits =
+        |reason: &str| format!("refresh trust stores: clients, partners does not hold {} yet; {reason}", rollover([]).successor);
+    let (issue, trust) = (format!("issue a new pair: {retired}"), waits(&retired));
+    let tell_callers = format!("tell a person: callers-key-retired: `orders-client` is issued by {}", rollover([]).retired);
+    let tell_acms = format!("tell a person: acm-ca-retired: {} is issued by {}", samples::IN_ACM, rollover([]).retired);
     let expires = "expires 2026-12-01 01:00 UTC";
     let unfinished = |attempt| Record { attempt: Some(attempt), ..issued() };
     let halted = Record { halted: Some(Halt { at: quiet.into(), reason: "the CA is disabled".to_owned() }), ..issued() };
     let used_up = Record { attempts: Attempts { last: 5, day: Some(quiet.date()), on_day: A_DAY }, ..issued() };
     let revoked = Record { revocations: vec![revocation(Reason::KeyCompromise)], ..issued() };
-    let tell_late = "tell renewal-late: `orders-client` expires 2026-12-01 01:00 UTC and is not renewed yet";
+    let tell_late = "tell a person: renewal-late: `orders-client` expires 2026-12-01 01:00 UTC and is not renewed yet";
     let tell_used_up =
-        "tell attempts-exhausted: 5 attempts at `orders-client` failed today; the next is made 2026-11-11 00:00 UTC";
+        "tell a person: attempts-exhausted: 5 attempts at `orders-client` failed today; the next is made 2026-11-11 00:00 UTC";
     let (all, none) = (["clients", "partners"], []);
     let missing = || rollover(all);
     for (what, record, rollover, now, steps, look_at) in [
         ("every store holds it", issued(), rollover(none), quiet, &[&*issue][..], quiet + HOUR),
         ("stores do not hold it", issued(), missing(), quiet, &[&trust], quiet + HOUR),
-        ("due", issued(), rollover(none), due, &[&format!("issue: {expires}")], due + HOUR),
+        ("due", issued(), rollover(none), due, &[&format!("issue a new pair: {expires}")], due + HOUR),
         ("due, and stores do not hold it", issued(), missing(), due, &[&waits(expires)], due + HOUR),
         ("late, and stores do not hold it", issued(), missing(), late, &[&waits(expires), tell_late], late + HOUR),
         (
@@ -588,7 +580,7 @@ fn a_certificate_of_a_retired_ca_is_replaced_once_every_store_holds_the_successo
             unfinished(attempt(quiet)),
             missing(),
             quiet + HOUR,
-            &["issue: attempt 7 was left unfinished"],
+            &["issue a new pair: attempt 7 was left unfinished"],
             quiet + HOUR * 2,
         ),
         (
@@ -596,7 +588,7 @@ fn a_certificate_of_a_retired_ca_is_replaced_once_every_store_holds_the_successo
             unfinished(staged(quiet)),
             missing(),
             quiet + HOUR,
-            &["issue: attempt 7 waits for trust stores to hold its CA"],
+            &["issue a new pair: attempt 7 waits for trust stores to hold its CA"],
             quiet + HOUR * 2,
         ),
         (
@@ -604,7 +596,7 @@ fn a_certificate_of_a_retired_ca_is_replaced_once_every_store_holds_the_successo
             unfinished(staged(quiet)),
             rollover(none),
             quiet + HOUR,
-            &["issue: attempt 7 waits for trust stores to hold its CA"],
+            &["issue a new pair: attempt 7 waits for trust stores to hold its CA"],
             quiet + HOUR * 2,
         ),
         ("a permanent failure stands against it", halted, rollover(none), quiet + HOUR, &[], quiet + DAY),
@@ -616,7 +608,7 @@ fn a_certificate_of_a_retired_ca_is_replaced_once_every_store_holds_the_successo
             Record { attempt: Some(staged(quiet)), ..callers() },
             missing(),
             quiet,
-            &["issue: attempt 7 waits for trust stores to hold its CA", &tell_callers],
+            &["issue a new pair: attempt 7 waits for trust stores to hold its CA", &tell_callers],
             quiet + HOUR,
         ),
         ("ACM's", exported(), rollover(none), quiet, &[&tell_acms], quiet + DAY),
@@ -627,15 +619,27 @@ fn a_certificate_of_a_retired_ca_is_replaced_once_every_store_holds_the_successo
     let renewed = Held { serial: Some(Serial::from_hex("0c03")), not_after: Some(at("2027-12-31T00:00:00Z")), ..held() };
     let moved = Held { certificate_authority_arn: Some(rollover(none).successor), ..renewed.clone() };
     let moved = Facts { held: Some(moved), rollover: Some(missing()), ..facts() };
-    assert_plan("ACM's, another of the successor", (&exported(), &moved), quiet, &["export: renewed by ACM"], quiet + HOUR);
+    assert_plan(
+        "ACM's, another of the successor",
+        (&exported(), &moved),
+        quiet,
+        &["export it from ACM: renewed by ACM"],
+        quiet + HOUR,
+    );
     let facts = Facts { held: Some(renewed), rollover: Some(missing()), ..facts() };
-    assert_plan("ACM's, renewed", (&exported(), &facts), quiet, &[&tell_acms, "export: renewed by ACM"], quiet + HOUR);
+    assert_plan(
+        "ACM's, renewed",
+        (&exported(), &facts),
+        quiet,
+        &[&tell_acms, "export it from ACM: renewed by ACM"],
+        quiet + HOUR,
+    );
 }
 
 #[test]
 fn a_pair_that_waits_for_trust_is_asked_for_again_whatever_its_origin() {
     let quiet = at(QUIET);
-    let reason = "issue: attempt 7 waits for trust stores to hold its CA";
+    let reason = "issue a new pair: attempt 7 waits for trust stores to hold its CA";
     for (what, record) in [("issued", issued()), ("a caller's", callers())] {
         let record = Record { attempt: Some(staged(quiet)), ..record };
         assert_plan(what, (&record, &facts()), quiet, &[reason], quiet + HOUR);
@@ -646,7 +650,7 @@ fn a_pair_that_waits_for_trust_is_asked_for_again_whatever_its_origin() {
         assert_plan(what, (&first, &facts()), quiet + DAY * 9, &[reason], quiet + DAY * 9 + HOUR);
     }
     let acms = Record { current: None, attempt: Some(attempt::Attempt { replaces: None, ..staged(quiet) }), ..exported() };
-    assert_plan("ACM's", (&acms, &facts()), quiet, &["export: issued by ACM"], quiet + HOUR);
+    assert_plan("ACM's", (&acms, &facts()), quiet, &["export it from ACM: issued by ACM"], quiet + HOUR);
 }
 
 #[test]
@@ -659,10 +663,10 @@ fn what_is_to_be_revoked_is_asked_for_once_it_is_ready_and_a_current_pair_is_rep
         Record { current, ..record }
     };
     let (to_be, was) = ("serial a01 is to be revoked", "serial a01 was revoked");
-    let issue = |words: &str| format!("issue: {words}");
+    let issue = |words: &str| format!("issue a new pair: {words}");
     let revoke = "revoke: serial a01 is to be revoked";
-    let tell_callers = "tell callers-key-revoked: the certificate of `orders-client` is revoked, or is to be";
-    let renew = |words: &str| format!("renew: {words}");
+    let tell_callers = "tell a person: callers-key-revoked: the certificate of `orders-client` is revoked, or is to be";
+    let renew = |words: &str| format!("ask ACM to renew it: {words}");
     let asked = RenewalAsked { at: quiet.into(), serial: pair().serial };
     let shown_revoked = Facts { held: Some(Held { status: "REVOKED".to_owned(), ..held() }), ..facts() };
     let ineligible = Facts { held: Some(Held { eligible: false, ..held() }), ..facts() };
@@ -675,7 +679,7 @@ fn what_is_to_be_revoked_is_asked_for_once_it_is_ready_and_a_current_pair_is_rep
             "superseded and replaced, its services being redeployed",
             of(with_services(replaced(issued())), &superseded),
             facts(),
-            &["redeploy: payments/orders payments/refunds"],
+            &["redeploy payments/orders, payments/refunds"],
             soon,
         ),
         ("superseded, replaced and rolled out", of(replaced(issued()), &superseded), facts(), &[revoke], soon),
@@ -692,7 +696,13 @@ fn what_is_to_be_revoked_is_asked_for_once_it_is_ready_and_a_current_pair_is_rep
         ("a caller's, revoked", of(callers(), &done(compromised.clone())), facts(), &[tell_callers], later),
         ("a caller's, replaced", of(replaced(callers()), &superseded), facts(), &[revoke], soon),
         ("ACM's, compromised", of(exported(), &compromised), facts(), &[&renew(to_be), revoke], soon),
-        ("ACM's, revoked", of(exported(), &done(compromised.clone())), shown_revoked, &["tell acm-refused: arn:aws:acm:"], later),
+        (
+            "ACM's, revoked",
+            of(exported(), &done(compromised.clone())),
+            shown_revoked,
+            &["tell a person: acm-refused: arn:aws:acm:"],
+            later,
+        ),
         (
             "ACM's, revoked, and ACM does not show it yet",
             of(exported(), &done(compromised.clone())),
@@ -712,7 +722,7 @@ fn what_is_to_be_revoked_is_asked_for_once_it_is_ready_and_a_current_pair_is_rep
             "ACM's, superseded, and ACM cannot",
             of(exported(), &superseded),
             ineligible,
-            &["tell renewal-refused: arn:aws:acm:"],
+            &["tell a person: renewal-refused: arn:aws:acm:"],
             soon,
         ),
     ] {
@@ -743,19 +753,25 @@ fn acm_is_brought_to_hold_what_is_current() {
     let refused = |imported: &mut Imported, now: OffsetDateTime| imported.refused = Some((now - HOUR * 2).into());
     let long_refused = |imported: &mut Imported, now: OffsetDateTime| imported.refused = Some((now - DAY).into());
     for (what, record, held, steps, look_at) in [
-        ("never yet", first, None, &["import: ACM holds nothing of it"][..], soon),
-        ("an older pair", imported(), Some(held()), &["import: ACM holds serial a01"], soon),
+        ("never yet", first, None, &["import it into ACM: ACM holds nothing of it"][..], soon),
+        ("an older pair", imported(), Some(held()), &["import it into ACM: ACM holds serial a01"], soon),
         ("this pair", same, Some(held()), &[], tomorrow),
-        ("gone", imported(), None, &["tell acm-missing: ACM has no arn", "import: ACM holds nothing of it"], soon),
+        (
+            "gone",
+            imported(),
+            None,
+            &["tell a person: acm-missing: ACM has no arn", "import it into ACM: ACM holds nothing of it"],
+            soon,
+        ),
         ("somebody is at it", with(leased), Some(held()), &[], quiet + MINUTE),
         ("refused", with(refused), Some(held()), &[], quiet + HOUR * 22),
-        ("refused a day ago", with(long_refused), Some(held()), &["import: "], soon),
+        ("refused a day ago", with(long_refused), Some(held()), &["import it into ACM: "], soon),
         ("not to be there", issued(), None, &[], tomorrow),
     ] {
         assert_plan(what, (&record, &facts(held)), quiet, steps, look_at);
     }
     // With a new pair on its way, that one is imported.
-    assert_plan("due", (&imported(), &facts(Some(held()))), at(DUE), &["issue: expires"], at(DUE) + HOUR);
+    assert_plan("due", (&imported(), &facts(Some(held()))), at(DUE), &["issue a new pair: expires"], at(DUE) + HOUR);
 }
 
 #[test]
@@ -766,14 +782,20 @@ fn what_was_imported_by_hand_is_replaced_before_it_expires() {
     };
     let facts = |held| Facts { secret: Secret::Missing, held, ..facts() };
     let begin = at("2026-01-01T00:00:00Z");
-    let issue = &["issue: arn:aws:acm:"][..];
+    let issue = &["issue a new pair: arn:aws:acm:"][..];
     for (what, held, passed, steps, look_at) in [
         ("a year, with more than 60 days left", living(365), DAY * 304, &[][..], begin + DAY * 305),
         ("a year, with 60 days left", living(365), DAY * 305, issue, begin + DAY * 305 + HOUR),
-        ("a year, with 30 days left", living(365), DAY * 335, &["issue: ", "tell renewal-late: "], begin + DAY * 335 + HOUR),
+        (
+            "a year, with 30 days left",
+            living(365),
+            DAY * 335,
+            &["issue a new pair: ", "tell a person: renewal-late: "],
+            begin + DAY * 335 + HOUR,
+        ),
         ("a month, at its last third", living(30), DAY * 20, issue, begin + DAY * 20 + HOUR),
         ("a month, before that", living(30), DAY * 20 - SECOND, &[], begin + DAY * 20),
-        ("expired", living(30), DAY * 30, &["issue: ", "tell expired: "], begin + DAY * 30 + HOUR),
+        ("expired", living(30), DAY * 30, &["issue a new pair: ", "tell a person: expired: "], begin + DAY * 30 + HOUR),
     ] {
         assert_plan(what, (&adopted(), &facts(Some(held))), begin + passed, steps, look_at);
     }
@@ -781,7 +803,7 @@ fn what_was_imported_by_hand_is_replaced_before_it_expires() {
     assert_plan("gone", (&adopted(), &facts(None)), quiet, &[], quiet + DAY);
     let taken = Record { current: issued().current, ..adopted() };
     let of_another = Facts { secret: Secret::Good, ..facts(Some(living(30))) };
-    assert_plan("its name is taken", (&taken, &of_another), quiet, &["tell adoption-refused: the tag"], quiet + DAY);
+    assert_plan("its name is taken", (&taken, &of_another), quiet, &["tell a person: adoption-refused: the tag"], quiet + DAY);
 }
 
 /// Every combination of what a record and AWS can show at `now`.
