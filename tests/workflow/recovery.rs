@@ -315,16 +315,19 @@ fn the_sweep_asks_for_no_more_than_the_hours_budget_soonest_expiry_first() {
         days(20).await;
         stack.aws.take_events();
         stack.handle("renew-on-expiry", json!({"sweep": true}), "first").await.unwrap();
-        let asked: Vec<String> = stack
-            .aws
-            .take_events()
-            .into_iter()
-            .filter(|event| event.event["detail-type"] == "Certificate Due")
-            .map(|event| event.event["detail"]["certificate"].as_str().unwrap().to_owned())
-            .collect();
+        let events: Vec<Value> = stack.aws.take_events().into_iter().map(|event| event.event).collect();
+        let of = |detail_type: &str, member: &str| {
+            let of_type = events.iter().filter(|event| event["detail-type"] == detail_type);
+            of_type.map(|event| event["detail"][member].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let asked = of("Certificate Due", "certificate");
+        let told = of("Action Required", "reason");
+        assert!(told.len() == 1 && told[0].starts_with("budget-spent: more than 10 certificates"), "{told:?}");
         assert_eq!(asked.len(), 10);
         let soonest: Vec<String> = (7..14).map(|index| format!("fleet-{index:02}")).collect();
         assert!(soonest.iter().all(|name| asked[..7].contains(name)), "{asked:?}");
+        stack.handle("renew-on-expiry", json!({"sweep": true}), "again").await.unwrap();
+        assert_eq!(published(&stack, "Action Required"), Vec::<String>::new(), "once a day");
         minutes(60).await;
         stack.handle("renew-on-expiry", json!({"sweep": true}), "second").await.unwrap();
         assert!(published(&stack, "Certificate Due").len() >= 4, "the rest comes in the next hour");

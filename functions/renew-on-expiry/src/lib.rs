@@ -162,6 +162,9 @@ async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
             0
         }
     };
+    if let Err(failure) = shared.tell(app, invocation.now()).await {
+        failures.push(failure);
+    }
     tracing::info!(
         sweep.looked_at = looked_at,
         sweep.asked = asked,

@@ -69,6 +69,19 @@ impl Shared {
         Ok(granted)
     }
 
+    /// Tells a person, once a day, that more was due in an hour than the budget allows.
+    pub(crate) async fn tell(&self, app: &App, now: OffsetDateTime) -> Result<(), Failure> {
+        const CODE: &str = "budget-spent";
+        let Some(limit) = self.limit.filter(|_| self.used_up) else { return Ok(()) };
+        if !app.records.first_today(CODE, now).await? {
+            return Ok(());
+        }
+        let reason = format!(
+            "{CODE}: more than {limit} certificates are due in this hour; the rest follow hour by hour, soonest expiry first; raise the parameter HourlyBudget where that is too slow"
+        );
+        publish(&app.eventbridge, &[Event::general(Kind::ActionRequired, &app.records.settings.prefix, reason)]).await
+    }
+
     /// The rollover that a certificate of this CA is part of, when the CA is retired.
     async fn rollover(&mut self, app: &App, authority: &Arn) -> Result<Option<Rollover>, Failure> {
         let Some(successor) = app.trust.successors.of(authority) else { return Ok(None) };

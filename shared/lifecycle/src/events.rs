@@ -95,6 +95,11 @@ pub struct Detail {
 }
 
 impl Event {
+    /// An event about nothing in particular.
+    pub fn general(kind: Kind, prefix: &str, reason: impl Into<String>) -> Self {
+        Self { kind, detail: Detail { prefix: prefix.to_owned(), reason: Some(reason.into()), ..Detail::default() } }
+    }
+
     /// An event about a trust store.
     pub fn about_store(kind: Kind, prefix: &str, store: &StoreName, reason: impl Into<String>) -> Self {
         let (prefix, reason) = (prefix.to_owned(), Some(reason.into()));

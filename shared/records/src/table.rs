@@ -292,6 +292,21 @@ impl Records {
         Ok(wanted.min((limit + wanted).saturating_sub(used)))
     }
 
+    /// Whether this is the first time today that a person is told of `code`, which is of no single certificate. From now on it is not.
+    pub async fn first_today(&self, code: &str, now: OffsetDateTime) -> Result<bool, Failure> {
+        let put = self.dynamodb.put_item().table_name(&self.settings.table);
+        let put = put.item("id", text(format!("told#{code}#{}", now.date())));
+        let put =
+            put.item("expires", number(now.unix_timestamp() + 7 * 24 * 60 * 60)).condition_expression("attribute_not_exists(id)");
+        match put.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_conditional_check_failed_exception()) => {
+                Ok(false)
+            }
+            Err(error) => Err(Failure::aws(format!("note that a person was told of {code}"), error)),
+        }
+    }
+
     /// Remembers whose certificate an ARN of ACM is, so that the daily walk through ACM need not ask for its tags.
     pub async fn note_arn(&self, arn: &Arn, name: &CertificateName) -> Result<(), Failure> {
         let put = self.dynamodb.put_item().table_name(&self.settings.table);
