@@ -18,6 +18,7 @@ mod input;
 mod kinds;
 mod pairs;
 mod recovery;
+mod retirement;
 mod roles;
 mod rollbacks;
 mod triggers;

@@ -122,6 +122,7 @@ async fn used(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
     imports(stack).await;
     days(1).await;
     trust(stack).await;
+    stack.handle("issue-client-cert", json!({"retire": "web"}), "retired").await.unwrap();
     // A new pair fails in its service.
     stack.aws.world(|world, _| world.ecs.fail_deployments("payments", "orders", 1));
     let mut other = order();

@@ -12,6 +12,7 @@ pub mod answer;
 mod csr;
 mod import;
 mod pca;
+mod retire;
 mod revoke;
 
 use std::collections::BTreeSet;
@@ -86,6 +87,7 @@ fn policy(vars: &mut Vars<'_>, trust: &Trust) -> Option<Policy> {
 
 pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
     let answer = match Trigger::parse(event)? {
+        Trigger::ByHand(request) if request.get("retire").is_some() => return retire::by_hand(app, &request, invocation).await,
         Trigger::ByHand(request) if request.get("revoke").is_some() => return revoke::by_hand(app, &request, invocation).await,
         Trigger::ByHand(request) => by_hand(app, &request, invocation).await?,
         Trigger::Event { detail_type, detail, .. } if detail_type == Kind::CertificateDue.detail_type() => {

@@ -21,6 +21,7 @@
 //! - [`rollout`]: a service and the pairs it uses → redeploy or not
 //! - [`setback`]: a deployment that failed on a new pair → back to the one before
 //! - [`revocation`]: a serial that is to be revoked → now, or once it is replaced everywhere
+//! - [`retirement`]: what goes with a certificate that is not wanted any more
 //! - [`authority`]: CA certificates and CRLs, judged by what an ALB trust store takes
 //! - [`bundle`]: CAs and objects that were named → what a trust store is to hold, and what is refused
 //! - [`trust`]: what was declared of trust stores, and who waits for them
@@ -40,6 +41,7 @@ pub mod names;
 pub mod record;
 pub mod refresh;
 pub mod renewal;
+pub mod retirement;
 pub mod revocation;
 pub mod rollout;
 #[cfg(test)]

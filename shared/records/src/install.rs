@@ -189,7 +189,7 @@ impl Records {
     /// The record of a certificate that the table does not know, made anew from its secret and the tags on it. `None` when there
     /// is no such secret, or one that does not say what the certificate is to be: never issued, or exported, where ACM says it.
     pub async fn rebuild(&self, name: &CertificateName, now: OffsetDateTime) -> Result<Option<Record>, Failure> {
-        let Some(state) = self.describe(name).await? else { return Ok(None) };
+        let Some(state) = self.describe(name).await?.filter(|state| !state.pending_deletion) else { return Ok(None) };
         let foreign = |why: &str| {
             Failure::permanent(
                 format!("take over the secret of `{name}`"),

@@ -173,6 +173,22 @@ impl Records {
         }
     }
 
+    /// Schedules the secret for deletion and says when that is; until then it can be restored. `None`: there is none, or it was
+    /// scheduled before.
+    pub async fn delete_secret(&self, name: &CertificateName) -> Result<Option<OffsetDateTime>, Failure> {
+        match self.secretsmanager.delete_secret().secret_id(self.secret_name(name)).send().await {
+            Ok(answer) => Ok(answer.deletion_date.and_then(moment)),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|error| error.is_resource_not_found_exception() || error.is_invalid_request_exception()) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(Failure::aws(format!("delete the secret of `{name}`"), error)),
+        }
+    }
+
     /// Marks this version as the one that a deployment failed on, and no other.
     pub async fn reject(&self, name: &CertificateName, version: &str) -> Result<(), Failure> {
         let doing = || format!("mark version {version} of the secret of `{name}` as rejected");

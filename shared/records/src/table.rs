@@ -70,6 +70,17 @@ impl Records {
         saved
     }
 
+    /// Takes the record out of the table, and the certificate off its services.
+    pub async fn forget(&self, mut record: Record) -> Result<(), Failure> {
+        let before = std::mem::take(&mut record.options.services);
+        let doing = format!("take the record of `{}` out of the table", record.name);
+        if !before.is_empty() {
+            self.save(&mut record, &before).await?.or_retry(format_args!("the record of `{}`", record.name))?;
+        }
+        let delete = self.dynamodb.delete_item().table_name(&self.settings.table).key("id", text(record_id(&record.name)));
+        delete.send().await.map(|_| ()).map_err(|error| Failure::aws(doing, error))
+    }
+
     async fn put_alone(&self, item: Item, read: u64, doing: &str) -> Result<Saved, Failure> {
         let put = self.dynamodb.put_item().table_name(&self.settings.table).set_item(Some(item.clone()));
         let answer = put

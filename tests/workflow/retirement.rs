@@ -1,0 +1,111 @@
+//! A certificate that is not wanted any more: nothing is left of it but what can be restored.
+
+use serde_json::{Value, json};
+use workflow::Stack;
+
+use crate::scenario::{days, lose_deliveries, minutes, order, request, run, service, user};
+
+async fn issued() -> Stack {
+    let stack = Stack::deploy_on("EC_prime256v1", &[("CrlBucketArns", "arn:aws:s3:::crls")]).await;
+    stack.aws.world(|world, now| {
+        local_aws::s3::create_bucket(world, "crls");
+        local_aws::pca::enable_crl(world, now, &stack.issuing_ca, "crls", 7).unwrap();
+    });
+    service(&stack, "payments/orders", &["orders"]).await;
+    stack.handle("issue-client-cert", order(), "first").await.unwrap();
+    days(25).await;
+    stack.aws.take_events();
+    stack.aws.take_calls();
+    stack
+}
+
+/// Whether the secret is there, and not on its way out.
+async fn lives(stack: &Stack, name: &str) -> bool {
+    let secret = user(stack, "secretsmanager:DescribeSecret", json!({"SecretId": format!("everleaf/{name}")})).await;
+    secret["DeletedDate"].is_null()
+}
+
+async fn quiet(stack: &Stack) {
+    stack.aws.take_events();
+    days(3).await;
+    let loud = |event: &Value| event["source"] == "everleaf" || event["detail-type"] == "ECS Deployment State Change";
+    let events: Vec<Value> = stack.aws.take_events().into_iter().map(|event| event.event).filter(loud).collect();
+    assert!(events.is_empty(), "{events:#?}");
+}
+
+#[test]
+fn what_is_retired_is_revoked_where_asked_and_left_alone_until_somebody_restores_it() {
+    run(async {
+        let stack = issued().await;
+        let record = stack.record("orders").await.unwrap();
+        let serials = [record.current.unwrap().serial, record.previous.unwrap().serial];
+        let mut ask = json!({"retire": "orders", "reason": "CESSATION_OF_OPERATION", "dry_run": true});
+        let planned = stack.handle("issue-client-cert", ask.clone(), "plan").await.unwrap();
+        assert_eq!(
+            (&planned["outcome"], &planned["revoked"], &planned["services"]),
+            (&json!("planned"), &json!(serials), &json!(["payments/orders"]))
+        );
+        assert!(lives(&stack, "orders").await && stack.aws.take_calls().iter().all(|call| !call.writes()));
+
+        ask["dry_run"] = json!(false);
+        let retired = stack.handle("issue-client-cert", ask.clone(), "retire").await.unwrap();
+        assert_eq!((&retired["outcome"], &retired["revoked"]), (&json!("retired"), &json!(serials)));
+        assert!(retired["deleted"].as_str().is_some(), "{retired:#}");
+        let revoked = stack.aws.take_calls().iter().filter(|call| call.operation == "RevokeCertificate").count();
+        assert_eq!((revoked, lives(&stack, "orders").await, stack.record("orders").await.is_none()), (2, false, true));
+        let services = ["payments/orders".parse().unwrap()];
+        let bound = stack.records().await.bindings(&services).await.unwrap();
+        assert!(bound.values().all(|binding| binding.certificates.is_empty()));
+        quiet(&stack).await;
+        let again = stack.handle("issue-client-cert", ask, "again").await.unwrap_err();
+        assert!(again.error_message.contains("there is no such certificate"), "{again:?}");
+
+        user(&stack, "secretsmanager:RestoreSecret", json!({"SecretId": "everleaf/orders"})).await;
+        days(2).await;
+        assert!(stack.record("orders").await.is_some_and(|record| record.current.is_some()), "it is managed again");
+    });
+}
+
+#[test]
+fn a_certificate_of_acm_stays_there_without_its_tag() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let arn = request(&stack, "gateway", false).await;
+        days(1).await;
+        assert!(stack.record("gateway").await.is_some());
+        stack.handle("issue-client-cert", json!({"retire": "gateway"}), "retire").await.unwrap();
+        minutes(1).await;
+        quiet(&stack).await;
+        assert!(!lives(&stack, "gateway").await && stack.record("gateway").await.is_none());
+        let tags = user(&stack, "acm:ListTagsForCertificate", json!({"CertificateArn": arn})).await;
+        assert_eq!(tags["Tags"], json!([{"Key": "everleaf:service-1", "Value": "payments/gateway"}]));
+    });
+}
+
+#[test]
+fn what_a_crash_leaves_half_retired_the_same_request_retires() {
+    for number in 0.. {
+        let more = run(async {
+            let stack = issued().await;
+            lose_deliveries(&stack);
+            let ask = json!({"retire": "orders", "reason": "CESSATION_OF_OPERATION"});
+            let mut calls = 0;
+            stack.aws.set_faults(Some(Box::new(move |call| {
+                calls += usize::from(call.caller == "issue-client-cert");
+                (call.caller == "issue-client-cert" && calls == number + 1).then_some(local_aws::Fault::Crash)
+            })));
+            let crashed = tokio::select! {
+                () = stack.aws.hung() => true,
+                answer = stack.handle("issue-client-cert", ask.clone(), "first") => answer.is_err(),
+            };
+            if stack.record("orders").await.is_some() {
+                stack.handle("issue-client-cert", ask, "second").await.unwrap();
+            }
+            assert!(!lives(&stack, "orders").await && stack.record("orders").await.is_none(), "a crash after call {number}");
+            crashed
+        });
+        if !more {
+            break;
+        }
+    }
+}
