@@ -23,4 +23,5 @@ mod roles;
 mod rollbacks;
 mod triggers;
 mod trust;
+mod windows;
 mod wiring;

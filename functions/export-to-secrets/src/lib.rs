@@ -15,6 +15,7 @@ use lifecycle::names::{Arn, CertificateName};
 use lifecycle::record::{Origin, Record};
 use lifecycle::renewal::Secret;
 use lifecycle::trust::Trust;
+use lifecycle::window::Hold;
 use material::Wanted;
 use records::install::{Candidate, Installed};
 use records::{Records, Settings};
@@ -141,6 +142,18 @@ async fn by_arn(app: &App, arn: &Arn, expected: Option<OffsetDateTime>, invocati
         }
         Export::TooEarly(why) => Err(Failure::retryable(format!("export `{name}`"), why)),
         Export::Never(why) => halted(app, &name, Failure::permanent(format!("export `{name}`"), why), now).await,
+        // ACM's event: the sweep takes it when its time has come.
+        Export::Take { .. } if expected.is_some() && record.held_back(now).is_some() => {
+            let opens = match record.held_back(now) {
+                Some(Hold::Until(opens)) => opens.unix_timestamp(),
+                _ => record.look_at,
+            };
+            if options_changed || services_changed || opens < record.look_at {
+                record.look_at = record.look_at.min(opens);
+                keep(app, &mut record, &before).await?;
+            }
+            Ok(answer("held-back", &record))
+        }
         Export::Take { reason, .. } => {
             let reason = if has_moved { "another certificate of ACM has its tags now" } else { reason };
             let replaces = record.current.as_ref().map(|pair| pair.version_id.clone());

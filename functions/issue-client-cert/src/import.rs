@@ -218,6 +218,8 @@ pub(crate) async fn adoption(app: &App, record: &Record, arn: &Arn, now: OffsetD
         "validity": { "hours": hours },
         "services": services,
         "key_format": match record.options.key_format { KeyFormat::Encrypted => "encrypted", KeyFormat::Plain => "plain" },
+        "canary": record.options.canary,
+        "maintenance_window": record.options.maintenance_window,
         "import_to_acm": arn,
     });
     issuance::order(&request, &app.policy, now).map_err(|refusal| {

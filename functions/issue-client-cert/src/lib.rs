@@ -201,7 +201,7 @@ async fn due(app: &App, name: &CertificateName, reason: &str, invocation: &Invoc
     to_successor(app, &mut record, invocation);
     let staged = record.attempt.as_ref().is_some_and(|attempt| attempt.staged.is_some());
     let answer = match &record.origin {
-        Origin::Issued(_) if !renewal::is_due(&record, app.policy.sweep_interval, now) => {
+        Origin::Issued(_) if !renewal::is_due(&record, app.policy.sweep_interval, now) || record.held_back(now).is_some() => {
             unchanged(app, record, invocation).await
         }
         Origin::CallerKey(_) if !staged && record.revocations.is_empty() => {

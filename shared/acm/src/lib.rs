@@ -90,6 +90,15 @@ fn read_tags(tags: &BTreeMap<String, String>, prefix: &str) -> Result<Option<Man
             Err(error) => faults.push(format!("everleaf:canary: {error}")),
         }
     }
+    match tags.get("everleaf:paused").map(String::as_str) {
+        None | Some("false") => {}
+        Some("true") => options.paused = true,
+        Some(other) => faults.push(format!("everleaf:paused: `{other}` is neither `true` nor `false`")),
+    }
+    match tags.get("everleaf:maintenance-window").map(|text| text.parse()).transpose() {
+        Ok(window) => options.maintenance_window = window,
+        Err(error) => faults.push(format!("everleaf:maintenance-window: {error}")),
+    }
     match tags.get("everleaf:key-format").map(String::as_str) {
         None | Some("encrypted") => {}
         Some("plain") => options.key_format = KeyFormat::Plain,

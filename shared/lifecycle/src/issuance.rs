@@ -72,10 +72,11 @@ pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const LONGEST_CSR: usize = 32 * 1024;
 
 const KNOWN: &str = "name, subject, subject_alternative_names, key_algorithm, usage, validity, certificate_authority_arn, services, csr, \
-                     key_format, renew_before, import_to_acm, canary, replace, dry_run";
+                     key_format, renew_before, import_to_acm, canary, maintenance_window, \
+                     paused, replace, dry_run";
 
 /// Each service is a tag on the secret, which takes 50; the others are Everleaf's own and people's.
-pub const MOST_SERVICES: usize = 40;
+pub const MOST_SERVICES: usize = 35;
 
 /// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_Tag.html>
 const LONGEST_TAG: usize = 256;
@@ -111,6 +112,8 @@ pub fn order(request: &Value, policy: &Policy, now: OffsetDateTime) -> Result<Or
         renew_before: fields.duration("renew_before"),
         import_to_acm,
         canary: fields.text("canary"),
+        maintenance_window: fields.text("maintenance_window"),
+        paused: fields.flag("paused"),
     };
     let (replace, dry_run) = (fields.flag("replace"), fields.flag("dry_run"));
     fields.nothing_else(KNOWN);
@@ -189,7 +192,9 @@ pub fn verdict(order: &Order, record: Option<&Record>, policy: &Policy, now: Off
         )));
     }
     let Some(current) = &record.current else { return Ok(Verdict::Issue { reason: "asked for" }) };
-    let only_options = differences.iter().all(|field| ["services", "renew_before", "import_to_acm", "canary"].contains(field));
+    let only_options = differences
+        .iter()
+        .all(|field| ["services", "renew_before", "import_to_acm", "canary", "maintenance_window", "paused"].contains(field));
     if !only_options {
         return Ok(Verdict::Issue { reason: "replaced by request" });
     }
@@ -226,7 +231,8 @@ fn differences(order: &Order, record: &Record, successors: &Successors) -> Vec<&
         _ => true,
     };
     let Specification { subject, names, key_algorithm, usage, lifetime: _, certificate_authority_arn } = wanted;
-    let Options { services, agent_services, key_format, renew_before, import_to_acm, canary } = options;
+    let Options { services, agent_services, key_format, renew_before, import_to_acm, canary, maintenance_window, paused } =
+        options;
     let same_import = *import_to_acm == record.options.import_to_acm
         && import_into.as_ref().is_none_or(|arn| record.acm_certificate() == Some(arn));
     [
@@ -242,6 +248,8 @@ fn differences(order: &Order, record: &Record, successors: &Successors) -> Vec<&
         ("renew_before", *renew_before == record.options.renew_before),
         ("import_to_acm", same_import),
         ("canary", *canary == record.options.canary),
+        ("maintenance_window", *maintenance_window == record.options.maintenance_window),
+        ("paused", *paused == record.options.paused),
     ]
     .into_iter()
     .filter_map(|(field, same)| (!same).then_some(field))

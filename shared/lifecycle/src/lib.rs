@@ -18,6 +18,7 @@
 //! - [`export`]: what ACM holds and what the secret holds, compared
 //! - [`import`]: what ACM is to hold as well, for listeners
 //! - [`renewal`]: record, what AWS shows, now → what to do and why
+//! - [`window`]: when a certificate may be replaced
 //! - [`rollout`]: a service and the pairs it uses → redeploy or not
 //! - [`setback`]: a deployment that failed on a new pair → back to the one before
 //! - [`revocation`]: a serial that is to be revoked → now, or once it is replaced everywhere
@@ -48,6 +49,7 @@ pub mod rollout;
 mod samples;
 pub mod setback;
 pub mod trust;
+pub mod window;
 
 pub use crate::fields::Refusal;
 

@@ -12,6 +12,7 @@ use crate::leaf::{KeyAlgorithm, Leaf, Serial, Subject, Usage};
 use crate::names::{Arn, BadName, CertificateName, Reload, San, ServiceName, TaggedService};
 use crate::revocation::Revocation;
 use crate::setback::Setback;
+use crate::window::Window;
 
 /// Everything known of one certificate. Fields that later versions add are optional: an older record must always be readable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -111,6 +112,12 @@ pub struct Options {
     /// The service that gets a new pair first; the others follow once it works there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canary: Option<ServiceName>,
+    /// When the pair may be replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maintenance_window: Option<Window>,
+    /// Whether the pair stays as it is until a person says otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// Whether ACM is to hold the current pair as well.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub import_to_acm: bool,

@@ -23,6 +23,7 @@ use crate::import;
 use crate::names::{Arn, CertificateName, ServiceName, StoreName};
 use crate::record::{Origin, Pair, Record};
 use crate::rollout::BindingState;
+use crate::window::Hold;
 
 /// What AWS shows of a certificate at this look.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,6 +133,11 @@ pub fn is_due(record: &Record, sweep_interval: Duration, now: OffsetDateTime) ->
     record.attempt.is_some() || record.revocation_of_current().is_some() || wants && next_may
 }
 
+/// From when on a pair should have been replaced: half its window before it ends.
+pub(crate) fn late(record: &Record, current: &Pair) -> OffsetDateTime {
+    *current.not_after - window(record, current) / 2
+}
+
 fn window(record: &Record, current: &Pair) -> Duration {
     let lifetime =
         Duration::try_from(*current.not_after - *current.not_before).unwrap_or_default().saturating_sub(crate::leaf::BACKDATED);
@@ -187,6 +193,7 @@ pub fn plan(record: &Record, facts: &Facts, sweep_interval: Duration, now: Offse
             None => plan.tell("acm-missing", format!("ACM has no {certificate_arn} any more; `{name}` will not be renewed")),
         },
     }
+    plan.hold_back(record, now);
     plan.import(record, facts.held.as_ref(), sweep_interval, now);
     plan.revocations(record, &facts.services, sweep_interval, now);
     plan.services(record, &facts.services, sweep_interval, now);
@@ -251,6 +258,16 @@ impl Plan {
             None => self.when_its_turn(record, sweep_interval, now, Step::Issue { reason }),
         }
         self.late(record, now);
+    }
+
+    /// Nothing is begun outside of the maintenance window, or while the certificate is paused. What has begun is finished.
+    fn hold_back(&mut self, record: &Record, now: OffsetDateTime) {
+        let begins = |step: &Step| matches!(step, Step::Issue { .. } | Step::Export { .. } | Step::Renew { .. });
+        let Some(hold) = record.held_back(now).filter(|_| self.steps.iter().any(begins)) else { return };
+        self.steps.retain(|step| !begins(step));
+        if let Hold::Until(opens) = hold {
+            self.look_by(opens);
+        }
     }
 
     /// Tells of a pair that ends soon, or has ended.

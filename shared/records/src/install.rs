@@ -15,8 +15,8 @@ use time::OffsetDateTime;
 
 use crate::Records;
 use crate::secrets::{
-    CANARY_TAG, CURRENT, IMPORT_TAG, ISSUER_TAG, KEY, PENDING, PREVIOUS, PREVIOUS_ISSUER_TAG, Promotion, Put, REJECTED,
-    RENEW_BEFORE_TAG, SERIAL_TAG, SERVICE_TAG, State,
+    CANARY_TAG, CURRENT, IMPORT_TAG, ISSUER_TAG, KEY, PAUSED_TAG, PENDING, PREVIOUS, PREVIOUS_ISSUER_TAG, Promotion, Put,
+    REJECTED, RENEW_BEFORE_TAG, SERIAL_TAG, SERVICE_TAG, State, WINDOW_TAG,
 };
 use material::{Material, Waiting, Wanted};
 
@@ -277,6 +277,8 @@ fn options(material: &Material, state: &State) -> Options {
         key_format,
         renew_before: hours.map(|hours| Duration::from_secs(hours * 3600)),
         import_to_acm: state.tags.contains_key(IMPORT_TAG),
+        maintenance_window: state.tags.get(WINDOW_TAG).and_then(|text| text.parse().ok()),
+        paused: state.tags.get(PAUSED_TAG).is_some_and(|text| text == "true"),
         canary: state.tags.get(CANARY_TAG).and_then(|text| text.parse().ok()),
     }
 }

@@ -216,6 +216,8 @@ impl Records {
             tags.push(tag(RENEW_BEFORE_TAG, &format!("{} hours", window.as_secs() / 3600)));
         }
         tags.extend(record.options.canary.iter().map(|canary| tag(CANARY_TAG, &canary.to_string())));
+        tags.extend(record.options.maintenance_window.iter().map(|window| tag(WINDOW_TAG, &window.to_string())));
+        tags.extend(record.options.paused.then(|| tag(PAUSED_TAG, "true")));
         if let Some(Imported { certificate_arn: Some(arn), .. }) = &record.imported {
             tags.push(tag(IMPORT_TAG, arn.as_str()));
         }
@@ -233,7 +235,12 @@ impl Records {
         let is_gone = |key: &&String| match key.strip_prefix(SERVICE_TAG) {
             Some(index) => !kept(index),
             None if *key == IMPORT_TAG => record.imported.is_none(),
-            None => *key == CANARY_TAG && record.options.canary.is_none(),
+            None => match key.as_str() {
+                CANARY_TAG => record.options.canary.is_none(),
+                WINDOW_TAG => record.options.maintenance_window.is_none(),
+                PAUSED_TAG => !record.options.paused,
+                _ => false,
+            },
         };
         let gone: Vec<_> = has.keys().filter(is_gone).cloned().collect();
         if gone.is_empty() {
@@ -269,6 +276,8 @@ pub(crate) const RENEW_BEFORE_TAG: &str = "everleaf:renew-before";
 /// The certificate in ACM that holds the pair as well.
 pub(crate) const IMPORT_TAG: &str = "everleaf:acm-certificate";
 pub(crate) const CANARY_TAG: &str = "everleaf:canary";
+pub(crate) const WINDOW_TAG: &str = "everleaf:maintenance-window";
+pub(crate) const PAUSED_TAG: &str = "everleaf:paused";
 pub(crate) const SERVICE_TAG: &str = "everleaf:service-";
 
 fn tag(key: &str, value: &str) -> Tag {

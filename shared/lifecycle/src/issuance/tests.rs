@@ -97,6 +97,8 @@ fn every_field_of_a_request_is_in_the_order() {
         "renew_before": {"days": 3},
         "import_to_acm": IN_ACM,
         "canary": "payments/edge",
+        "maintenance_window": "Sat Sun 01:00-05:00",
+        "paused": true,
         "replace": true,
         "dry_run": true
     });
@@ -136,6 +138,8 @@ fn every_field_of_a_request_is_in_the_order() {
             renew_before: Some(DAY * 3),
             import_to_acm: true,
             canary: Some("payments/edge".parse().unwrap()),
+            maintenance_window: Some("Sat Sun 01:00-05:00".parse().unwrap()),
+            paused: true,
         },
         import_into: Some(arn(IN_ACM)),
         csr: None,
@@ -149,7 +153,7 @@ fn every_field_of_a_request_is_in_the_order() {
 fn null_counts_as_not_given() {
     let nulls = json!({
         "key_algorithm": null, "usage": null, "validity": null, "certificate_authority_arn": null, "services": null, "csr": null,
-        "key_format": null, "renew_before": null, "import_to_acm": null, "canary": null, "replace": null, "dry_run": null,
+        "key_format": null, "renew_before": null, "import_to_acm": null, "canary": null, "maintenance_window": null, "paused": null, "replace": null, "dry_run": null,
         "subject": {"common_name": "orders", "organization": null}
     });
     assert_eq!(ordered(&request(&nulls), &policy()), ordered(&request(&json!({})), &policy()));
@@ -247,7 +251,7 @@ fn each_bad_value_is_refused_with_its_field_for_one_reason() {
             "services",
             "stands twice",
         ),
-        ("services", json!(services), "services", "are 41, more than the 40"),
+        ("services", json!(services), "services", "are 36, more than the 35"),
         ("csr", json!(7), "csr", "is not text"),
         ("csr", json!("MIIB"), "csr", "the CSR is not readable: there is no PEM block"),
         ("csr", json!("x".repeat(32_769)), "csr", "has more than the 32768 characters"),
