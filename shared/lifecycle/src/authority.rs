@@ -330,7 +330,7 @@ fn curve(key: &SubjectPublicKeyInfo<'_>) -> Option<Curve> {
     known.into_iter().find(|(known, _)| *known == oid).map(|(_, curve)| curve)
 }
 
-fn is_signed(
+pub(crate) fn is_signed(
     key: &SubjectPublicKeyInfo<'_>,
     algorithm: &AlgorithmIdentifier<'_>,
     text: &[u8],

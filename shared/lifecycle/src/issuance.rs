@@ -585,14 +585,22 @@ fn service(entry: &Value) -> Result<TaggedService, Refusal> {
     }
 }
 
-/// The name of another kind that a common name would be taken for: as a host's by whoever finds no other name in the leaf, and
-/// some then pass over a dot at its end and let an asterisk stand for a part of a label.
+/// The name of another kind that a common name would be taken for: as a host's by whoever finds no other name in the leaf. Some
+/// then pass over dots at its ends, let an asterisk stand for a part of a label, or compare as browsers write it, in any script.
 fn reads_as(common_name: &str) -> Option<San> {
-    let common_name = common_name.trim_end_matches('.');
-    match format!("dns:{}", common_name.replace('*', "x")).parse() {
-        Ok(San::Dns(name)) if name.contains('.') => Some(San::Dns(common_name.to_ascii_lowercase())),
-        _ => ["ip:", "email:", "uri:"].iter().find_map(|kind| format!("{kind}{common_name}").parse().ok()),
+    // What else is a dot in a host's name, UTS #46.
+    let written = common_name.replace(['\u{3002}', '\u{ff0e}', '\u{ff61}'], ".");
+    let written = written.trim_matches('.');
+    let of_host = |one: char| one.is_ascii_alphanumeric() || "-_.*".contains(one) || !one.is_ascii() && !one.is_whitespace();
+    let top = written.rsplit('.').next().unwrap_or_default();
+    if written.contains(['.', '*']) && written.chars().all(of_host) && !top.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(San::Dns(written.to_ascii_lowercase()));
     }
+    let ascii = written.replace(|one: char| !one.is_ascii(), "x");
+    if let Ok(San::Email(_)) = format!("email:{ascii}").parse() {
+        return Some(San::Email(written.to_ascii_lowercase()));
+    }
+    ["ip:", "uri:"].iter().find_map(|kind| format!("{kind}{written}").parse().ok())
 }
 
 /// Why a name is outside what the policy allows.
@@ -625,6 +633,8 @@ impl NameScope {
                 let host = 32_u32.saturating_sub((*length).into());
                 u32::from(*network).checked_shr(host).unwrap_or(0) == u32::from(*address).checked_shr(host).unwrap_or(0)
             }
+            // Java takes an IPv4 address in the dress of IPv6 for the former.
+            (Self::Network(IpAddr::V6(_), 0..96), San::Ip(IpAddr::V6(address))) if address.to_ipv4_mapped().is_some() => false,
             (Self::Network(IpAddr::V6(network), length), San::Ip(IpAddr::V6(address))) => {
                 let host = 128_u32.saturating_sub((*length).into());
                 u128::from(*network).checked_shr(host).unwrap_or(0) == u128::from(*address).checked_shr(host).unwrap_or(0)

@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
-use x509_parser::asn1_rs::Header;
+use x509_parser::asn1_rs::{Header, Oid, oid};
 use x509_parser::certificate::X509Certificate;
-use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::certification_request::{X509CertificationRequest, X509CertificationRequestInfo};
 use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::pem::Pem;
@@ -18,6 +18,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::{AttributeTypeAndValue, SubjectPublicKeyInfo, X509Name};
 
+use crate::authority::is_signed;
 use crate::names::{BadName, San, one_of};
 
 /// The distinguished name of a leaf, in the attributes that AWS Private CA copies from a CSR.
@@ -241,7 +242,7 @@ impl Leaf {
     }
 }
 
-/// What a CSR asks for. Its signature is not looked at here.
+/// What a CSR asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Csr {
     pub subject: Subject,
@@ -273,14 +274,24 @@ impl Csr {
             beyond_judgement
                 .push(format!("the subject `{}` has attributes other than one each of CN, O, OU, C, ST and L", info.subject));
         }
+        if !is_read_whole(&der, info) {
+            beyond_judgement.push("there is more in it than can be read".to_owned());
+        }
         let mut names = BTreeSet::new();
         let mut requests = 0;
         for attribute in info.iter_attributes() {
+            if attribute.oid == MICROSOFT_EXTENSION_REQUEST {
+                beyond_judgement.push("it asks for extensions in the manner of Microsoft; use that of PKCS#9".to_owned());
+            }
             let ParsedCriAttribute::ExtensionRequest(request) = attribute.parsed_attribute() else { continue };
             requests += if is_set_of_one(attribute.value) { 1 } else { 2 };
+            let mut seen = false;
             for extension in &request.extensions {
                 match extension.parsed_extension() {
                     ParsedExtension::SubjectAlternativeName(alternative) => {
+                        if std::mem::replace(&mut seen, true) {
+                            beyond_judgement.push("it has subject alternative names twice".to_owned());
+                        }
                         let (known, unknown) = sans_of(&alternative.general_names);
                         names.extend(known);
                         beyond_judgement.extend(unknown.into_iter().map(|name| format!("the subject alternative name {name}")));
@@ -295,19 +306,78 @@ impl Csr {
         if requests > 1 {
             beyond_judgement.push("it asks for extensions more than once".to_owned());
         }
-        Ok(Self {
-            subject,
-            names,
-            key_algorithm: KeyAlgorithm::of(&info.subject_pki),
-            key_fingerprint: hex(&Sha256::digest(info.subject_pki.raw)),
-            beyond_judgement,
-        })
+        let key_algorithm = KeyAlgorithm::of(&info.subject_pki);
+        let signed = is_signed(&info.subject_pki, &request.signature_algorithm, info.raw, &request.signature_value);
+        if key_algorithm.is_some() && !signed {
+            beyond_judgement.push("it is not signed by its own key with SHA-256, SHA-384 or SHA-512".to_owned());
+        }
+        Ok(Self { subject, names, key_algorithm, key_fingerprint: hex(&Sha256::digest(info.subject_pki.raw)), beyond_judgement })
     }
 }
 
 /// Whether a SET, from its header to the end of its first member, has no other.
 fn is_set_of_one(up_to_first: &[u8]) -> bool {
     Header::from_der(up_to_first).is_ok_and(|(first, set)| set.length().definite() == Ok(first.len()))
+}
+
+/// The CA honours it, or does not: that is not documented.
+const MICROSOFT_EXTENSION_REQUEST: Oid<'static> = oid!(1.3.6.1.4.1.311.2.1.14);
+
+/// Whether everything in a CSR that may end in a certificate was read. The library passes over what it does not understand at the
+/// end of a list, where the CA may find another name.
+fn is_read_whole(csr: &[u8], read: &X509CertificationRequestInfo<'_>) -> bool {
+    const BOOLEAN: u8 = 1;
+    let whole = || {
+        let [info, _, _] = members(csr)?[..] else { return None };
+        let [_, subject, _, attributes] = members(info)?[..] else { return None };
+        let mut in_subject = 0;
+        for part in members(subject)? {
+            for attribute in members(part)? {
+                let [_, _] = members(attribute)?[..] else { return None };
+                in_subject += 1;
+            }
+        }
+        let attributes = members(attributes)?;
+        for (attribute, read) in attributes.iter().zip(read.attributes()) {
+            let [_, values] = members(attribute)?[..] else { return None };
+            let ParsedCriAttribute::ExtensionRequest(request) = read.parsed_attribute() else { continue };
+            let extensions = members(members(values)?.first()?)?;
+            for (extension, read) in extensions.iter().zip(&request.extensions) {
+                match members(extension)?[..] {
+                    [_, _] => {}
+                    [_, [BOOLEAN, ..], _] => {}
+                    _ => return None,
+                }
+                if let ParsedExtension::SubjectAlternativeName(names) = read.parsed_extension()
+                    && members(read.value)?.len() != names.general_names.len()
+                {
+                    return None;
+                }
+            }
+            if extensions.len() != request.extensions.len() {
+                return None;
+            }
+        }
+        Some(in_subject == read.subject.iter_attributes().count() && attributes.len() == read.attributes().len())
+    };
+    whole() == Some(true)
+}
+
+/// What a SEQUENCE or SET holds, each member from its header to its end; `None` when their lengths and its own do not agree.
+fn members(value: &[u8]) -> Option<Vec<&[u8]>> {
+    let length = |value| {
+        let (content, header) = Header::from_der(value).ok()?;
+        let length = header.length().definite().ok()?;
+        Some((content, value.len() - content.len() + length)).filter(|_| length <= content.len())
+    };
+    let (mut left, whole) = length(value)?;
+    let mut members = Vec::new();
+    while !left.is_empty() {
+        let (member, after) = left.split_at(length(left)?.1);
+        members.push(member);
+        left = after;
+    }
+    (whole == value.len()).then_some(members)
 }
 
 fn first_pem(text: &str, label: &str) -> Result<Vec<u8>, String> {
@@ -511,8 +581,8 @@ mod tests {
                 ],
             ),
             ("unreadable-names", &["the extension 2.5.29.17 is not readable"]),
-            ("two-requests", &["asks for extensions more than once"]),
-            ("two-values", &["asks for extensions more than once"]),
+            ("two-requests", &["asks for extensions more than once", "not signed by its own key"]),
+            ("two-values", &["asks for extensions more than once", "not signed by its own key"]),
         ] {
             let said = csr(name).beyond_judgement;
             assert_eq!(said.len(), parts.len(), "{name}: {said:?}");

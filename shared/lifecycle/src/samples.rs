@@ -32,6 +32,11 @@ pub(crate) fn csr(name: &str) -> &'static str {
     block(include_str!("../tests-data/csrs.pem"), name)
 }
 
+/// The CSRs of `tests-data/hostile.pem` by their names.
+pub(crate) fn hostile() -> impl Iterator<Item = (&'static str, &'static str)> {
+    include_str!("../tests-data/hostile.pem").split("\n# ").skip(1).map(|block| block.split_once('\n').unwrap())
+}
+
 /// A leaf of `tests-data/leaves.pem`.
 pub(crate) fn leaf(name: &str) -> &'static str {
     block(include_str!("../tests-data/leaves.pem"), name)

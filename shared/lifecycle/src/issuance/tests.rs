@@ -450,6 +450,8 @@ fn a_common_name_that_reads_as_a_name_of_another_kind_is_judged_as_one() {
         "spiffe://example.com/orders",
         "release 1.2",
         "v1.2",
+        "bücher.example.com",
+        "Müller & Söhne",
     ] {
         ordered(&request(&json!({"subject": {"common_name": inside}})), &policy());
     }
@@ -471,6 +473,17 @@ fn a_common_name_that_reads_as_a_name_of_another_kind_is_judged_as_one() {
         "ops@localhost",
         "spiffe://evil.test/orders",
         "https://example.com/",
+        "www..evil.test",
+        ".evil.test",
+        "*",
+        "-evil.test",
+        "bücher.evil.test",
+        // Cyrillic, full width, a dot of another script, a space of no width
+        "еxample.com",
+        "ｅvil.test",
+        "evil．test",
+        "evil\u{200b}.test",
+        "öps@evil.test",
     ] {
         let request = request(&json!({"subject": {"common_name": outside}}));
         assert_reasons(&outside, &reasons(&request, &policy()), &[("subject.common_name", "example.com")]);
@@ -485,6 +498,10 @@ fn networks_hold_addresses_by_their_prefix_alone() {
         ("0.0.0.0/0", "ip:2001:db8::1", false),
         ("::/0", "ip:2001:db8::1", true),
         ("::/0", "ip:203.0.113.9", false),
+        ("::/0", "ip:::ffff:203.0.113.9", false),
+        ("::/95", "ip:::ffff:203.0.113.9", false),
+        ("::ffff:203.0.113.0/120", "ip:::ffff:203.0.113.9", true),
+        ("::ffff:203.0.113.0/120", "ip:::ffff:203.0.114.9", false),
         ("10.1.2.3/32", "ip:10.1.2.3", true),
         ("10.1.2.3/32", "ip:10.1.2.4", false),
         ("10.1.2.3/8", "ip:10.9.9.9", true),
@@ -546,6 +563,7 @@ fn a_callers_csr_is_judged_by_the_same_policy() {
     let strict =
         Policy { names: vec!["example.org".parse().unwrap()], trust_domains: ["example.org".to_owned()].into(), ..policy() };
     let unknown_key = ("csr", "its key is not one of EC_prime256v1, EC_secp384r1, RSA_2048, RSA_3072, RSA_4096");
+    let unsigned = ("csr", "it is not signed by its own key");
     let attributes = ("csr", "has attributes other than one each of CN, O, OU, C, ST and L");
     for (name, policy, expected) in [
         ("key-p256", policy(), &[][..]),
@@ -571,8 +589,8 @@ fn a_callers_csr_is_judged_by_the_same_policy() {
         ("other-name", anything_goes(), &[("csr", "OtherName(1.3.6.1.4.1.311.20.2.3")]),
         ("dir-name", anything_goes(), &[("csr", "CN=admin"), ("csr", "RegisteredID(1.2.3.4)"), ("csr", "dns:a..b")]),
         ("unreadable-names", anything_goes(), &[("csr", "the extension 2.5.29.17 is not readable")]),
-        ("two-requests", anything_goes(), &[("csr", "asks for extensions more than once")]),
-        ("two-values", anything_goes(), &[("csr", "asks for extensions more than once")]),
+        ("two-requests", anything_goes(), &[("csr", "asks for extensions more than once"), unsigned]),
+        ("two-values", anything_goes(), &[("csr", "asks for extensions more than once"), unsigned]),
         ("trailing", anything_goes(), &[("csr", "something follows it in its PEM block")]),
         (
             "full",
@@ -593,6 +611,16 @@ fn a_callers_csr_is_judged_by_the_same_policy() {
             _ => assert_reasons(&name, &reasons(&request, &policy), expected),
         }
     }
+}
+
+#[test]
+fn no_csr_obtains_what_the_policy_does_not_allow() {
+    let accepted: Vec<_> = samples::hostile()
+        .filter(|(_, pem)| order(&json!({"name": "orders-mtls", "csr": pem}), &policy(), at(NOW)).is_ok())
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(accepted, [""; 0]);
+    assert!(samples::hostile().count() > 100);
 }
 
 #[test]
