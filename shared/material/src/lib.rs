@@ -102,10 +102,18 @@ impl Key {
             SecretDocument::from_pem(self.pem.expose_secret()).map_err(|_| "the private key is not PEM".to_owned())?;
         match (&self.passphrase, label) {
             (None, "PRIVATE KEY") => Ok(document),
-            (Some(passphrase), "ENCRYPTED PRIVATE KEY") => EncryptedPrivateKeyInfoRef::from_der(document.as_bytes())
-                .map_err(|_| "the encrypted private key is not PKCS#8".to_owned())?
-                .decrypt(passphrase.expose_secret())
-                .map_err(|_| "the passphrase does not open the private key".to_owned()),
+            (Some(passphrase), "ENCRYPTED PRIVATE KEY") => {
+                let encrypted = EncryptedPrivateKeyInfoRef::from_der(document.as_bytes())
+                    .map_err(|_| "the encrypted private key is not PKCS#8".to_owned())?;
+                if !is_cheap(&encrypted) {
+                    return Err(format!(
+                        "the private key is not encrypted with PBKDF2 of at most {MOST_ITERATIONS} iterations; encrypt it so"
+                    ));
+                }
+                encrypted
+                    .decrypt(passphrase.expose_secret())
+                    .map_err(|_| "the passphrase does not open the private key".to_owned())
+            }
             _ => Err(format!(
                 "the private key is a `{label}`, {} passphrase beside it",
                 if self.passphrase.is_some() { "a" } else { "no" }
@@ -120,6 +128,15 @@ impl Key {
             _ => Self::seal(self.open()?.as_bytes(), format),
         }
     }
+}
+
+/// ACM, OpenSSL and Everleaf take 2048; OWASP advises 600,000.
+const MOST_ITERATIONS: u32 = 1_000_000;
+
+/// Whether a key can be opened without the time and memory that its own text asks for: scrypt takes gigabytes where it is told to.
+fn is_cheap(key: &EncryptedPrivateKeyInfoRef<'_>) -> bool {
+    let kdf = key.encryption_algorithm.pbes2().map(|parameters| &parameters.kdf);
+    kdf.and_then(pbes2::Kdf::pbkdf2).is_some_and(|kdf| kdf.iteration_count <= MOST_ITERATIONS)
 }
 
 fn pem(document: &SecretDocument, label: &'static str) -> Result<SecretString, String> {
@@ -162,7 +179,10 @@ impl Material {
         }
         leaf.is_wanted(wanted)?;
         // A pair that is found may have expired since it was good: then it is due, not bad.
-        let at = if matches!(wanted, Wanted::Found) { now.clamp(leaf.not_before, leaf.not_after) } else { now };
+        let at = match wanted {
+            Wanted::Found if leaf.not_before <= leaf.not_after => now.clamp(leaf.not_before, leaf.not_after),
+            _ => now,
+        };
         verify_chain(certificate, &self.certificate_chain, leaf.usage, at)?;
         Ok(leaf)
     }
@@ -224,7 +244,7 @@ impl Key {
     }
 }
 
-/// Appends a member of a JSON object. PEM, letters and digits need no escape but the line's end.
+/// Appends a member of a JSON object.
 fn field(text: &mut String, name: &str, value: &str) {
     if !text.ends_with('{') {
         text.push(',');
@@ -237,6 +257,8 @@ fn field(text: &mut String, name: &str, value: &str) {
             '\n' => text.push_str("\\n"),
             '\r' => text.push_str("\\r"),
             '"' | '\\' => text.extend(['\\', character]),
+            // Between its blocks PEM may hold anything.
+            control if control < ' ' => text.push_str(&format!("\\u{:04x}", u32::from(control))),
             other => text.push(other),
         }
     }
