@@ -102,7 +102,7 @@ pub fn turn(record: &Record, holder: &str, reason: &str, replaces: Option<&str>,
         return Turn::Exhausted { until: today.next_day().unwrap_or(today).midnight().assume_utc() };
     }
     Turn::Begin(Attempt {
-        number: last + 1,
+        number: last.saturating_add(1),
         started: now.into(),
         lease: (now + LEASE).into(),
         holder: holder.to_owned(),
@@ -119,7 +119,7 @@ impl Record {
     pub fn take_up(&mut self, attempt: Attempt) {
         let today = attempt.started.to_offset(UtcOffset::UTC).date();
         if attempt.number > self.attempts.last {
-            let on_day = if self.attempts.day == Some(today) { self.attempts.on_day + 1 } else { 1 };
+            let on_day = if self.attempts.day == Some(today) { self.attempts.on_day.saturating_add(1) } else { 1 };
             self.attempts = Attempts { last: attempt.number, day: Some(today), on_day };
         }
         self.attempt = Some(attempt);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use time::macros::datetime;
 
 use crate::attempt::{Attempt, Attempts};
 use crate::import::Imported;
@@ -256,11 +257,12 @@ impl Record {
 /// A point in time that stands as RFC 3339 text wherever it is written, so that the table can be read by people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Moment(#[serde(with = "time::serde::rfc3339")] pub OffsetDateTime);
+pub struct Moment(#[serde(with = "within_reason")] OffsetDateTime);
 
 impl From<OffsetDateTime> for Moment {
+    /// A certificate may have no end: year 9999. What is reckoned from there has to stay a time that can be told.
     fn from(at: OffsetDateTime) -> Self {
-        Self(at)
+        Self(at.clamp(datetime!(1970-01-01 00:00 UTC), datetime!(9000-01-01 00:00 UTC)))
     }
 }
 
@@ -272,20 +274,33 @@ impl std::ops::Deref for Moment {
     }
 }
 
+mod within_reason {
+    pub(super) use time::serde::rfc3339::serialize;
+
+    use super::{Moment, OffsetDateTime};
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, D::Error> {
+        time::serde::rfc3339::deserialize(deserializer).map(|at| *Moment::from(at))
+    }
+}
+
+/// No request may ask for more.
+pub const LONGEST: Duration = Duration::from_secs(100_000 * 24 * 60 * 60);
+
 mod seconds {
-    use super::{Deserialize, Duration};
+    use super::{Deserialize, Duration, LONGEST};
 
     pub(super) fn serialize<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(duration.as_secs())
     }
 
     pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        u64::deserialize(deserializer).map(Duration::from_secs)
+        u64::deserialize(deserializer).map(|seconds| Duration::from_secs(seconds).min(LONGEST))
     }
 }
 
 mod optional_seconds {
-    use super::{Deserialize, Duration};
+    use super::{Deserialize, Duration, LONGEST};
 
     pub(super) fn serialize<S: serde::Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
         match duration {
@@ -295,7 +310,7 @@ mod optional_seconds {
     }
 
     pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_secs))
+        Ok(Option::<u64>::deserialize(deserializer)?.map(|seconds| Duration::from_secs(seconds).min(LONGEST)))
     }
 }
 
@@ -429,6 +444,28 @@ mod tests {
             record.origin,
             Origin::Exported { certificate_arn: arn("arn:aws:acm:eu-central-1:111122223333:certificate/2") }
         );
+    }
+
+    /// One record that makes the sweep panic would keep all others from being renewed.
+    #[test]
+    fn no_time_in_a_record_is_so_far_away_that_nothing_can_be_reckoned_from_it() {
+        for (text, read) in [
+            ("9999-12-31T23:59:59.999999999Z", "9000-01-01T00:00:00Z"),
+            ("9999-12-31T23:59:59-23:59", "9000-01-01T00:00:00Z"),
+            ("0000-01-01T00:00:00+23:59", "1970-01-01T00:00:00Z"),
+            ("2026-11-22T05:47:00.123+01:00", "2026-11-22T04:47:00.123Z"),
+        ] {
+            let moment: Moment = serde_json::from_value(json!(text)).unwrap();
+            assert_eq!(moment, at(read).into(), "{text}");
+            assert_eq!(moment, at(text).into(), "{text}");
+            assert!(*moment + LONGEST > *moment - LONGEST);
+        }
+        let mut endless = serde_json::to_value(issued()).unwrap();
+        endless["origin"]["lifetime"] = json!(u64::MAX);
+        endless["options"]["renew_before"] = json!(u64::MAX);
+        let record: Record = serde_json::from_value(endless).unwrap();
+        assert_eq!(record.specification().map(|wanted| wanted.lifetime), Some(LONGEST));
+        assert_eq!(record.options.renew_before, Some(LONGEST));
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub fn blame(record: &Record, reason: &str, sweep_interval: Duration, now: Offse
     if record.setback.as_ref().is_some_and(|setback| setback.rejected == current.version_id) {
         return Blame::None;
     }
-    let in_a_row = record.setback.as_ref().map_or(1, |setback| setback.in_a_row + 1);
+    let in_a_row = record.setback.as_ref().map_or(1, |setback| setback.in_a_row.saturating_add(1));
     let stuck = |why: String| Blame::Stuck(format!("{why}; see to the service, or replace the certificate"));
     let Some(previous) = &record.previous else {
         return stuck("there is no pair before it to go back to".to_owned());
