@@ -71,7 +71,8 @@ pub async fn managed(acm: &Client, arn: &Arn, prefix: &str) -> Result<Option<Man
     read_tags(&tags, prefix).map_err(|faults| Failure::permanent(doing(), faults.join("; ")))
 }
 
-fn read_tags(tags: &BTreeMap<String, String>, prefix: &str) -> Result<Option<Managed>, Vec<String>> {
+/// What the tags of a certificate say; `None` when they are not of the stack of this prefix. Every tag that cannot be read is named.
+pub fn read_tags(tags: &BTreeMap<String, String>, prefix: &str) -> Result<Option<Managed>, Vec<String>> {
     let Some(name) = tags.get("everleaf:certificate").and_then(|whole| whole.strip_prefix(prefix)?.strip_prefix('/')) else {
         return Ok(None);
     };

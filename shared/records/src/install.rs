@@ -1,13 +1,13 @@
 //! A new pair from staged to current, and a record made to agree with its secret again: where the two differ, the secret wins.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lifecycle::attempt::{Attempt, Attempts, Staged, empty_version};
 use lifecycle::import::Imported;
 use lifecycle::leaf::{KeyAlgorithm, Leaf, Usage};
 use lifecycle::names::{Arn, CertificateName, Reload, StoreName, TaggedService};
-use lifecycle::record::{KeyFormat, Options, Origin, Pair, Record, Specification};
+use lifecycle::record::{KeyFormat, LONGEST, Options, Origin, Pair, Record, Specification};
 use lifecycle::renewal::{ROLLOUT_GRACE, Secret};
 use lifecycle::trust::Trust;
 use runtime::Failure;
@@ -207,7 +207,7 @@ impl Records {
             _ if material.key.is_none() => Origin::CallerKey(specification(&leaf, &state).map_err(foreign)?),
             _ => Origin::Issued(specification(&leaf, &state).map_err(foreign)?),
         };
-        let options = options(&material, &state);
+        let options = options(material.key.as_ref().is_none_or(|key| key.passphrase.is_some()), &state.tags);
         let mut record = Record::new(name.clone(), origin, options, now);
         let issuer = record.specification().map(|wanted| wanted.certificate_authority_arn.clone());
         record.current = Some(Pair::of(&leaf, version, issuer, state.changed));
@@ -259,8 +259,9 @@ fn specification(leaf: &Leaf, state: &State) -> Result<Specification, &'static s
     })
 }
 
-fn options(material: &Material, state: &State) -> Options {
-    let tagged = state.tags.iter().filter(|(key, _)| key.starts_with(SERVICE_TAG));
+/// What the tags of a secret say of its certificate, whose key is encrypted or not.
+pub fn options(encrypted: bool, tags: &BTreeMap<String, String>) -> Options {
+    let tagged = tags.iter().filter(|(key, _)| key.starts_with(SERVICE_TAG));
     let tagged: Vec<TaggedService> = tagged.filter_map(|(_, value)| value.parse().ok()).collect();
     let of = |reload| -> BTreeSet<_> {
         tagged.iter().filter(|service| service.reload == reload).map(|service| service.name.clone()).collect()
@@ -268,17 +269,16 @@ fn options(material: &Material, state: &State) -> Options {
     let services = of(Reload::Deployment);
     // Where a service has both, one tag is from before: a deployment too many does no harm.
     let agent_services = &of(Reload::Agent) - &services;
-    let encrypted = material.key.as_ref().is_none_or(|key| key.passphrase.is_some());
     let key_format = if encrypted { KeyFormat::Encrypted } else { KeyFormat::Plain };
-    let hours = state.tags.get(RENEW_BEFORE_TAG).and_then(|text| text.strip_suffix(" hours")?.parse::<u64>().ok());
+    let hours = tags.get(RENEW_BEFORE_TAG).and_then(|text| text.strip_suffix(" hours")?.parse::<u32>().ok());
     Options {
         services,
         agent_services,
         key_format,
-        renew_before: hours.map(|hours| Duration::from_secs(hours * 3600)),
-        import_to_acm: state.tags.contains_key(IMPORT_TAG),
-        maintenance_window: state.tags.get(WINDOW_TAG).and_then(|text| text.parse().ok()),
-        paused: state.tags.get(PAUSED_TAG).is_some_and(|text| text == "true"),
-        canary: state.tags.get(CANARY_TAG).and_then(|text| text.parse().ok()),
+        renew_before: hours.map(|hours| Duration::from_secs(u64::from(hours) * 3600).min(LONGEST)),
+        import_to_acm: tags.contains_key(IMPORT_TAG),
+        maintenance_window: tags.get(WINDOW_TAG).and_then(|text| text.parse().ok()),
+        paused: tags.get(PAUSED_TAG).is_some_and(|text| text == "true"),
+        canary: tags.get(CANARY_TAG).and_then(|text| text.parse().ok()),
     }
 }
