@@ -4,7 +4,8 @@ use local_aws::Call;
 use serde_json::{Value, json};
 use workflow::Stack;
 
-use crate::scenario::{minutes, run, user};
+use crate::account::Since;
+use crate::scenario::{act, lose_deliveries, minutes, order, request, run, service, user};
 
 #[test]
 fn bad_input_gets_one_permanent_error_that_says_what_to_do_and_changes_nothing() {
@@ -146,5 +147,92 @@ fn the_issuance_policy_of_the_stack_refuses_with_every_reason_at_once() {
         {
             assert!(error.contains(part), "`{part}` is not in: {error}");
         }
+    });
+}
+
+/// Each CSR asks for what the stack does not issue, by a means of its own.
+#[test]
+fn no_hostile_csr_obtains_a_certificate_or_changes_anything() {
+    run(async {
+        let names = [("AllowedNames", "example.com,10.0.0.0/8,2001:db8::/32"), ("AllowedTrustDomains", "example.com")];
+        let stack = Stack::deploy_with(&names).await;
+        minutes(5).await;
+        stack.aws.take_calls();
+        let csrs = include_str!("../../shared/lifecycle/tests-data/hostile.pem").split("\n# ").skip(1);
+        for (index, csr) in csrs.enumerate() {
+            let (means, pem) = csr.split_once('\n').unwrap();
+            for request in [json!({"name": "orders", "csr": pem}), json!({"name": "orders", "csr": pem, "replace": true})] {
+                let error = stack.handle("issue-client-cert", request, &format!("request {index}")).await.expect_err(means);
+                assert_eq!(error.error_type, "Permanent", "{means}: {}", error.error_message);
+            }
+            let calls: Vec<_> = stack.aws.take_calls().iter().map(Call::action).collect();
+            assert_eq!(calls, [""; 0], "{means}");
+        }
+        // The same names by a request without a CSR.
+        for fields in [
+            json!({"subject": {"common_name": "evil.test"}}),
+            json!({"subject": {"common_name": "evil。test"}}),
+            json!({"subject": {"common_name": "orders", "organization": "a\u{0}b"}}),
+            json!({"subject": {"common_name": ["orders", "evil.test"]}}),
+            json!({"subject": {"common_name": "orders", "domain_component": "evil.test"}}),
+            json!({"subject_alternative_names": ["dns:orders.example.com", "dns:evil.test"]}),
+            json!({"subject_alternative_names": ["dns:evil.test\u{0}.example.com"]}),
+            json!({"subject_alternative_names": ["DNS:evil.test"]}),
+            json!({"subject_alternative_names": ["dns:evil.test,dns:orders.example.com"]}),
+            json!({"subject_alternative_names": ["uri:spiffe://example.com@evil.test/orders"]}),
+            json!({"subject_alternative_names": ["email:ops@evil.test@example.com"]}),
+            json!({"subject_alternative_names": ["ip:::ffff:192.168.0.1"]}),
+            json!({"subject_alternative_names": {"dns": "orders.example.com"}}),
+        ] {
+            let mut request = json!({"name": "orders"});
+            request.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            let error = stack.handle("issue-client-cert", request, "request").await.expect_err(&fields.to_string());
+            assert_eq!(error.error_type, "Permanent", "{fields}: {}", error.error_message);
+            let calls: Vec<_> = stack.aws.take_calls().iter().map(Call::action).collect();
+            assert_eq!(calls, [""; 0], "{fields}");
+        }
+        assert_eq!(stack.record("orders").await, None);
+    });
+}
+
+/// Whoever may put events on the bus may put Everleaf's own.
+#[test]
+fn a_forged_event_brings_about_nothing_that_is_not_due() {
+    run(async {
+        let stack = Stack::deploy().await;
+        act(&stack, "issue-client-cert", order()).await;
+        service(&stack, "payments/orders", &["orders"]).await;
+        service(&stack, "payments/gateway", &[]).await;
+        service(&stack, "payments/bystander", &[]).await;
+        request(&stack, "gateway", false).await;
+        minutes(60).await;
+        lose_deliveries(&stack);
+        let mut smuggled = order();
+        smuggled["prefix"] = json!("everleaf");
+        smuggled["certificate"] = json!("orders");
+        smuggled["subject_alternative_names"] = json!(["dns:evil.test"]);
+        smuggled["replace"] = json!(true);
+        smuggled["services"] = json!(["payments/bystander"]);
+        let of = |certificate: &str, services: &[&str]| json!({"prefix": "everleaf", "certificate": certificate, "services": services, "reason": "revoked", "serial_number": "a01"});
+        let since = Since::now(&stack);
+        for (function, detail_type, detail) in [
+            ("issue-client-cert", "Certificate Due", smuggled),
+            ("issue-client-cert", "Certificate Due", of("gateway", &[])),
+            ("export-to-secrets", "Export Due", of("gateway", &["payments/bystander"])),
+            ("export-to-secrets", "Export Due", of("orders", &[])),
+            (
+                "force-redeploy",
+                "Certificate Current",
+                of("orders", &["payments/orders", "payments/gateway", "payments/bystander"]),
+            ),
+            ("refresh-truststore", "Trust Due", of("orders", &[])),
+        ] {
+            let event = json!({"detail-type": detail_type, "source": "everleaf", "resources": [], "detail": detail});
+            // Some are refused, and some find nothing to do.
+            _ = stack.handle(function, event, "forged").await;
+        }
+        let seen = since.seen(&stack);
+        let writes: Vec<_> = seen.calls.iter().filter(|call| call.writes() && call.error.is_none()).map(Call::action).collect();
+        assert_eq!((seen.effects.to_string(), writes), (String::new(), Vec::new()));
     });
 }
