@@ -150,6 +150,49 @@ fn the_issuance_policy_of_the_stack_refuses_with_every_reason_at_once() {
     });
 }
 
+/// Every value of every event in turn: a function refuses what it does not understand, and never panics.
+#[test]
+fn an_event_in_which_any_value_is_another_is_served_or_refused() {
+    let long = "x".repeat(300);
+    let odd = json!([null, true, -1, 1e300, "", "\u{0}", "../x", "9999-12-31T23:59:59Z", long, [], [null], {}, {"a": []}]);
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        lose_deliveries(&stack);
+        let (mut served, mut refused) = (0, 0);
+        for file in std::fs::read_dir(workflow::root().join("events")).unwrap() {
+            let file = file.unwrap();
+            let event: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
+            let name = file.file_name().into_string().unwrap();
+            let function = name.split('.').next().unwrap();
+            for place in places(&event) {
+                for odd in odd.as_array().unwrap() {
+                    let mut event = event.clone();
+                    *event.pointer_mut(&place).unwrap() = odd.clone();
+                    match stack.handle(function, event, &format!("{name}{place}{odd}")).await {
+                        Ok(_) => served += 1,
+                        Err(error) => {
+                            assert_ne!(error.error_message, "", "{name} {place} {odd}");
+                            refused += 1;
+                        }
+                    }
+                }
+            }
+        }
+        assert!(served > 100 && refused > 100, "{served} served, {refused} refused");
+    });
+}
+
+/// The pointers, RFC 6901, to a value and to all within it.
+fn places(value: &Value) -> Vec<String> {
+    let within: Vec<(String, &Value)> = match value {
+        Value::Object(fields) => fields.iter().map(|(name, value)| (format!("/{name}"), value)).collect(),
+        Value::Array(entries) => entries.iter().enumerate().map(|(index, value)| (format!("/{index}"), value)).collect(),
+        _ => Vec::new(),
+    };
+    let below = within.into_iter().flat_map(|(step, value)| places(value).into_iter().map(move |place| format!("{step}{place}")));
+    [String::new()].into_iter().chain(below).collect()
+}
+
 /// Each CSR asks for what the stack does not issue, by a means of its own.
 #[test]
 fn no_hostile_csr_obtains_a_certificate_or_changes_anything() {
