@@ -301,16 +301,17 @@ fn one_bad_object_is_refused_and_told_once_a_day_and_keeps_nobody_out() {
             "trust/extra/clients/bad.pem",
             "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n",
         );
+        site.put_extra("trust/extra/clients/huge.pem", &pem.repeat(10_000));
         site.put_extra("trust/extra/clients/partner.pem", &pem);
         let report = site.declare(site.declaration()).await;
         assert_eq!(report["certificate_authorities"].as_array().unwrap().len(), 3, "{report:#}");
-        assert_eq!(report["refused"].as_array().unwrap().len(), 1);
+        assert_eq!(report["refused"].as_array().unwrap().len(), 2, "{report:#}");
         let told = published(&site.stack, "Action Required");
         assert!(told[0]["detail"]["reason"].as_str().unwrap().contains("trust/extra/clients/bad.pem"), "{told:#?}");
         act(&site.stack, "refresh-truststore", json!({"refresh": true})).await;
         assert_eq!(published(&site.stack, "Action Required").len(), 0, "not twice a day");
         days(1).await;
-        assert_eq!(published(&site.stack, "Action Required").len(), 1);
+        assert_eq!(published(&site.stack, "Action Required").len(), 2);
         // By S3's own event, within a minute.
         let bucket = site.bucket();
         site.stack.aws.world(|world, now| s3::delete(world, now, &bucket, "trust/extra/clients/partner.pem")).unwrap();

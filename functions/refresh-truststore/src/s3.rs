@@ -7,7 +7,7 @@ use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::{BoxError, ProvideErrorMetadata};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
-use lifecycle::bundle::Extra;
+use lifecycle::bundle::{Extra, LARGEST_OBJECT};
 use runtime::Failure;
 
 use crate::pca::CrlLocation;
@@ -28,7 +28,7 @@ pub(crate) async fn extras(s3: &Client, bucket: &str, prefix: &str) -> Result<Ve
                 Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => continue,
                 Err(error) => return Err(Failure::aws(doing(), error)),
             };
-            extras.push(Extra { body: body(object.body, doing()).await?, key });
+            extras.push(Extra { body: beginning(object.body, LARGEST_OBJECT, doing()).await?, key });
         }
     }
     Ok(extras)
@@ -99,6 +99,18 @@ pub(crate) async fn download(s3: &Client, bucket: &str, url: &str) -> Result<Vec
     let get = s3.get_object().bucket(bucket).key("presigned").customize().interceptor(Presigned(url.to_owned()));
     let object = get.send().await.map_err(|error| Failure::aws(doing(), error))?;
     body(object.body, doing()).await
+}
+
+/// Not much more than `most` bytes: whoever may write there may write gigabytes.
+async fn beginning(mut stream: ByteStream, most: usize, doing: String) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    while bytes.len() <= most {
+        match stream.try_next().await.map_err(|error| Failure::retryable(&doing, error))? {
+            Some(chunk) => bytes.extend_from_slice(&chunk),
+            None => break,
+        }
+    }
+    Ok(bytes)
 }
 
 async fn body(stream: ByteStream, doing: String) -> Result<Vec<u8>, Failure> {

@@ -24,6 +24,9 @@ const LARGEST_NAMES: usize = 10_000;
 /// ALB follows a chain of four certificates, the leaf being one of them.
 const LONGEST_CHAIN: usize = 4;
 
+/// Room for the largest certificate that ALB takes, and for comments.
+pub const LARGEST_OBJECT: usize = 64 * 1024;
+
 /// The CAs of a bundle, in the one order in which they are written.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bundle {
@@ -36,6 +39,7 @@ pub struct Bundle {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Extra {
     pub key: String,
+    /// As much of it as tells whether it has more than [`LARGEST_OBJECT`] bytes.
     pub body: Vec<u8>,
 }
 
@@ -202,6 +206,9 @@ fn founded(authorities: Vec<Authority>) -> (Vec<Authority>, Vec<(Authority, &'st
 /// The one certificate (DER) of an object, which must be what ALB itself would take.
 fn only_certificate(body: &[u8]) -> Result<Vec<u8>, String> {
     let refuse = |why: &str| Err(why.to_owned());
+    if body.len() > LARGEST_OBJECT {
+        return Err(format!("it has more than {LARGEST_OBJECT} bytes; put one certificate into it, and few comments"));
+    }
     if body.starts_with(&[0xef, 0xbb, 0xbf]) {
         return refuse("it begins with a byte order mark; save it as plain ASCII");
     }

@@ -86,6 +86,7 @@ fn an_object_that_is_not_the_file_of_one_certificate_is_refused_and_the_rest_sta
     let cut = &good[..good.len() - end.len()];
     for (what, body, why) in [
         ("nothing", vec![], "it is empty"),
+        ("a large file", format!("{good}{}", "# filler\n".repeat(LARGEST_OBJECT / 9)).into(), "it has more than 65536 bytes"),
         ("nothing but space", b" \n\n".to_vec(), "it is empty"),
         ("a word", b"clients\n".to_vec(), "line 1: it is neither PEM nor a comment"),
         ("a page of HTML", b"<html>\n<body>404</body>\n".to_vec(), "line 1: it is neither PEM nor a comment"),
