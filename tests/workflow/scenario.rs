@@ -15,10 +15,61 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     /// What the function brings about when nobody else does anything, as [`crate::account::effects`] spells it.
     pub(crate) effects: &'static str,
-    set_up: for<'a> fn(&'a Stack) -> Pin<Box<dyn Future<Output = Value> + 'a>>,
+    set_up: SetUp,
+}
+
+type SetUp = for<'a> fn(&'a Stack) -> Pin<Box<dyn Future<Output = Value> + 'a>>;
+
+/// Every trigger of every function.
+pub(crate) fn all() -> Vec<Scenario> {
+    let all: [fn() -> Scenario; 34] = [
+        issue_by_hand,
+        sign_a_callers_csr,
+        replace_by_hand,
+        certificate_due,
+        import_by_hand,
+        import_later,
+        reimport_due,
+        adoption_due,
+        approaching_expiration_imported,
+        acm_available_issuance,
+        acm_available_issuance_public,
+        acm_available_renewal,
+        acm_available_renewal_public,
+        export_due,
+        export_by_arn,
+        export_by_name,
+        approaching_expiration,
+        renewal_action_required,
+        expired,
+        revoked,
+        sweep,
+        look_by_hand,
+        certificate_current,
+        redeploy_by_certificate,
+        redeploy_by_service,
+        ecs_completed,
+        ecs_failed,
+        revoke_by_hand,
+        revocation_due,
+        declare_by_hand,
+        refresh_daily,
+        trust_due,
+        crl_generation,
+        extra_created,
+    ];
+    all.map(|scenario| scenario()).into()
 }
 
 impl Scenario {
+    pub(crate) fn of(function: &'static str, name: &'static str, set_up: SetUp) -> Self {
+        Self { function, name, effects: "", set_up }
+    }
+
+    pub(crate) async fn set_up(&self, stack: &Stack) -> Value {
+        (self.set_up)(stack).await
+    }
+
     /// A stack of its own to which nothing is delivered by itself, and the event. What led there is forgotten.
     pub(crate) async fn begin(&self) -> (Stack, Value) {
         // Seldom swept: each of the sweeps that are lost on the way to a story costs time too.

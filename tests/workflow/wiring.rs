@@ -3,12 +3,16 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use local_aws::{elbv2, pca, s3};
+use local_aws::{AwsError, Call, Fault, elbv2, pca, s3};
 use runtime::vars::Vars;
 use serde_json::{Value, json};
 use workflow::{Stack, root};
 
-use crate::scenario::{days, lose_deliveries, minutes, order, order_for_listener, request, run, self_signed, service, user};
+use crate::recovery::empty_the_table;
+use crate::scenario::{
+    Scenario, acm_available_renewal, days, declare_by_hand, issue_by_hand, lose_deliveries, minutes, order, order_for_listener,
+    request, run, self_signed, service, user,
+};
 
 /// Every file of `events/`: the function it is for, its name, what it holds.
 fn files() -> Vec<(String, String, Value)> {
@@ -155,20 +159,25 @@ async fn used(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
     days(2).await;
     let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for call in stack.aws.take_calls().into_iter().filter(|call| call.caller != "user") {
-        let actions = match call.operation.as_str() {
-            // It has no right of its own: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis.html>.
-            "TransactWriteItems" => vec!["dynamodb:PutItem".to_owned(), "dynamodb:UpdateItem".to_owned()],
-            "ImportCertificate" if !call.input["Tags"].is_null() => vec![call.action(), "acm:AddTagsToCertificate".to_owned()],
-            "ListObjectsV2" => vec!["s3:ListBucket".to_owned()],
-            // Elastic Load Balancing reads what it is told of with its caller's rights.
-            "CreateTrustStore" => {
-                vec![call.action(), "elasticloadbalancing:AddTags".to_owned(), "s3:GetObjectVersion".to_owned()]
-            }
-            _ => vec![call.action()],
-        };
+        let actions = actions(&call);
         used.entry(call.caller).or_default().extend(actions);
     }
     used
+}
+
+/// What a call needs to be allowed.
+fn actions(call: &Call) -> Vec<String> {
+    match call.operation.as_str() {
+        // It has no right of its own: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis.html>.
+        "TransactWriteItems" => vec!["dynamodb:PutItem".to_owned(), "dynamodb:UpdateItem".to_owned()],
+        "ImportCertificate" if !call.input["Tags"].is_null() => vec![call.action(), "acm:AddTagsToCertificate".to_owned()],
+        "ListObjectsV2" => vec!["s3:ListBucket".to_owned()],
+        // Elastic Load Balancing reads what it is told of with its caller's rights.
+        "CreateTrustStore" => {
+            vec![call.action(), "elasticloadbalancing:AddTags".to_owned(), "s3:GetObjectVersion".to_owned()]
+        }
+        _ => vec![call.action()],
+    }
 }
 
 /// Three certificates on listeners: one is made for it, one takes the place of somebody else's, one is adopted.
@@ -243,4 +252,100 @@ fn each_role_allows_what_its_function_calls_and_nothing_else() {
             assert!(idle.is_empty(), "the role of {} allows what it never calls: {idle:?}", function.binary);
         }
     });
+}
+
+#[test]
+fn without_any_one_of_its_rights_a_function_fails_in_some_scenario() {
+    let template = run(async { Stack::deploy().await.template.functions });
+    let mut needed: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let retire = Scenario::of("issue-client-cert", "retire", |stack| {
+        Box::pin(async move {
+            issue_by_hand().set_up(stack).await;
+            stack.handle("issue-client-cert", order_for_listener(), "first").await.unwrap();
+            json!({"retire": "orders"})
+        })
+    });
+    let fewer = Scenario::of("issue-client-cert", "fewer services", |stack| {
+        Box::pin(async move {
+            stack.handle("issue-client-cert", order(), "first").await.unwrap();
+            let mut fewer = order();
+            (fewer["services"], fewer["usage"], fewer["replace"]) = (json!([]), json!("server"), json!(true));
+            fewer
+        })
+    });
+    let untagged = Scenario::of("export-to-secrets", "fewer services", |stack| {
+        Box::pin(async move {
+            let event = acm_available_renewal().set_up(stack).await;
+            let tag = json!([{"Key": "everleaf:service-1", "Value": "payments/gateway"}]);
+            let arn = event["resources"][0].clone();
+            user(stack, "acm:RemoveTagsFromCertificate", json!({"CertificateArn": arn, "Tags": tag})).await;
+            event
+        })
+    });
+    let in_its_place = Scenario::of("issue-client-cert", "import into a certificate that is there", |stack| {
+        Box::pin(async move {
+            let mut web = order_for_listener();
+            (web["name"], web["import_to_acm"]) = (json!("web"), json!(self_signed(stack, "web", 30).await));
+            web
+        })
+    });
+    let a_ca_leaves = Scenario::of("refresh-truststore", "a CA leaves", |stack| {
+        Box::pin(async move {
+            let mut declaration = declare_by_hand().set_up(stack).await;
+            stack.handle("refresh-truststore", declaration.clone(), "first").await.unwrap();
+            declaration["declare"]["certificate_authority_arns"] = json!([stack.root_ca]);
+            declaration
+        })
+    });
+    let clients_first = Scenario::of("refresh-truststore", "a listener waits for its clients", |stack| {
+        Box::pin(async move {
+            let mut declaration = declare_by_hand().set_up(stack).await;
+            declaration["declare"]["listeners"][0]["clients"] = json!(["orders"]);
+            declaration
+        })
+    });
+    let lost_table = Scenario::of("renew-on-expiry", "a lost table", |stack| {
+        Box::pin(async move {
+            stack.handle("issue-client-cert", order(), "first").await.unwrap();
+            empty_the_table(stack).await;
+            json!({"certificate": "orders"})
+        })
+    });
+    let more = [retire, fewer, untagged, in_its_place, a_ca_leaves, clients_first, lost_table];
+    for scenario in crate::scenario::all().into_iter().chain(more) {
+        let calls = run(async {
+            let (stack, event) = scenario.begin().await;
+            stack.handle(scenario.function, event, "allowed").await.unwrap();
+            stack.aws.take_calls()
+        });
+        let needed = needed.entry(scenario.function).or_default();
+        let mine = calls.iter().filter(|call| call.caller == scenario.function);
+        for action in mine.flat_map(actions).collect::<BTreeSet<_>>() {
+            let fails = !needed.contains(&action)
+                && run(async {
+                    let (stack, event) = scenario.begin().await;
+                    let (function, denied) = (scenario.function, action.clone());
+                    stack.aws.set_faults(Some(Box::new(move |call| {
+                        let is_denied = call.caller == function && actions(call).contains(&denied);
+                        is_denied.then(|| {
+                            Fault::Refuse(AwsError::new("AccessDeniedException", "User is not authorized to perform this"))
+                        })
+                    })));
+                    stack.handle(function, event, "denied").await.is_err()
+                });
+            if fails {
+                needed.insert(action);
+            }
+        }
+    }
+    let mut idle = Vec::new();
+    for function in &template {
+        let allows = function.statements.iter().filter(|statement| statement.allow);
+        let granted: BTreeSet<_> = allows.flat_map(|statement| statement.actions.clone()).collect();
+        let seldom = |action: &str| SELDOM.contains(&(function.binary.as_str(), action)) || action == "sqs:SendMessage";
+        let needed = needed.remove(function.binary.as_str()).unwrap_or_default();
+        let unneeded = granted.difference(&needed).filter(|action| !seldom(action));
+        idle.extend(unneeded.map(|action| format!("{} {action}", function.binary)));
+    }
+    assert!(idle.is_empty(), "done without: {idle:?}");
 }
