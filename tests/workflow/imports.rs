@@ -126,9 +126,16 @@ fn a_certificate_is_replaced_only_when_its_owner_has_tagged_it_so_and_acm_will_t
             let refusal = issue(&stack, changes.clone()).await.unwrap_err();
             assert!(refusal.contains("import_to_acm: ") && refusal.contains(why), "{changes}: {refusal}");
         }
+        // The sweep has seen it, and no request names it.
+        let event = json!({"detail-type": "ACM Certificate Approaching Expiration", "source": "aws.acm", "resources": [foreign], "detail": {}});
+        stack.handle("renew-on-expiry", event, "event").await.unwrap();
+        assert!(stack.record("web").await.is_some_and(|record| record.is_adopted()));
+        let changes = json!({"name": "web", "import_to_acm": true, "key_algorithm": "RSA_2048"});
+        let refusal = issue(&stack, changes).await.unwrap_err();
+        assert!(refusal.contains("has a key of EC_prime256v1"), "{refusal}");
         let after = (held(&stack, &json!(foreign)).await, stack.aws.world(|world, _| world.secrets.secrets().count()));
         assert_eq!(after, untouched);
-        assert!(stack.record("web").await.is_none() && stack.record("orders").await.is_none());
+        assert!(stack.record("orders").await.is_none());
     });
 }
 
@@ -154,6 +161,12 @@ fn what_somebody_deleted_in_acm_is_imported_anew_and_a_person_is_told() {
         let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
         let first = issue(&stack, json!({})).await.unwrap()["acm_certificate_arn"].clone();
         user(&stack, "acm:DeleteCertificate", json!({"CertificateArn": first})).await;
+        // IAM grants a reimport by the tag of what is there.
+        let denied = local_aws::AwsError::new("AccessDeniedException", "User is not authorized to perform this");
+        stack.aws.set_faults(Some(Box::new(move |call| {
+            let again = call.operation == "ImportCertificate" && !call.input["CertificateArn"].is_null();
+            again.then(|| local_aws::Fault::Refuse(denied.clone()))
+        })));
         days(1).await;
         minutes(10).await;
         let reason = last_event(&stack, "Action Required")["detail"]["reason"].as_str().unwrap().to_owned();

@@ -83,6 +83,25 @@ fn a_certificate_of_acm_stays_there_without_its_tag() {
 }
 
 #[test]
+fn what_has_lost_its_tag_in_acm_can_be_retired_though_the_role_has_no_right_over_it_any_more() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let arn = request(&stack, "gateway", false).await;
+        days(1).await;
+        let moved = json!([{"Key": "everleaf:certificate", "Value": "everleaf/other"}]);
+        user(&stack, "acm:AddTagsToCertificate", json!({"CertificateArn": arn, "Tags": moved})).await;
+        let denied = local_aws::AwsError::new("AccessDeniedException", "User is not authorized to perform this");
+        stack.aws.set_faults(Some(Box::new(move |call| {
+            (call.operation == "RemoveTagsFromCertificate").then(|| local_aws::Fault::Refuse(denied.clone()))
+        })));
+        stack.handle("issue-client-cert", json!({"retire": "gateway"}), "retire").await.unwrap();
+        assert!(!lives(&stack, "gateway").await && stack.record("gateway").await.is_none());
+        let tags = user(&stack, "acm:ListTagsForCertificate", json!({"CertificateArn": arn})).await;
+        assert!(tags["Tags"].as_array().unwrap().contains(&moved[0]), "the name that it has now is kept");
+    });
+}
+
+#[test]
 fn what_a_crash_leaves_half_retired_the_same_request_retires() {
     for number in 0.. {
         let more = run(async {

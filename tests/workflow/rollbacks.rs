@@ -200,9 +200,20 @@ fn what_acm_renewed_goes_back_is_never_exported_again_and_acm_renews_once_more()
         minutes(20 * 60).await;
         let exports = |calls: &[local_aws::Call]| calls.iter().filter(|call| call.operation == "ExportCertificate").count();
         assert_eq!(exports(&stack.aws.take_calls()), 0);
+        // The secret says what was rejected, when the table does not.
+        lose_deliveries(&stack);
+        empty_the_table(&stack).await;
+        stack.aws.set_deliveries(None);
+        break_service(&stack, "payments/gateway", u32::MAX);
+        days(5).await;
+        let record = stack.record("gateway").await.unwrap();
+        assert!(record.rejected.contains(&rejected) && record.current.unwrap().serial == first);
+        assert_eq!(record.setback.unwrap().in_a_row, 2);
+        break_service(&stack, "payments/gateway", 0);
+        stack.handle("renew-on-expiry", json!({"retry": "gateway"}), "person").await.unwrap();
         days(1).await;
-        let third = current(&stack, "gateway").await;
-        assert!(third != first && third != rejected);
+        let last = current(&stack, "gateway").await;
+        assert!(last != first && last != rejected);
         assert_settled(&stack, "renewed again").await;
     });
 }
@@ -340,4 +351,20 @@ fn a_setback_that_a_crash_interrupts_is_finished_and_what_was_rejected_is_known(
             break;
         }
     }
+}
+
+#[test]
+fn a_pair_that_is_to_be_revoked_is_replaced_no_more_often_than_any_other() {
+    run(async {
+        let (stack, first) = running(json!({}), &["payments/orders"]).await;
+        break_service(&stack, "payments/orders", u32::MAX);
+        let revoke = json!({"revoke": "orders", "serial_number": first, "reason": "SUPERSEDED"});
+        stack.handle("issue-client-cert", revoke, "replaced").await.unwrap();
+        days(6).await;
+        let record = stack.record("orders").await.unwrap();
+        assert_eq!((&record.current.as_ref().unwrap().serial, record.setback.as_ref().unwrap().in_a_row), (&first, 2));
+        assert_eq!(record.attempts.last, 3, "the first pair and two others");
+        let reasons = told(&stack, "Action Required");
+        assert!(reasons.iter().any(|(_, reason)| reason.contains("{\"retry\": \"orders\"}")), "{reasons:?}");
+    });
 }

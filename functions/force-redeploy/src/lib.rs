@@ -256,9 +256,8 @@ async fn covered(
         deployment.id,
         reason.map(|reason| format!(" ({reason})")).unwrap_or_default()
     );
-    let (events, stuck) = undo(app, to_blame, &message, now).await?;
+    let (undone, stuck) = undo(app, to_blame, &message, now).await?;
     (binding.state.lock, binding.state.fault) = (None, stuck.first().map(|(_, reason)| fault(reason, now)));
-    publish(&app.eventbridge, &events).await?;
     app.records.save_binding(binding).await?.or_retry(format_args!("what is known of {service}"))?;
     match deployment.progress {
         Progress::Running => Ok(()),
@@ -270,7 +269,7 @@ async fn covered(
             // What became current since has another deployment.
             let is_before = |record: &Record| record.current.as_ref().is_some_and(|pair| *pair.since < *deployment.began);
             let others: Vec<_> = others.into_iter().filter(is_before).collect();
-            if events.is_empty() && binding.state.fault.is_none() {
+            if !undone && binding.state.fault.is_none() {
                 tell(app, others, "rollout-failed", &format!("{message}; see to the service, then deploy it"), now).await?;
             }
             Ok(())
@@ -282,23 +281,29 @@ fn fault(reason: &str, now: OffsetDateTime) -> Fault {
     Fault { at: now.into(), reason: reason.to_owned() }
 }
 
-/// Takes the pairs back that a deployment failed on. Those that cannot go back are given back with the reason.
+/// Takes the pairs back that a deployment failed on, and tells of each at once: what comes after may fail. Whether there was one,
+/// and those that cannot go back, with the reason.
 async fn undo(
     app: &App,
     records: Vec<Record>,
     message: &str,
     now: OffsetDateTime,
-) -> Result<(Vec<Event>, Vec<(Record, String)>), Failure> {
-    let (mut events, mut stuck) = (Vec::new(), Vec::new());
+) -> Result<(bool, Vec<(Record, String)>), Failure> {
+    let (mut undone, mut stuck) = (false, Vec::new());
     for mut record in records {
-        match blame(&record, message, app.sweep_interval, now) {
+        let events = match blame(&record, message, app.sweep_interval, now) {
             // Another invocation is at it, or was.
-            Blame::None => events.extend(app.records.go_back(&mut record, now).await?),
-            Blame::Undo(setback) => events.extend(app.records.set_back(&mut record, setback, now).await?),
-            Blame::Stuck(why) => stuck.push((record, format!("{message}, and {why}"))),
-        }
+            Blame::None => app.records.go_back(&mut record, now).await?,
+            Blame::Undo(setback) => app.records.set_back(&mut record, setback, now).await?,
+            Blame::Stuck(why) => {
+                stuck.push((record, format!("{message}, and {why}")));
+                continue;
+            }
+        };
+        publish(&app.eventbridge, &events).await?;
+        undone |= !events.is_empty();
     }
-    Ok((events, stuck))
+    Ok((undone, stuck))
 }
 
 /// Every task of the service reads what is current: that is told, the services that waited for this one follow, and a pair that works

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_acm::config::retry::RetryConfig;
+use aws_sdk_acm::error::ProvideErrorMetadata;
 use aws_sdk_acm::primitives::Blob;
 use aws_sdk_acm::types::{CertificateSummary, CertificateType, Tag};
 use lifecycle::import::{Imported, Turn, turn};
@@ -126,11 +127,15 @@ async fn import(
     if let Some(arn) = found {
         match import.clone().certificate_arn(arn.as_str()).send().await {
             Ok(_) => return Ok(arn),
-            // ACM takes one import a second.
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
+            // The role has rights over what bears its tag: over what is gone it has none.
+            Err(error) => {
+                let refused = matches!(error.code(), Some("ResourceNotFoundException" | "AccessDeniedException"));
+                if !refused || acm::describe(&app.acm, &arn).await?.is_some() {
+                    return Err(Failure::aws(format!("reimport into {arn}"), error));
+                }
+                // ACM takes one import a second.
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
-            Err(error) => return Err(Failure::aws(format!("reimport into {arn}"), error)),
         }
     }
     let doing = || format!("import `{name}` for the first time");
@@ -162,7 +167,7 @@ async fn find(app: &App, name: &CertificateName, pair: &Pair) -> Result<Option<A
     Ok(None)
 }
 
-async fn is_of(app: &App, arn: &Arn, name: &CertificateName) -> Result<bool, Failure> {
+pub(crate) async fn is_of(app: &App, arn: &Arn, name: &CertificateName) -> Result<bool, Failure> {
     let managed = acm::managed(&app.acm, arn, &app.records.settings.prefix).await?;
     Ok(managed.is_some_and(|managed| managed.name == *name))
 }

@@ -7,7 +7,7 @@ use lifecycle::retirement::{self, Request};
 use runtime::{Failure, Invocation};
 use serde_json::{Value, json};
 
-use crate::{App, busy, revoke, save};
+use crate::{App, busy, import, revoke, save};
 
 pub(crate) async fn by_hand(app: &App, request: &Value, invocation: &Invocation) -> Result<Value, Failure> {
     let request = retirement::request(request).map_err(|refusal| Failure::permanent("accept the request", refusal))?;
@@ -41,7 +41,7 @@ pub(crate) async fn by_hand(app: &App, request: &Value, invocation: &Invocation)
         record = after;
     }
     if let Some(arn) = in_acm(&record) {
-        untag(app, arn).await?;
+        untag(app, &record, arn).await?;
     }
     let deleted = app.records.delete_secret(&name).await?;
     app.records.forget(record).await?;
@@ -60,9 +60,13 @@ fn in_acm(record: &Record) -> Option<&Arn> {
 }
 
 /// The certificate stays in ACM as it is, and is not the stack's any more.
-async fn untag(app: &App, arn: &Arn) -> Result<(), Failure> {
+async fn untag(app: &App, record: &Record, arn: &Arn) -> Result<(), Failure> {
+    if !import::is_of(app, arn, &record.name).await? {
+        // It is gone, or another certificate's by now; the role has no right over what is not tagged.
+        return Ok(());
+    }
     let doing = || format!("take the tag everleaf:certificate off {arn}");
-    let tag = aws_sdk_acm::types::Tag::builder().key("everleaf:certificate").build();
+    let tag = aws_sdk_acm::types::Tag::builder().key("everleaf:certificate").value(app.records.secret_name(&record.name)).build();
     let tag = tag.map_err(|error| Failure::permanent(doing(), error))?;
     match app.acm.remove_tags_from_certificate().certificate_arn(arn.as_str()).tags(tag).send().await {
         Ok(_) => Ok(()),

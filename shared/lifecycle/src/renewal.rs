@@ -130,7 +130,9 @@ pub fn is_due(record: &Record, sweep_interval: Duration, now: OffsetDateTime) ->
     let next_may = record.set_back().is_none_or(|setback| setback.next(rest(record, sweep_interval)).is_some_and(|at| at <= now));
     let wants = record.current.as_ref().is_none_or(|current| current.issuer.as_ref() != authority)
         || due(record, sweep_interval).is_none_or(|due| due <= now);
-    record.attempt.is_some() || record.revocation_of_current().is_some() || wants && next_may
+    let urgent = record.revocation_of_current().is_some_and(|revocation| !revocation.after_rollout);
+    let wants = wants || record.revocation_of_current().is_some();
+    record.attempt.is_some() || urgent || wants && next_may
 }
 
 /// From when on a pair should have been replaced: half its window before it ends.
@@ -248,7 +250,9 @@ impl Plan {
             },
             (None, None, _) => "not issued yet".to_owned(),
         };
-        let set_back = record.attempt.is_none() && record.revocation_of_current().is_none();
+        // A compromised key is more urgent than a rest.
+        let urgent = record.revocation_of_current().is_some_and(|revocation| !revocation.after_rollout);
+        let set_back = record.attempt.is_none() && !urgent;
         match rollover.filter(|rollover| record.attempt.is_none() && !rollover.missing.is_empty()) {
             _ if set_back && self.rests(record, sweep_interval, now) => {}
             Some(Rollover { successor, missing, .. }) => {
@@ -389,7 +393,9 @@ impl Plan {
                 self.look_by(now + sweep_interval);
                 return;
             }
-            Export::Never(_) if record.set_back().is_some_and(|setback| Some(&setback.serial) == held.serial.as_ref()) => {
+            Export::Never(_)
+                if held.serial.as_ref().is_some_and(|serial| record.rejected.contains(serial) && !record.is_revoked(serial)) =>
+            {
                 if !self.rests(record, sweep_interval, now) {
                     self.renew_rejected(record, held, sweep_interval, now);
                 }
@@ -557,6 +563,7 @@ impl Plan {
             }
             // What stands against a service is a person's to mend: asked again once a day.
             if let Some(fault) = state.and_then(|state| state.fault.as_ref())
+                && *current.since <= *fault.at
                 && now - *fault.at < DAY
             {
                 self.look_by(*fault.at + DAY);

@@ -47,10 +47,14 @@ const MOST_IN_A_ROW: u32 = 2;
 /// What to do about the certificate of a deployment that its current pair made fail.
 pub fn blame(record: &Record, reason: &str, sweep_interval: Duration, now: OffsetDateTime) -> Blame {
     let Some(current) = &record.current else { return Blame::None };
-    if record.setback.as_ref().is_some_and(|setback| setback.rejected == current.version_id) {
+    if record.setback.as_ref().is_some_and(|setback| !setback.done && setback.rejected == current.version_id) {
         return Blame::None;
     }
-    let in_a_row = record.setback.as_ref().map_or(1, |setback| setback.in_a_row.saturating_add(1));
+    let last = record
+        .setback
+        .as_ref()
+        .filter(|setback| record.previous.as_ref().is_some_and(|pair| pair.version_id == setback.restored));
+    let in_a_row = last.map_or(1, |setback| setback.in_a_row.saturating_add(1));
     let stuck = |why: String| Blame::Stuck(format!("{why}; see to the service, or replace the certificate"));
     let Some(previous) = &record.previous else {
         return stuck("there is no pair before it to go back to".to_owned());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lifecycle::attempt::{Attempt, Attempts, Staged, empty_version};
 use lifecycle::import::Imported;
-use lifecycle::leaf::{KeyAlgorithm, Leaf, Usage};
+use lifecycle::leaf::{KeyAlgorithm, Leaf, Serial, Usage};
 use lifecycle::names::{Arn, CertificateName, Reload, StoreName, TaggedService};
 use lifecycle::record::{KeyFormat, LONGEST, Options, Origin, Pair, Record, Specification};
 use lifecycle::renewal::{ROLLOUT_GRACE, Secret};
@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use crate::Records;
 use crate::secrets::{
     CANARY_TAG, CURRENT, IMPORT_TAG, ISSUER_TAG, KEY, PAUSED_TAG, PENDING, PREVIOUS, PREVIOUS_ISSUER_TAG, Promotion, Put,
-    REJECTED, RENEW_BEFORE_TAG, SERIAL_TAG, SERVICE_TAG, State, WINDOW_TAG,
+    RENEW_BEFORE_TAG, SERIAL_TAG, SERVICE_TAG, State, WINDOW_TAG,
 };
 use material::{Material, Waiting, Wanted};
 
@@ -178,6 +178,7 @@ impl Records {
                     let issuer = before.or_else(|| last().filter(|_| is_tagged)).or_else(asked).or_else(last);
                     if recorded.is_none() {
                         record.previous = self.pair_before(&name, &state, now).await?;
+                        record.rejected.extend(self.rejected(&name, &state).await?);
                     }
                     record.promote(Pair::of(&leaf, version, issuer, state.changed));
                     Ok(Secret::Good)
@@ -213,13 +214,8 @@ impl Records {
         record.current = Some(Pair::of(&leaf, version, issuer, state.changed));
         record.previous = self.pair_before(name, &state, now).await?;
         record.imported = tagged(&state, IMPORT_TAG).map(|arn| Imported { certificate_arn: Some(arn), ..Imported::default() });
+        record.rejected.extend(self.rejected(name, &state).await?);
         record.secret_arn = Some(state.arn);
-        if state.rejected.is_some()
-            && let Some((_, text)) = self.value_at_stage(name, REJECTED).await?
-        {
-            let rejected = Material::read(&text).map_err(|why| foreign(&why))?;
-            record.rejected.extend(rejected.and_then(|pair| Leaf::from_pem(&pair.certificate).ok()).map(|leaf| leaf.serial));
-        }
         if let Some((_, text)) = self.value_at_stage(name, KEY).await? {
             let last = Waiting::read(&text).map_err(|why| foreign(&why))?.attempt;
             record.attempts = Attempts { last, ..Attempts::default() };
@@ -229,6 +225,14 @@ impl Records {
         saved.or_retry(format_args!("the record of `{name}`"))?;
         tracing::info!(certificate.name = %name, "Rebuilt the record of `{name}` from its secret");
         Ok(Some(record))
+    }
+
+    /// The serial that a deployment failed on, for a record that does not know of it.
+    async fn rejected(&self, name: &CertificateName, state: &State) -> Result<Option<Serial>, Failure> {
+        let Some(version) = &state.rejected else { return Ok(None) };
+        let text = self.value_of_version(name, version).await?;
+        let pair = text.and_then(|text| Material::read(&text).ok().flatten());
+        Ok(pair.and_then(|pair| Leaf::from_pem(&pair.certificate).ok()).map(|leaf| leaf.serial))
     }
 
     /// The valid pair before the current one, for a record that does not know of it: its CA is needed.
