@@ -205,7 +205,11 @@ fn what_acm_renewed_goes_back_is_never_exported_again_and_acm_renews_once_more()
         empty_the_table(&stack).await;
         stack.aws.set_deliveries(None);
         break_service(&stack, "payments/gateway", u32::MAX);
+        stack.aws.take_events();
         days(5).await;
+        let is_back =
+            |event: &Value| event["detail-type"] == "Certificate Current" && event["detail"]["serial_number"] == json!(rejected);
+        assert!(!stack.aws.take_events().iter().any(|event| is_back(&event.event)));
         let record = stack.record("gateway").await.unwrap();
         assert!(record.rejected.contains(&rejected) && record.current.unwrap().serial == first);
         assert_eq!(record.setback.unwrap().in_a_row, 2);
@@ -363,6 +367,10 @@ fn a_pair_that_is_to_be_revoked_is_replaced_no_more_often_than_any_other() {
         days(6).await;
         let record = stack.record("orders").await.unwrap();
         assert_eq!((&record.current.as_ref().unwrap().serial, record.setback.as_ref().unwrap().in_a_row), (&first, 2));
+        let due = json!({"prefix": "everleaf", "certificate": "orders"});
+        let event = json!({"detail-type": "Certificate Due", "source": "everleaf", "resources": [], "detail": due});
+        stack.handle("issue-client-cert", event, "a late event").await.unwrap();
+        let record = stack.record("orders").await.unwrap();
         assert_eq!(record.attempts.last, 3, "the first pair and two others");
         let reasons = told(&stack, "Action Required");
         assert!(reasons.iter().any(|(_, reason)| reason.contains("{\"retry\": \"orders\"}")), "{reasons:?}");
