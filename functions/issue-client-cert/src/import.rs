@@ -8,14 +8,13 @@ use aws_sdk_acm::primitives::Blob;
 use aws_sdk_acm::types::{CertificateSummary, CertificateType, Tag};
 use lifecycle::import::{Imported, Turn, turn};
 use lifecycle::issuance::{self, Order};
-use lifecycle::leaf::{KeyAlgorithm, Leaf, Usage};
-use lifecycle::names::{Arn, CertificateName, San};
+use lifecycle::leaf::{KeyAlgorithm, Leaf};
+use lifecycle::names::{Arn, CertificateName};
 use lifecycle::record::{KeyFormat, Pair, Record};
 use material::Material;
 use records::table::Saved;
 use runtime::{Failure, Invocation, publish};
 use secrecy::ExposeSecret;
-use serde_json::json;
 use time::OffsetDateTime;
 
 use crate::App;
@@ -193,41 +192,14 @@ pub(crate) async fn admits(app: &App, order: &Order, arn: &Arn) -> Result<(), Fa
     }
 }
 
-/// What replaces a certificate that was imported by hand: the same, of the stack's issuing CA, for as long as that one, or as the
-/// stack allows.
+/// What replaces a certificate that was imported by hand.
 pub(crate) async fn adoption(app: &App, record: &Record, arn: &Arn, now: OffsetDateTime) -> Result<Order, Failure> {
     let name = &record.name;
     let doing = || format!("read what {arn} is, which `{name}` is to replace");
     let answer = app.acm.get_certificate().certificate_arn(arn.as_str()).send().await;
     let answer = answer.map_err(|error| Failure::aws(doing(), error))?;
     let leaf = Leaf::from_pem(answer.certificate().unwrap_or_default()).map_err(|error| Failure::permanent(doing(), error))?;
-    let mut names = leaf.names;
-    if names.is_empty()
-        && let Some(name) = &leaf.subject.common_name
-        && let Ok(name) = format!("dns:{}", name.to_ascii_lowercase()).parse::<San>()
-    {
-        // What has only a common name was made before clients stopped to read it: RFC 9525, section 2.
-        names.insert(name);
-    }
-    let validity = Duration::try_from(leaf.not_after - leaf.not_before).unwrap_or_default();
-    let hours = validity.min(app.policy.longest_validity).as_secs().div_ceil(3600);
-    let agents = record.options.agent_services.iter().map(|service| json!({"service": service, "reload": "agent"}));
-    let services: Vec<_> = record.options.services.iter().map(|service| json!(service)).chain(agents).collect();
-    let request = json!({
-        "name": name,
-        "subject": leaf.subject,
-        "subject_alternative_names": names,
-        "key_algorithm": leaf.key_algorithm.map_or("another kind of key", KeyAlgorithm::as_str),
-        // Without an extended key usage it could be used for anything.
-        "usage": leaf.usage.unwrap_or(Usage::ClientAndServer),
-        "validity": { "hours": hours },
-        "services": services,
-        "key_format": match record.options.key_format { KeyFormat::Encrypted => "encrypted", KeyFormat::Plain => "plain" },
-        "canary": record.options.canary,
-        "maintenance_window": record.options.maintenance_window,
-        "import_to_acm": arn,
-    });
-    issuance::order(&request, &app.policy, now).map_err(|refusal| {
+    issuance::replacement(leaf, record, arn, &app.policy, now).map_err(|refusal| {
         Failure::permanent(
             format!("replace {arn} by `{name}`"),
             format!("{refusal}; send a request for `{name}` that the policy allows, with `\"import_to_acm\": \"{arn}\"`"),

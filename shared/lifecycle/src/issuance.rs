@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::fields::{Fields, Refusal};
-use crate::leaf::{Csr, KeyAlgorithm, Subject, Usage};
+use crate::leaf::{Csr, KeyAlgorithm, Leaf, Subject, Usage};
 use crate::names::{Arn, AuthorityArn, BadName, CertificateName, Reload, San, ServiceName, TaggedService, is_dns_name};
 use crate::record::{KeyFormat, Options, Origin, Record, Specification};
 use crate::renewal;
@@ -141,6 +141,38 @@ pub fn order(request: &Value, policy: &Policy, now: OffsetDateTime) -> Result<Or
         }),
         _ => Err(Refusal { reasons: fields.reasons }),
     }
+}
+
+/// The order of what replaces `leaf`, which was imported into ACM by hand: the same, of the stack's issuing CA, for as long as that
+/// one, or as the stack allows.
+pub fn replacement(leaf: Leaf, record: &Record, arn: &Arn, policy: &Policy, now: OffsetDateTime) -> Result<Order, Refusal> {
+    let mut names = leaf.names;
+    if names.is_empty()
+        && let Some(name) = &leaf.subject.common_name
+        && let Ok(name) = format!("dns:{}", name.to_ascii_lowercase()).parse::<San>()
+    {
+        // What has only a common name was made before clients stopped to read it: RFC 9525, section 2.
+        names.insert(name);
+    }
+    let validity = Duration::try_from(leaf.not_after - leaf.not_before).unwrap_or_default();
+    let hours = validity.min(policy.longest_validity).as_secs().div_ceil(3600);
+    let agents = record.options.agent_services.iter().map(|service| json!({"service": service, "reload": "agent"}));
+    let services: Vec<_> = record.options.services.iter().map(|service| json!(service)).chain(agents).collect();
+    let request = json!({
+        "name": record.name,
+        "subject": leaf.subject,
+        "subject_alternative_names": names,
+        "key_algorithm": leaf.key_algorithm.map_or("another kind of key", KeyAlgorithm::as_str),
+        // Without an extended key usage it could be used for anything.
+        "usage": leaf.usage.unwrap_or(Usage::ClientAndServer),
+        "validity": { "hours": hours },
+        "services": services,
+        "key_format": match record.options.key_format { KeyFormat::Encrypted => "encrypted", KeyFormat::Plain => "plain" },
+        "canary": record.options.canary,
+        "maintenance_window": record.options.maintenance_window,
+        "import_to_acm": arn,
+    });
+    order(&request, policy, now)
 }
 
 /// What an order means for a certificate that may exist already.

@@ -934,3 +934,38 @@ fn a_certificate_that_was_revoked_or_is_of_a_retired_ca_is_issued_anew_when_aske
         assert_eq!(judge(&json!({"usage": "server", "replace": true})), "issue: replaced by request", "{what}");
     }
 }
+
+#[test]
+fn what_replaces_a_certificate_is_the_same_by_the_stacks_ca_and_for_no_longer_than_is_allowed() {
+    let arn = arn(IN_ACM);
+    let options = Options { agent_services: ["payments/mesh".parse().unwrap()].into(), ..Options::default() };
+    let adopted = Record { origin: Origin::Adopted { certificate_arn: arn.clone() }, options, current: None, ..issued() };
+    let common_name = Some("Web.Example.com".to_owned());
+    let (not_before, longest) = (at("2026-01-01T00:00:00Z"), policy().longest_validity);
+    let made = |lifetime: Duration| Leaf {
+        subject: Subject { common_name: common_name.clone(), ..Subject::default() },
+        names: BTreeSet::new(),
+        usage: None,
+        not_before,
+        not_after: not_before + lifetime,
+        ..Leaf::from_pem(samples::leaf("client")).unwrap()
+    };
+    let replacement = |leaf| replacement(leaf, &adopted, &arn, &anything_goes(), at(NOW));
+    for (lifetime, expected) in [(DAY * 30, DAY * 30), (longest, longest), (longest * 20, longest)] {
+        let order = replacement(made(lifetime)).unwrap();
+        let Specification { names, usage, lifetime, certificate_authority_arn, .. } = order.specification;
+        assert_eq!((names, usage), (["dns:web.example.com".parse().unwrap()].into(), Usage::ClientAndServer));
+        assert_eq!((lifetime, certificate_authority_arn), (expected, samples::arn(CA)));
+        assert_eq!((order.import_into.as_ref(), order.options.import_to_acm), (Some(&arn), true));
+        assert_eq!(order.options.agent_services, adopted.options.agent_services);
+    }
+    let named = Leaf { names: ["ip:10.0.0.1".parse().unwrap()].into(), usage: Some(Usage::Server), ..made(DAY * 30) };
+    let order = replacement(named).unwrap();
+    assert_eq!(order.specification.names, ["ip:10.0.0.1".parse().unwrap()].into());
+    let reasons = replacement(Leaf { key_algorithm: None, usage: Some(Usage::Client), ..made(DAY * 30) }).unwrap_err().reasons;
+    assert_reasons(
+        &"another key, for clients",
+        &reasons,
+        &[("key_algorithm", "`another kind of key`"), ("import_to_acm", "set `usage`")],
+    );
+}
