@@ -356,9 +356,8 @@ async fn tell(app: &App, certificates: Vec<Record>, code: &str, message: &str, n
     for Record { name, .. } in certificates {
         // Afresh: another service of the same certificate may just have been told of.
         let Some(mut record) = app.records.load(&name).await? else { continue };
-        let services = record.options.services.clone();
         if let Some(event) = app.records.tell(&mut record, code, message, now) {
-            app.records.save(&mut record, &services).await?.or_retry(format_args!("the record of `{}`", record.name))?;
+            app.records.update(&mut record).await?;
             publish(&app.eventbridge, &[event]).await?;
         }
     }

@@ -188,11 +188,7 @@ async fn adopt(app: &App, record: Record, arn: &Arn, reason: &str, invocation: &
 /// What the sweep found due. It is looked at anew: the event may be late, or have come twice.
 async fn due(app: &App, name: &CertificateName, reason: &str, invocation: &Invocation) -> Result<Answer, Failure> {
     let now = invocation.now();
-    let record = match app.records.load(name).await? {
-        Some(record) => Some(record),
-        None => app.records.rebuild(name, now).await?,
-    };
-    let Some(record) = record else {
+    let Some(record) = app.records.find(name, now).await? else {
         return Err(Failure::permanent(format!("renew `{name}`"), "neither the table nor a secret knows it; issue it by hand"));
     };
     if let Origin::Adopted { certificate_arn } = &record.origin {
@@ -383,7 +379,7 @@ async fn attempted(
             let arn = app.pca.issue(&name, &wanted, &pem, not_after, &token).await?;
             attempt.certificate_arn = Some(arn.clone());
             record.attempt = Some(attempt.clone());
-            save(app, record).await?;
+            app.records.update(record).await?;
             arn
         }
     };
@@ -399,14 +395,9 @@ async fn attempted(
 /// The CA took the request and could not serve it: this attempt can come to nothing, the next one may.
 async fn dead(app: &App, record: &mut Record, attempt: &Attempt) -> Result<Failure, Failure> {
     record.attempt = None;
-    save(app, record).await?;
+    app.records.update(record).await?;
     let why = format!("the CA failed to issue what attempt {} asked for; the next try begins another", attempt.number);
     Ok(Failure::retryable(format!("issue `{}`", record.name), why))
-}
-
-async fn save(app: &App, record: &mut Record) -> Result<(), Failure> {
-    let (services, name) = (record.options.services.clone(), record.name.clone());
-    app.records.save(record, &services).await?.or_retry(format_args!("the record of `{name}`"))
 }
 
 /// Only what Everleaf does with the certificate changes; services that are new to it are seen to at once.

@@ -7,16 +7,12 @@ use lifecycle::retirement::{self, Request};
 use runtime::{Failure, Invocation};
 use serde_json::{Value, json};
 
-use crate::{App, busy, import, revoke, save};
+use crate::{App, busy, import, revoke};
 
 pub(crate) async fn by_hand(app: &App, request: &Value, invocation: &Invocation) -> Result<Value, Failure> {
     let request = retirement::request(request).map_err(|refusal| Failure::permanent("accept the request", refusal))?;
     let (Request { name, reason, dry_run }, now) = (request, invocation.now());
-    let record = match app.records.load(&name).await? {
-        Some(record) => Some(record),
-        None => app.records.rebuild(&name, now).await?,
-    };
-    let Some(mut record) = record else {
+    let Some(mut record) = app.records.find(&name, now).await? else {
         return Err(Failure::permanent(format!("retire `{name}`"), "there is no such certificate; check its name"));
     };
     if let Turn::Busy { until } = turn(&record, &invocation.id, "", None, now) {
@@ -33,7 +29,7 @@ pub(crate) async fn by_hand(app: &App, request: &Value, invocation: &Invocation)
     }
     if !revocations.is_empty() {
         revocations.into_iter().for_each(|revocation| record.ask_to_revoke(revocation));
-        save(app, &mut record).await?;
+        app.records.update(&mut record).await?;
         let (after, refused) = revoke::due(app, record, invocation).await?;
         if let Some(failure) = refused {
             return Err(failure.within(format!("retire `{name}`")));

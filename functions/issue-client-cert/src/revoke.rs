@@ -19,11 +19,7 @@ pub(crate) async fn by_hand(app: &App, request: &Value, invocation: &Invocation)
     let request = revocation::request(request).map_err(refused)?;
     let Request { name, serial, dry_run, .. } = &request;
     let now = invocation.now();
-    let record = match app.records.load(name).await? {
-        Some(record) => Some(record),
-        None => app.records.rebuild(name, now).await?,
-    };
-    let Some(mut record) = record else {
+    let Some(mut record) = app.records.find(name, now).await? else {
         return Err(Failure::permanent(
             format!("revoke serial {serial} of `{name}`"),
             "there is no such certificate; check its name",
@@ -36,7 +32,7 @@ pub(crate) async fn by_hand(app: &App, request: &Value, invocation: &Invocation)
     if !record.revocations.contains(&revocation) {
         record.ask_to_revoke(revocation.clone());
         record.look_at = now.unix_timestamp();
-        crate::save(app, &mut record).await?;
+        app.records.update(&mut record).await?;
         tracing::info!(certificate.name = %name, certificate.serial = %serial, "Recorded that {}", revocation.in_words());
     }
     let (record, refused) = due(app, record, invocation).await?;
@@ -77,7 +73,7 @@ pub(crate) async fn due(app: &App, mut record: Record, invocation: &Invocation) 
             }
             Err(failure) => return Err(failure),
         };
-        crate::save(app, &mut record).await?;
+        app.records.update(&mut record).await?;
         publish(&app.eventbridge, event.as_slice()).await?;
     }
     Ok((record, refused))

@@ -60,7 +60,7 @@ impl App {
     }
 }
 
-/// The schedule's input, or a request by hand: one of the two.
+/// The schedule's input, or a request by hand, as [`USAGE`] has it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Request {
@@ -105,10 +105,7 @@ async fn acm_event(app: &App, arn: &Arn, detail: AcmDetail, invocation: &Invocat
     let Some(managed) = acm::managed(&app.acm, arn, &app.records.settings.prefix).await? else {
         return Ok(json!({"outcome": "unmanaged", "certificate_arn": arn}));
     };
-    let known = match app.records.load(&managed.name).await? {
-        None => app.records.rebuild(&managed.name, invocation.now()).await?,
-        known => known,
-    };
+    let known = app.records.find(&managed.name, invocation.now()).await?;
     let origin = Origin::Exported { certificate_arn: arn.clone() };
     let record = known.unwrap_or_else(|| Record::new(managed.name, origin, managed.options, invocation.now()));
     let looked = look::look(app, record, detail.renewal_status_reason.as_deref(), &mut Shared::unlimited(), invocation).await?;
@@ -117,17 +114,12 @@ async fn acm_event(app: &App, arn: &Arn, detail: AcmDetail, invocation: &Invocat
 
 /// `retry`: what made the last attempts fail is mended.
 async fn by_name(app: &App, name: &CertificateName, retry: bool, invocation: &Invocation) -> Result<Value, Failure> {
-    let record = match app.records.load(name).await? {
-        Some(record) => Some(record),
-        None => app.records.rebuild(name, invocation.now()).await?,
-    };
-    let Some(mut record) = record else {
+    let Some(mut record) = app.records.find(name, invocation.now()).await? else {
         return Err(Failure::permanent(format!("look at `{name}`"), "neither the table nor a secret knows it"));
     };
     if retry {
         record.retry();
-        let services = record.options.services.clone();
-        app.records.save(&mut record, &services).await?.or_retry(format_args!("the record of `{name}`"))?;
+        app.records.update(&mut record).await?;
     }
     Ok(look::look(app, record, None, &mut Shared::unlimited(), invocation).await?.into_json())
 }

@@ -278,8 +278,7 @@ async fn carry_out(
         renew_certificate(&app.acm, certificate_arn).await?;
         // Noted only now: to ask ACM twice does no harm, and what is noted and was never asked would be waited for in vain.
         record.renewal_asked = renew;
-        let services = record.options.services.clone();
-        app.records.save(&mut record, &services).await?.or_retry(format_args!("the record of `{}`", record.name))?;
+        app.records.update(&mut record).await?;
     }
     if let (true, Origin::Exported { certificate_arn } | Origin::Adopted { certificate_arn }) = (first, &record.origin) {
         app.records.note_arn(certificate_arn, &record.name).await?;

@@ -130,9 +130,8 @@ pub fn is_due(record: &Record, sweep_interval: Duration, now: OffsetDateTime) ->
     let next_may = record.set_back().is_none_or(|setback| setback.next(rest(record, sweep_interval)).is_some_and(|at| at <= now));
     let wants = record.current.as_ref().is_none_or(|current| current.issuer.as_ref() != authority)
         || due(record, sweep_interval).is_none_or(|due| due <= now);
-    let urgent = record.revocation_of_current().is_some_and(|revocation| !revocation.after_rollout);
     let wants = wants || record.revocation_of_current().is_some();
-    record.attempt.is_some() || urgent || wants && next_may
+    record.attempt.is_some() || record.is_compromised() || wants && next_may
 }
 
 /// From when on a pair should have been replaced: half its window before it ends.
@@ -250,11 +249,9 @@ impl Plan {
             },
             (None, None, _) => "not issued yet".to_owned(),
         };
-        // A compromised key is more urgent than a rest.
-        let urgent = record.revocation_of_current().is_some_and(|revocation| !revocation.after_rollout);
-        let set_back = record.attempt.is_none() && !urgent;
+        let may_rest = record.attempt.is_none() && !record.is_compromised();
         match rollover.filter(|rollover| record.attempt.is_none() && !rollover.missing.is_empty()) {
-            _ if set_back && self.rests(record, sweep_interval, now) => {}
+            _ if may_rest && self.rests(record, sweep_interval, now) => {}
             Some(Rollover { successor, missing, .. }) => {
                 self.trust(missing, successor, &reason);
                 self.look_by(now + sweep_interval);

@@ -249,6 +249,11 @@ impl Record {
         let serial = &self.current.as_ref()?.serial;
         self.revocations.iter().find(|revocation| revocation.serial == *serial)
     }
+
+    /// Whether the current pair's key is known to others, so that nothing is a reason to wait with the next one.
+    pub fn is_compromised(&self) -> bool {
+        self.revocation_of_current().is_some_and(|revocation| !revocation.after_rollout)
+    }
 }
 
 #[cfg(test)]

@@ -62,8 +62,8 @@ pub fn blame(record: &Record, reason: &str, sweep_interval: Duration, now: Offse
     if record.rejected.contains(&previous.serial) {
         return stuck(format!("serial {} before it was rejected or revoked too", previous.serial));
     }
-    let margin = margin(record, sweep_interval);
-    if *previous.not_after <= now + margin {
+    // Good for the next attempt, and for one more that might fail too.
+    if *previous.not_after <= now + renewal::rest(record, sweep_interval) * 2 {
         return stuck(format!(
             "serial {} before it expires {}, too soon to go back to",
             previous.serial,
@@ -79,11 +79,6 @@ pub fn blame(record: &Record, reason: &str, sweep_interval: Duration, now: Offse
         done: false,
         reason: reason.to_owned(),
     })
-}
-
-/// How much longer a pair has to be good to be gone back to: the next attempt, and one more that might fail too.
-fn margin(record: &Record, sweep_interval: Duration) -> Duration {
-    renewal::rest(record, sweep_interval) * 2
 }
 
 impl Setback {

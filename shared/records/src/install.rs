@@ -89,8 +89,7 @@ impl Records {
         let (name, Candidate { attempt, issuer, .. }) = (record.name.clone(), candidate);
         if record.rejected.contains(&leaf.serial) {
             record.attempt = None;
-            let services = record.options.services.clone();
-            self.save(record, &services).await?.or_retry(format_args!("the record of `{name}`"))?;
+            self.update(record).await?;
             let why = format!("its serial {} was revoked meanwhile; the next try begins another", leaf.serial);
             return Err(Failure::retryable(format!("make the new pair of `{name}` current"), why));
         }
@@ -99,8 +98,7 @@ impl Records {
             let staged = Some(Staged { version_id: version, serial: leaf.serial, issuer: issuer.clone() });
             record.attempt = Some(Attempt { staged, lease: now.into(), ..(*attempt).clone() });
             record.look_at = (now + ASK_AGAIN).unix_timestamp();
-            let services = record.options.services.clone();
-            self.save(record, &services).await?.or_retry(format_args!("the record of `{name}`"))?;
+            self.update(record).await?;
             return Ok(Installed::Waiting(missing));
         }
         let replaces = attempt.replaces.clone().unwrap_or_else(|| empty_version(&self.settings.prefix, &name));
@@ -111,8 +109,7 @@ impl Records {
             // Stop, and let it be decided anew on what is current now.
             self.agree(record, now).await?;
             record.attempt = None;
-            let services = record.options.services.clone();
-            self.save(record, &services).await?.or_retry(format_args!("the record of `{name}`"))?;
+            self.update(record).await?;
             return Err(Failure::retryable(doing(), "its secret has meanwhile got another current version"));
         }
         record.secret_arn = Some(state.arn.clone());
@@ -120,8 +117,7 @@ impl Records {
         record.look_at = (now + ROLLOUT_GRACE).unix_timestamp();
         self.tag(record).await?;
         self.untag(record, &state.tags).await?;
-        let services = record.options.services.clone();
-        self.save(record, &services).await?.or_retry(format_args!("the record of `{name}`"))?;
+        self.update(record).await?;
         let serial = &leaf.serial;
         tracing::info!(certificate.name = %name, certificate.serial = %serial, "Made serial {serial} of `{name}` current");
         Ok(Installed::Current)
@@ -184,6 +180,14 @@ impl Records {
                     Ok(Secret::Good)
                 }
             },
+        }
+    }
+
+    /// The record, from the table or, where that has lost it, made anew from the secret.
+    pub async fn find(&self, name: &CertificateName, now: OffsetDateTime) -> Result<Option<Record>, Failure> {
+        match self.load(name).await? {
+            None => self.rebuild(name, now).await,
+            known => Ok(known),
         }
     }
 

@@ -16,15 +16,14 @@ impl Records {
         record.rejected.insert(setback.serial.clone());
         record.setback = Some(setback);
         record.look_at = now.unix_timestamp();
-        let services = record.options.services.clone();
-        self.save(record, &services).await?.or_retry(format_args!("the record of `{}`", record.name))?;
+        self.update(record).await?;
         self.go_back(record, now).await
     }
 
     /// Finishes what was begun, where it was. Gives the events that tell of it.
     pub async fn go_back(&self, record: &mut Record, now: OffsetDateTime) -> Result<Vec<Event>, Failure> {
         let Some(setback) = record.setback.clone().filter(|setback| !setback.done) else { return Ok(Vec::new()) };
-        let (name, services) = (record.name.clone(), record.options.services.clone());
+        let name = record.name.clone();
         let Setback { rejected, serial, restored, reason, .. } = setback;
         let doing = || format!("bring the secret of `{name}` back to version {restored}");
         self.reject(&name, &rejected).await?;
@@ -34,7 +33,7 @@ impl Records {
         if state.current.as_ref() != Some(&restored) {
             // Somebody has made another version current meanwhile, and knows more than the deployment that failed.
             record.setback.iter_mut().for_each(|setback| setback.done = true);
-            self.save(record, &services).await?.or_retry(format_args!("the record of `{name}`"))?;
+            self.update(record).await?;
             return Ok(Vec::new());
         }
         record.go_back(state.changed);
@@ -49,7 +48,7 @@ impl Records {
             events.push(Event::about(Kind::CertificateDue, prefix, record, "ACM holds the pair that was rejected"));
         }
         events.extend(self.tell(record, "rolled-back", &message, now));
-        self.save(record, &services).await?.or_retry(format_args!("the record of `{name}`"))?;
+        self.update(record).await?;
         tracing::warn!(certificate.name = %name, certificate.serial = %serial, "Rejected serial {serial} of `{name}` and went back");
         Ok(events)
     }

@@ -70,6 +70,12 @@ impl Records {
         saved
     }
 
+    /// Writes a record whose services are those that it was read with. Where somebody has overtaken, it is to be decided anew.
+    pub async fn update(&self, record: &mut Record) -> Result<(), Failure> {
+        let services = record.options.services.clone();
+        self.save(record, &services).await?.or_retry(format_args!("the record of `{}`", record.name))
+    }
+
     /// Takes the record out of the table, and the certificate off its services.
     pub async fn forget(&self, mut record: Record) -> Result<(), Failure> {
         let before = std::mem::take(&mut record.options.services);
