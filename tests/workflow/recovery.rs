@@ -130,6 +130,62 @@ fn a_secret_that_holds_something_else_is_told_once_a_day_and_never_overwritten()
 }
 
 #[test]
+fn a_record_that_somebody_altered_is_put_right_within_a_day() {
+    run(async {
+        let alterations: [fn(&mut serde_json::Map<String, Value>); 3] = [
+            |item| {
+                item["look_at"]["N"] = json!("1900000000");
+                item.retain(|member, _| member != "current" && member != "previous");
+            },
+            |item| item["look_at"]["N"] = json!("1900000000"),
+            |item| item.retain(|member, _| member != "queue"),
+        ];
+        for alter in alterations {
+            let stack = fleet().await;
+            let version = async || stack.record("orders").await.unwrap().current.unwrap().version_id;
+            let before = version().await;
+            let table = stack.records().await.settings.table;
+            let mut item = stack.aws.world(|world, _| {
+                let mut items = world.dynamodb.items().map(|(_, item)| item.clone());
+                items.find(|item| item["id"]["S"] == "certificate#orders").unwrap()
+            });
+            alter(&mut item);
+            user(&stack, "dynamodb:PutItem", json!({"TableName": table, "Item": item})).await;
+            days(1).await;
+            minutes(90).await;
+            assert_eq!(version().await, before);
+            days(30).await;
+            assert_ne!(version().await, before, "it is renewed");
+        }
+    });
+}
+
+#[test]
+fn tags_that_somebody_changed_are_back_within_a_day() {
+    run(async {
+        let stack = fleet().await;
+        let tags = || stack.aws.world(|world, _| world.secrets.find("everleaf/orders").unwrap().tags.clone());
+        let before = tags();
+        let keys: Vec<_> = before.keys().collect();
+        user(&stack, "secretsmanager:UntagResource", json!({"SecretId": "everleaf/orders", "TagKeys": keys})).await;
+        let theirs = json!([
+            {"Key": "everleaf:serial", "Value": "1"}, {"Key": "everleaf:service-7", "Value": "payments/other"},
+            {"Key": "team", "Value": "payments"},
+        ]);
+        user(&stack, "secretsmanager:TagResource", json!({"SecretId": "everleaf/orders", "Tags": theirs})).await;
+        days(1).await;
+        minutes(90).await;
+        let mut after = tags();
+        assert_eq!(after.remove("team").as_deref(), Some("payments"));
+        assert_eq!(after, before);
+        stack.aws.take_calls();
+        days(2).await;
+        let written = stack.aws.take_calls().into_iter().filter(|call| call.operation.ends_with("agResource")).count();
+        assert_eq!(written, 0, "nothing is written once they are right");
+    });
+}
+
+#[test]
 fn one_bad_item_in_a_sweep_fails_alone_and_is_named() {
     run(async {
         let stack = fleet().await;

@@ -202,7 +202,7 @@ async fn with_secret(app: &App, mut record: Record, held: &Held, invocation: &In
         record.secret_arn = Some(arn);
         return Ok(record);
     }
-    match app.records.agree(&mut record, invocation.now()).await? {
+    match app.records.agree(&mut record, invocation.now()).await?.0 {
         Secret::Good => Ok(record),
         Secret::Missing => {
             Err(Failure::retryable(format!("export `{name}`"), "its secret was there and is gone; it is made anew next time"))

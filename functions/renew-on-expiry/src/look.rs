@@ -166,7 +166,7 @@ pub(crate) async fn foresee(app: &App, mut record: Record, shared: &mut Shared, 
 
 /// What AWS shows of the certificate. The record is made to agree with its secret and with the tags in ACM on the way.
 async fn gather(app: &App, record: &mut Record, shared: &mut Shared, now: OffsetDateTime) -> Result<Facts, Failure> {
-    let secret = app.records.agree(record, now).await?;
+    let (secret, tags) = app.records.agree(record, now).await?;
     let held = match record.origin.clone() {
         Origin::Exported { certificate_arn } => {
             if let Some(managed) = acm::managed(&app.acm, &certificate_arn, &app.records.settings.prefix).await? {
@@ -213,6 +213,7 @@ async fn gather(app: &App, record: &mut Record, shared: &mut Shared, now: Offset
     };
     Ok(Facts {
         secret,
+        astray: (!app.records.is_tagged(record, &tags)).then_some(tags),
         held,
         rollover,
         waits_for,
@@ -253,6 +254,11 @@ async fn carry_out(
             Step::Renew { reason } => {
                 renew = record.current.as_ref().map(|current| RenewalAsked { at: now.into(), serial: current.serial.clone() });
                 looked.steps.push(format!("RenewCertificate: {reason}"));
+            }
+            Step::Tag { has } => {
+                app.records.tag(&record).await?;
+                app.records.untag(&record, &has).await?;
+                looked.steps.push("wrote the tags of its secret anew".to_owned());
             }
             Step::Tell { code, message } => events.extend(app.records.tell(&mut record, code, &message, now)),
         }

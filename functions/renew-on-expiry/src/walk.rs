@@ -9,7 +9,7 @@ use lifecycle::record::{Origin, Record};
 use records::table::{Place, Walk};
 use runtime::{Failure, Invocation};
 
-use crate::look::{Shared, look};
+use crate::look::{Shared, look, look_in_sweep};
 use crate::{App, enough_time};
 
 /// A little less than a day, so that the hour of the walk does not move.
@@ -61,7 +61,7 @@ pub(crate) async fn walk(app: &App, failures: &mut Vec<Failure>, invocation: &In
     Ok(found)
 }
 
-/// One page of secrets; what has no record gets one.
+/// One page of secrets; what has no record gets one, and one that somebody has altered is looked at.
 async fn secrets(
     app: &App,
     token: Option<String>,
@@ -69,8 +69,17 @@ async fn secrets(
     invocation: &Invocation,
 ) -> Result<(usize, Option<String>), Failure> {
     let (names, next) = app.records.list(token).await?;
+    let missed = app.records.missed(names, invocation.now()).await?;
+    failures.extend(missed.unreadable);
     let mut found = 0;
-    for name in app.records.unknown(names).await? {
+    for mut record in missed.records {
+        record.look_at = invocation.now().unix_timestamp();
+        match look_in_sweep(app, record, &mut Shared::unlimited(), invocation).await {
+            Ok(_) => found += 1,
+            Err(failure) => failures.push(failure),
+        }
+    }
+    for name in missed.unknown {
         match app.records.rebuild(&name, invocation.now()).await {
             Ok(Some(_)) => found += 1,
             // Never issued, or ACM's: that is found in ACM.

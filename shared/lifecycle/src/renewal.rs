@@ -29,6 +29,8 @@ use crate::window::Hold;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
     pub secret: Secret,
+    /// The tags of the secret, where they do not say what the record says.
+    pub astray: Option<BTreeMap<String, String>>,
     /// What ACM holds, for a certificate of ACM's and for one that ACM is to hold as well; `None` when ACM does not know it any more.
     pub held: Option<Held>,
     pub services: BTreeMap<ServiceName, BindingState>,
@@ -80,6 +82,8 @@ pub enum Step {
     Trust { authority: Arn, reason: String },
     /// Let `force-redeploy` see to the services again.
     Redeploy { services: Vec<ServiceName> },
+    /// Write the tags of the secret anew, in the place of these.
+    Tag { has: BTreeMap<String, String> },
     /// Tell a person.
     Tell { code: &'static str, message: String },
 }
@@ -97,6 +101,7 @@ impl fmt::Display for Step {
                 let services: Vec<_> = services.iter().map(ToString::to_string).collect();
                 write!(f, "redeploy {}", services.join(", "))
             }
+            Self::Tag { .. } => f.write_str("write the tags of its secret anew"),
             Self::Tell { code, message } => write!(f, "tell a person: {code}: {message}"),
         }
     }
@@ -178,6 +183,7 @@ pub fn plan(record: &Record, facts: &Facts, sweep_interval: Duration, now: Offse
         }
         Secret::Good | Secret::Missing => {}
     }
+    plan.steps.extend(facts.astray.clone().filter(|_| record.current.is_some()).map(|has| Step::Tag { has }));
     if record.setback.as_ref().is_some_and(|setback| !setback.done) {
         // `force-redeploy` brings it back first.
         plan.steps.push(Step::Redeploy { services: record.options.services.iter().cloned().collect() });

@@ -138,13 +138,18 @@ impl Records {
     }
 
     /// Looks at the secret and makes the record agree with it: a version that somebody else made current is taken over.
-    /// The record is changed in memory only.
-    pub async fn agree(&self, record: &mut Record, now: OffsetDateTime) -> Result<Secret, Failure> {
+    /// The record is changed in memory only. The tags of the secret come with it.
+    pub async fn agree(&self, record: &mut Record, now: OffsetDateTime) -> Result<(Secret, BTreeMap<String, String>), Failure> {
+        let Some(state) = self.describe(&record.name).await? else { return Ok((Secret::Missing, BTreeMap::new())) };
+        let secret = match state.pending_deletion {
+            true => Secret::PendingDeletion,
+            false => self.agree_with(&state, record, now).await?,
+        };
+        Ok((secret, state.tags))
+    }
+
+    async fn agree_with(&self, state: &State, record: &mut Record, now: OffsetDateTime) -> Result<Secret, Failure> {
         let name = record.name.clone();
-        let Some(state) = self.describe(&name).await? else { return Ok(Secret::Missing) };
-        if state.pending_deletion {
-            return Ok(Secret::PendingDeletion);
-        }
         record.secret_arn = Some(state.arn.clone());
         let recorded = record.current.as_ref().map(|pair| pair.version_id.clone());
         if recorded.is_some() && recorded == state.current {
@@ -169,12 +174,12 @@ impl Records {
                     let before = record.previous.as_ref().filter(|pair| pair.version_id == version);
                     let before = before.and_then(|pair| pair.issuer.clone());
                     let is_tagged = state.tags.get(SERIAL_TAG).is_some_and(|serial| *serial == leaf.serial.to_string());
-                    let last = || tagged(&state, ISSUER_TAG);
+                    let last = || tagged(state, ISSUER_TAG);
                     let asked = || record.specification().map(|wanted| wanted.certificate_authority_arn.clone());
                     let issuer = before.or_else(|| last().filter(|_| is_tagged)).or_else(asked).or_else(last);
                     if recorded.is_none() {
-                        record.previous = self.pair_before(&name, &state, now).await?;
-                        record.rejected.extend(self.rejected(&name, &state).await?);
+                        record.previous = self.pair_before(&name, state, now).await?;
+                        record.rejected.extend(self.rejected(&name, state).await?);
                     }
                     record.promote(Pair::of(&leaf, version, issuer, state.changed));
                     Ok(Secret::Good)

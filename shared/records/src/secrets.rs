@@ -203,46 +203,48 @@ impl Records {
 
     /// Tags for people, policies and rebuilding. They are written last and decide nothing.
     pub async fn tag(&self, record: &Record) -> Result<(), Failure> {
-        let name = &record.name;
-        let mut tags = vec![tag("everleaf:certificate", &self.secret_name(name)), tag("everleaf:origin", record.origin.as_str())];
+        let tags = self.tags(record).iter().map(|(key, value)| tag(key, value)).collect();
+        let request = self.secretsmanager.tag_resource().secret_id(self.secret_name(&record.name)).set_tags(Some(tags));
+        request.send().await.map(|_| ()).map_err(|error| Failure::aws(format!("tag the secret of `{}`", record.name), error))
+    }
+
+    fn tags(&self, record: &Record) -> BTreeMap<String, String> {
+        let mut tags = BTreeMap::new();
+        let mut add = |key: &str, value: String| _ = tags.insert(key.to_owned(), value);
+        add("everleaf:certificate", self.secret_name(&record.name));
+        add("everleaf:origin", record.origin.as_str().to_owned());
         if let Some(pair) = &record.current {
-            tags.push(tag(SERIAL_TAG, pair.serial.as_str()));
-            tags.push(tag("everleaf:not-after", &rfc3339(*pair.not_after)));
-            tags.extend(pair.issuer.iter().map(|issuer| tag(ISSUER_TAG, issuer.as_str())));
+            add(SERIAL_TAG, pair.serial.to_string());
+            add("everleaf:not-after", rfc3339(*pair.not_after));
+            pair.issuer.iter().for_each(|issuer| add(ISSUER_TAG, issuer.to_string()));
         }
         let before = record.previous.as_ref().and_then(|pair| pair.issuer.as_ref());
-        tags.extend(before.map(|issuer| tag(PREVIOUS_ISSUER_TAG, issuer.as_str())));
+        before.into_iter().for_each(|issuer| add(PREVIOUS_ISSUER_TAG, issuer.to_string()));
         if let Some(window) = record.options.renew_before {
-            tags.push(tag(RENEW_BEFORE_TAG, &format!("{} hours", window.as_secs() / 3600)));
+            add(RENEW_BEFORE_TAG, format!("{} hours", window.as_secs() / 3600));
         }
-        tags.extend(record.options.canary.iter().map(|canary| tag(CANARY_TAG, &canary.to_string())));
-        tags.extend(record.options.maintenance_window.iter().map(|window| tag(WINDOW_TAG, &window.to_string())));
-        tags.extend(record.options.paused.then(|| tag(PAUSED_TAG, "true")));
+        record.options.canary.iter().for_each(|canary| add(CANARY_TAG, canary.to_string()));
+        record.options.maintenance_window.iter().for_each(|window| add(WINDOW_TAG, window.to_string()));
+        if record.options.paused {
+            add(PAUSED_TAG, "true".to_owned());
+        }
         if let Some(Imported { certificate_arn: Some(arn), .. }) = &record.imported {
-            tags.push(tag(IMPORT_TAG, arn.as_str()));
+            add(IMPORT_TAG, arn.to_string());
         }
         for (index, service) in record.options.tagged_services().enumerate() {
-            tags.push(tag(&format!("{SERVICE_TAG}{}", index + 1), &service.to_string()));
+            add(&format!("{SERVICE_TAG}{}", index + 1), service.to_string());
         }
-        let request = self.secretsmanager.tag_resource().secret_id(self.secret_name(name)).set_tags(Some(tags));
-        request.send().await.map(|_| ()).map_err(|error| Failure::aws(format!("tag the secret of `{name}`"), error))
+        tags
+    }
+
+    /// Whether the tags that a secret has say what its record says.
+    pub fn is_tagged(&self, record: &Record, has: &BTreeMap<String, String>) -> bool {
+        self.tags(record).iter().all(|(key, value)| has.get(key) == Some(value)) && gone(record, has).next().is_none()
     }
 
     /// Takes the tags away of what the record no longer has. `has` is what stands on the secret.
     pub async fn untag(&self, record: &Record, has: &BTreeMap<String, String>) -> Result<(), Failure> {
-        let services = record.options.tagged_services().count();
-        let kept = |index: &str| index.parse::<usize>().is_ok_and(|index| (1..=services).contains(&index));
-        let is_gone = |key: &&String| match key.strip_prefix(SERVICE_TAG) {
-            Some(index) => !kept(index),
-            None if *key == IMPORT_TAG => record.imported.is_none(),
-            None => match key.as_str() {
-                CANARY_TAG => record.options.canary.is_none(),
-                WINDOW_TAG => record.options.maintenance_window.is_none(),
-                PAUSED_TAG => !record.options.paused,
-                _ => false,
-            },
-        };
-        let gone: Vec<_> = has.keys().filter(is_gone).cloned().collect();
+        let gone: Vec<_> = gone(record, has).cloned().collect();
         if gone.is_empty() {
             return Ok(());
         }
@@ -279,6 +281,22 @@ pub(crate) const CANARY_TAG: &str = "everleaf:canary";
 pub(crate) const WINDOW_TAG: &str = "everleaf:maintenance-window";
 pub(crate) const PAUSED_TAG: &str = "everleaf:paused";
 pub(crate) const SERVICE_TAG: &str = "everleaf:service-";
+
+/// The tags of a secret that stand for what its record no longer has.
+fn gone<'a>(record: &'a Record, has: &'a BTreeMap<String, String>) -> impl Iterator<Item = &'a String> {
+    let services = record.options.tagged_services().count();
+    let kept = move |index: &str| index.parse::<usize>().is_ok_and(|index| (1..=services).contains(&index));
+    has.keys().filter(move |key| match key.strip_prefix(SERVICE_TAG) {
+        Some(index) => !kept(index),
+        None if *key == IMPORT_TAG => record.imported.is_none(),
+        None => match key.as_str() {
+            CANARY_TAG => record.options.canary.is_none(),
+            WINDOW_TAG => record.options.maintenance_window.is_none(),
+            PAUSED_TAG => !record.options.paused,
+            _ => false,
+        },
+    })
+}
 
 fn tag(key: &str, value: &str) -> Tag {
     Tag::builder().key(key).value(value).build()

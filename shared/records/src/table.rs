@@ -1,6 +1,7 @@
 //! Records and bindings in DynamoDB, written whole under their revision: whoever read an older one writes nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
@@ -23,6 +24,9 @@ pub type Item = HashMap<String, AttributeValue>;
 /// The index by which the sweep asks what is due: partition key `queue`, one value for all; sort key `look_at`.
 const INDEX: &str = "look";
 const QUEUE: &str = "certificates";
+
+/// Every look asks for the next one within a day.
+const FURTHEST_LOOK: Duration = Duration::from_secs(25 * 60 * 60);
 
 /// What became of a write under a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -341,15 +345,32 @@ impl Records {
                 Some((arn, item.get("certificate")?.as_s().ok()?.parse().ok()?))
             })
             .collect();
-        let unknown = self.unknown(noted.iter().map(|(_, name)| name.clone()).collect()).await?;
+        let (unknown, _) = self.unknown(noted.iter().map(|(_, name)| name.clone()).collect()).await?;
         Ok(noted.into_iter().filter(|(_, name)| !unknown.contains(name)).map(|(arn, _)| arn).collect())
     }
 
-    /// Those of the names that have no record.
-    pub async fn unknown(&self, names: Vec<CertificateName>) -> Result<Vec<CertificateName>, Failure> {
+    /// Those of the names that have no record, and the items of the others.
+    async fn unknown(&self, names: Vec<CertificateName>) -> Result<(Vec<CertificateName>, Vec<(String, Item)>), Failure> {
         let items = self.items(names.iter().map(record_id).collect()).await?;
-        let known: BTreeSet<_> = items.into_iter().map(|(id, _)| id).collect();
-        Ok(names.into_iter().filter(|name| !known.contains(&record_id(name))).collect())
+        let known: BTreeSet<_> = items.iter().map(|(id, _)| id.as_str()).collect();
+        let unknown = names.into_iter().filter(|name| !known.contains(record_id(name).as_str())).collect();
+        Ok((unknown, items))
+    }
+
+    /// Those of the names that have no record, and the records that the sweep would not come upon within a day: somebody has
+    /// altered them. What cannot be read is named.
+    pub async fn missed(&self, names: Vec<CertificateName>, now: OffsetDateTime) -> Result<Missed, Failure> {
+        let (unknown, items) = self.unknown(names).await?;
+        let mut missed = Missed { unknown, records: Vec::new(), unreadable: Vec::new() };
+        for (id, item) in items {
+            let indexed = item.get("queue").is_some_and(|queue| queue.as_s().is_ok_and(|queue| queue == QUEUE));
+            match parse::<Record>(item, id) {
+                Ok(record) if indexed && record.look_at <= (now + FURTHEST_LOOK).unix_timestamp() => {}
+                Ok(record) => missed.records.push(record),
+                Err(failure) => missed.unreadable.push(failure),
+            }
+        }
+        Ok(missed)
     }
 
     /// How far the daily walk through everything has come.
@@ -407,6 +428,13 @@ pub struct Page {
     pub unreadable: Vec<Failure>,
     /// Where the next page starts; `None` at the end.
     pub next: Option<Item>,
+}
+
+/// What the sweep would not come upon by itself.
+pub struct Missed {
+    pub unknown: Vec<CertificateName>,
+    pub records: Vec<Record>,
+    pub unreadable: Vec<Failure>,
 }
 
 /// The daily walk through the stack's secrets and ACM's certificates, for what the table does not know.

@@ -18,7 +18,7 @@ use self::table::{Index, Item, Key, Rows, Table};
 use self::value::{canonical_item, item_size, kind};
 use crate::{AwsError, World};
 
-/// How long after a write the indexes show it.
+/// How long after a write the indexes usually show it.
 pub const INDEX_LAG: Duration = Duration::milliseconds(300);
 /// How long an expired item is still there. AWS says: within a few days.
 pub const EXPIRY_LAG: Duration = Duration::hours(6);
@@ -56,6 +56,11 @@ impl DynamoDb {
     pub fn create_table(&mut self, now: OffsetDateTime, name: &str, key: KeySchema, indexes: Vec<(&str, KeySchema)>) {
         let index = |(name, key): (&str, _)| Index { name: name.to_owned(), projection: None, rows: Rows::new(key) };
         self.tables.insert(name.to_owned(), Table::new(now, key, indexes.into_iter().map(index).collect()));
+    }
+
+    /// From now on the indexes show writes so long after them.
+    pub fn set_index_lag(&mut self, lag: Duration) {
+        self.tables.values_mut().for_each(|table| table.lag = lag);
     }
 
     /// Every item of every table, with the table's name.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::format_description;
+use tokio::sync::Notify;
 
 use crate::{AwsError, LocalAws, World, template};
 
@@ -172,6 +173,16 @@ async fn invoke(aws: &LocalAws, function: Function, input: &Value) -> Result<Val
     }
 }
 
+tokio::task_local! {
+    /// Of the attempt that runs: its process has ended.
+    static CRASHED: Arc<Notify>;
+}
+
+/// Ends the attempt in which this is called; whether there is one.
+pub(crate) fn crash() -> bool {
+    CRASHED.try_with(|crashed| crashed.notify_one()).is_ok()
+}
+
 /// One attempt. At its deadline the handler's future is dropped wherever it stands, as AWS ends the sandbox.
 async fn run(
     aws: &LocalAws,
@@ -182,13 +193,23 @@ async fn run(
 ) -> Result<Value, FunctionError> {
     let at = aws.now();
     let Function { config, runner } = function;
-    let context =
-        Context { request_id: request_id.to_owned(), deadline: at + config.timeout, function: config.name.clone(), attempt };
+    let context = Context {
+        request_id: request_id.to_owned(),
+        deadline: aws.clock("lambda") + config.timeout,
+        function: config.name.clone(),
+        attempt,
+    };
     let running = without_panic(runner(payload.clone(), context));
-    let outcome = tokio::time::timeout(config.timeout, running).await.unwrap_or_else(|_| {
-        let message = format!("RequestId: {request_id} Error: Task timed out after {:.2} seconds", config.timeout.as_secs_f64());
-        Err(FunctionError::new("Sandbox.Timedout", message))
-    });
+    let crashed = Arc::new(Notify::new());
+    let ended = |error_type, why: String| Err(FunctionError::new(error_type, format!("RequestId: {request_id} Error: {why}")));
+    let outcome = tokio::select! {
+        biased;
+        outcome = CRASHED.scope(crashed.clone(), running) => outcome,
+        () = crashed.notified() => ended("Runtime.ExitError", "Runtime exited without providing a reason".to_owned()),
+        () = tokio::time::sleep(config.timeout) => {
+            ended("Sandbox.Timedout", format!("Task timed out after {:.2} seconds", config.timeout.as_secs_f64()))
+        }
+    };
     aws.world(|world, now| {
         world.lambda.log.push(Invocation {
             at,

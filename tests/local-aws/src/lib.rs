@@ -26,6 +26,7 @@ mod wire;
 mod world;
 mod x509;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ struct Inner {
     faults: Mutex<Option<FaultPlan>>,
     deliveries: Mutex<Option<DeliveryPlan>>,
     quotas: Mutex<Quotas>,
+    /// What was answered when lists were last asked for, by the question.
+    listed: Mutex<BTreeMap<String, Value>>,
     latency: Duration,
     wake: Notify,
     hung: Notify,
@@ -92,7 +95,14 @@ pub enum Fault {
     Reset,
     /// AWS does what was asked, and the answer is lost on the way.
     LoseAnswer,
-    /// AWS does what was asked, and the caller never runs again: [`LocalAws::hung`] tells, the caller's future is to be dropped.
+    /// The request never arrives, and the caller waits.
+    Hang,
+    /// AWS does what was asked and answers after that time.
+    Delay(Duration),
+    /// AWS answers a list as it was when it was last asked for, and with the certificate of a CA that was asked for last.
+    Stale,
+    /// AWS does what was asked, and the caller never runs again: an invocation ends; for anyone else [`LocalAws::hung`] tells, and
+    /// the caller's future is to be dropped.
     Crash,
     /// AWS does what was asked and answers this.
     Answer(Value),
@@ -121,6 +131,7 @@ impl LocalAws {
             faults: Mutex::default(),
             deliveries: Mutex::default(),
             quotas: Mutex::default(),
+            listed: Mutex::default(),
             latency,
             wake: Notify::new(),
             hung: Notify::new(),
@@ -131,6 +142,11 @@ impl LocalAws {
 
     pub fn now(&self) -> OffsetDateTime {
         self.0.clock.now()
+    }
+
+    /// What the clock of a service shows.
+    pub fn clock(&self, service: &str) -> OffsetDateTime {
+        lock(&self.0.world).clock(service, self.now())
     }
 
     /// The SDK's HTTP client for `caller`: every request goes here instead of to the network.
@@ -221,8 +237,10 @@ impl LocalAws {
         let mut call =
             Call { at: self.now(), caller: caller.to_owned(), service, operation: operation.to_owned(), input, error: None };
         let fault = lock(&self.0.faults).as_mut().and_then(|plan| plan(&call));
-        if let Some(Fault::Reset) = fault {
-            return Err(NoAnswer::ConnectionReset);
+        match fault {
+            Some(Fault::Reset) => return Err(NoAnswer::ConnectionReset),
+            Some(Fault::Hang) => std::future::pending().await,
+            _ => {}
         }
         if !self.0.latency.is_zero() {
             tokio::time::sleep(self.0.latency).await;
@@ -233,14 +251,24 @@ impl LocalAws {
             _ if service == "lambda" => lambda::call(self, operation, &call.input).await,
             _ => self.world(|world, now| answer(world, now, service, operation, &call.input)),
         };
+        let answer = answer.map(|answer| {
+            let before = question(&call).and_then(|question| lock(&self.0.listed).insert(question, answer.clone()));
+            before.filter(|_| matches!(fault, Some(Fault::Stale))).unwrap_or(answer)
+        });
         call.at = self.now();
         call.error = answer.as_ref().err().map(|error| error.code.clone());
         lock(&self.0.calls).push(call);
         match fault {
             Some(Fault::LoseAnswer) => Err(NoAnswer::ConnectionReset),
             Some(Fault::Answer(instead)) => answer.map(|_| instead).map_err(NoAnswer::Error),
+            Some(Fault::Delay(time)) => {
+                tokio::time::sleep(time).await;
+                answer.map_err(NoAnswer::Error)
+            }
             Some(Fault::Crash) => {
-                self.0.hung.notify_one();
+                if !lambda::crash() {
+                    self.0.hung.notify_one();
+                }
                 std::future::pending().await
             }
             _ => answer.map_err(NoAnswer::Error),
@@ -277,7 +305,17 @@ fn deliveries(world: &mut World, now: OffsetDateTime) -> Vec<(String, Value)> {
     all
 }
 
+/// What was asked, where [`Fault::Stale`] has an answer to it.
+fn question(call: &Call) -> Option<String> {
+    match call.operation.as_str() {
+        "ListCertificates" | "ListSecrets" | "ListTagsForCertificate" => Some(format!("{} {}", call.operation, call.input)),
+        "GetCertificate" => Some(call.action()),
+        _ => None,
+    }
+}
+
 fn answer(world: &mut World, now: OffsetDateTime, service: &str, operation: &str, input: &Value) -> Result<Value, AwsError> {
+    let now = world.clock(service, now);
     match service {
         "acm" => acm::call(world, now, operation, input),
         "acm-pca" => pca::call(world, now, operation, input),

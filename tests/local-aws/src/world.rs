@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use crate::{acm, dynamodb, ecs, elbv2, events, lambda, pca, s3, secrets, sqs};
 
@@ -23,6 +23,8 @@ pub struct World {
     pub s3: s3::S3,
     pub secrets: secrets::SecretsManager,
     pub sqs: sqs::Sqs,
+    /// How far the clocks of services go before the account's: `ecs`, `secretsmanager`, and `lambda`, which its functions read.
+    pub ahead: BTreeMap<&'static str, Duration>,
     timers: BTreeMap<(OffsetDateTime, u64), Timer>,
     outbox: Vec<Value>,
     invocations: Vec<(String, Value)>,
@@ -42,6 +44,17 @@ pub enum Timer {
     Schedule { name: String },
 }
 
+impl Timer {
+    fn service(&self) -> &'static str {
+        match self {
+            Self::Acm { .. } => "acm",
+            Self::Pca { .. } => "acm-pca",
+            Self::Ecs { .. } => "ecs",
+            Self::Schedule { .. } => "scheduler",
+        }
+    }
+}
+
 impl World {
     pub(crate) fn new(account: &str, region: &str) -> Self {
         Self {
@@ -57,6 +70,7 @@ impl World {
             s3: s3::S3::default(),
             secrets: secrets::SecretsManager::default(),
             sqs: sqs::Sqs::default(),
+            ahead: BTreeMap::new(),
             timers: BTreeMap::new(),
             outbox: Vec::new(),
             invocations: Vec::new(),
@@ -67,6 +81,10 @@ impl World {
     /// `arn:aws:<service>:<region>:<account>:<resource>`
     pub fn arn(&self, service: &str, resource: &str) -> String {
         format!("arn:aws:{service}:{}:{}:{resource}", self.region, self.account)
+    }
+
+    pub(crate) fn clock(&self, service: &str, now: OffsetDateTime) -> OffsetDateTime {
+        now + self.ahead.get(service).copied().unwrap_or_default()
     }
 
     /// A new identifier in the form of a UUID. The same run gives the same ones, so that a run can be repeated.
@@ -95,8 +113,9 @@ impl World {
         bytes
     }
 
-    /// Asks for `timer` at `when`, or as soon as possible when that is past.
+    /// Asks for `timer` at `when` by its service's clock, or as soon as possible when that is past.
     pub fn at(&mut self, when: OffsetDateTime, timer: Timer) {
+        let when = when - self.ahead.get(timer.service()).copied().unwrap_or_default();
         self.serial += 1;
         self.timers.insert((when, self.serial), timer);
     }
@@ -143,7 +162,9 @@ impl World {
             if entry.key().0 > now {
                 break;
             }
-            match entry.remove() {
+            let timer = entry.remove();
+            let now = self.clock(timer.service(), now);
+            match timer {
                 Timer::Acm { certificate_arn } => acm::due(self, now, &certificate_arn),
                 Timer::Pca { arn } => pca::due(self, now, &arn),
                 Timer::Ecs { service_arn } => ecs::due(self, now, &service_arn),

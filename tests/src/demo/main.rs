@@ -5,7 +5,6 @@
 //! - [`mod@print`]: what a person gets to see of it
 
 mod fleet;
-mod leaks;
 mod print;
 mod trust;
 mod watch;

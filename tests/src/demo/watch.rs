@@ -18,10 +18,10 @@ use material::{Material, Wanted};
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 use workflow::Stack;
+use workflow::leaks::Leaks;
 
 use crate::END;
 use crate::fleet::{CLIENTS, CLUSTER, Certificate, FLEET, Origin, services, variable};
-use crate::leaks::Leaks;
 use crate::trust::Trust;
 
 /// A service may wait this long for its deployment: the sweep asks hourly, and in the week without events two of three are lost.

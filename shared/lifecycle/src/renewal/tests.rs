@@ -16,7 +16,14 @@ const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn facts() -> Facts {
-    Facts { secret: Secret::Good, held: Some(held()), services: BTreeMap::new(), rollover: None, waits_for: BTreeSet::new() }
+    Facts {
+        secret: Secret::Good,
+        astray: None,
+        held: Some(held()),
+        services: BTreeMap::new(),
+        rollover: None,
+        waits_for: BTreeSet::new(),
+    }
 }
 
 fn named(name: &str) -> Record {

@@ -5,7 +5,7 @@ use std::ops::{Bound, Deref};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::expression::{Expression, KeyTest};
 use super::value::{Scalar, canonical_item, content, item_size, kind};
@@ -18,6 +18,8 @@ pub(super) struct Table {
     pub(super) created: OffsetDateTime,
     pub(super) rows: Rows,
     pub(super) indexes: Vec<Index>,
+    /// How long after a write the indexes show it.
+    pub(super) lag: Duration,
     /// Writes that the indexes do not show yet: when they will, the item before, the item after.
     pending: VecDeque<(OffsetDateTime, Key, Option<Item>, Option<Item>)>,
     time_to_live: Option<String>,
@@ -91,7 +93,7 @@ impl Deref for Item {
 impl Table {
     pub(super) fn new(created: OffsetDateTime, key: KeySchema, indexes: Vec<Index>) -> Self {
         let (rows, pending, expiries) = (Rows::new(key), VecDeque::new(), BTreeSet::new());
-        Self { created, rows, indexes, pending, time_to_live: None, expiries }
+        Self { created, rows, indexes, lag: INDEX_LAG, pending, time_to_live: None, expiries }
     }
 
     /// Lets happen what time has brought: items expire, and indexes learn of writes.
@@ -114,11 +116,11 @@ impl Table {
             self.expiries.remove(&(expiry, key.clone()));
         }
         // AWS takes what expired more than five years ago for a mistake.
-        let oldest = (now - time::Duration::days(5 * 365)).unix_timestamp();
+        let oldest = (now - Duration::days(5 * 365)).unix_timestamp();
         let expiry = new.as_ref().and_then(|item| self.expiry(item)).filter(|expiry| *expiry > oldest);
         self.expiries.extend(expiry.map(|expiry| (expiry, key.clone())));
         if !self.indexes.is_empty() {
-            self.pending.push_back((now + INDEX_LAG, key.clone(), old.clone(), new));
+            self.pending.push_back((now + self.lag, key.clone(), old.clone(), new));
         }
         old
     }

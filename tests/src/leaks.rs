@@ -4,23 +4,23 @@ use std::collections::HashSet;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use material::Key;
-use secrecy::SecretString;
+use pkcs8::der::Decode;
+use pkcs8::{EncryptedPrivateKeyInfoRef, SecretDocument};
 
 /// Texts are searched in steps of this many characters.
 const STEP: usize = 12;
 
 #[derive(Default)]
-pub(crate) struct Leaks {
+pub struct Leaks {
     /// As PEM.
-    pub(crate) keys: HashSet<String>,
-    pub(crate) searched: usize,
+    pub keys: HashSet<String>,
+    pub searched: usize,
     runs: HashSet<[u8; STEP]>,
 }
 
 impl Leaks {
     /// A secret holds this key: it must not be seen anywhere else, neither as it stands there nor decrypted.
-    pub(crate) fn learn(&mut self, pem: &str, passphrase: Option<&str>) -> Result<(), String> {
+    pub fn learn(&mut self, pem: &str, passphrase: Option<&str>) -> Result<(), String> {
         if !self.keys.insert(pem.to_owned()) {
             return Ok(());
         }
@@ -30,8 +30,7 @@ impl Leaks {
             // Its beginning only says how it is encrypted.
             self.add(body.get(192..).unwrap_or_default());
         }
-        let key = Key { pem: pem.into(), passphrase: passphrase.map(SecretString::from) };
-        let key = BASE64_STANDARD.encode(key.open()?.as_bytes());
+        let key = BASE64_STANDARD.encode(open(pem, passphrase)?.as_bytes());
         // Half of an RSA key is public, and so is an EC key but for these 30 bytes.
         let private = if key.len() > 400 { key.get(key.len() / 128 * 64..) } else { key.get(48..88) };
         self.add(private.unwrap_or_default());
@@ -47,8 +46,16 @@ impl Leaks {
     }
 
     /// Whether something secret is in a text.
-    pub(crate) fn are_in(&mut self, text: &str) -> bool {
+    pub fn are_in(&mut self, text: &str) -> bool {
         self.searched += text.len();
         text.contains("PRIVATE KEY-----") || text.as_bytes().chunks_exact(STEP).any(|run| self.runs.contains(run))
     }
+}
+
+/// A private key as it stands in a secret: the key itself, PKCS#8, DER.
+pub fn open(pem: &str, passphrase: Option<&str>) -> Result<SecretDocument, String> {
+    let (_, document) = SecretDocument::from_pem(pem).map_err(|error| error.to_string())?;
+    let Some(passphrase) = passphrase else { return Ok(document) };
+    let encrypted = EncryptedPrivateKeyInfoRef::from_der(document.as_bytes()).map_err(|error| error.to_string())?;
+    encrypted.decrypt(passphrase).map_err(|error| error.to_string())
 }

@@ -1,0 +1,668 @@
+//! The promises, checked from the outside: by the calls that reached AWS, the events on the bus, what the secrets hold, what tasks
+//! loaded when they started, and what a listener makes of the pairs. Nothing of the functions' code is asked or used.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use local_aws::{Call, World, elbv2};
+use rcgen::{KeyPair, PublicKeyData};
+use serde_json::{Value, json};
+use time::{Duration, OffsetDateTime};
+use workflow::Stack;
+use workflow::leaks::{Leaks, open};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::extensions::GeneralName;
+use x509_parser::parse_x509_certificate;
+use x509_parser::pem::Pem;
+use x509_parser::prelude::FromDer;
+
+use crate::account::{Account, CLUSTER, host, secret, user};
+use crate::plan::{Certificate, Counts, Origin, Plan, What, day};
+
+/// <https://docs.aws.amazon.com/privateca/latest/APIReference/API_IssueCertificate.html>
+const TOKEN_LIFETIME: Duration = Duration::minutes(5);
+
+/// What a service may wait for a new pair, with a canary before it, when nothing fails.
+const ROLLOUT: Duration = Duration::hours(60);
+
+/// A promise and what broke it.
+pub(crate) type Broken = (u8, String);
+
+pub(crate) struct Watch {
+    plan: Arc<Plan>,
+    begin: OffsetDateTime,
+    pub(crate) broken: Vec<Broken>,
+    pub(crate) counts: Totals,
+    /// Public keys that are durable in a secret, and those that a CA was asked to sign, when and under which token.
+    durable: HashSet<Vec<u8>>,
+    asked: HashMap<Vec<u8>, (OffsetDateTime, Value)>,
+    /// What became current, by certificate, the oldest first, and whether Everleaf did it.
+    promotions: BTreeMap<String, Vec<Promotion>>,
+    /// By the text of the secret.
+    pairs: HashMap<String, Pair>,
+    services: BTreeMap<String, Deployed>,
+    /// The serials of versions, and which version was current when each was put.
+    put: HashMap<String, (Option<String>, Option<String>)>,
+    /// When a CA refused a certificate for good.
+    refused: BTreeMap<String, OffsetDateTime>,
+    /// When the tags of a secret were changed last.
+    tagged: BTreeMap<String, OffsetDateTime>,
+    told: BTreeMap<(String, String), OffsetDateTime>,
+    leaks: Leaks,
+    trace: bool,
+    /// By how much the clocks of ECS and Secrets Manager may differ.
+    apart: Duration,
+}
+
+#[derive(Default)]
+pub(crate) struct Totals {
+    pub(crate) expired_in_use: u64,
+    pub(crate) keys_asked_twice: u64,
+    pub(crate) issued: u64,
+    pub(crate) exported: u64,
+    pub(crate) imported: u64,
+    pub(crate) pairs: u64,
+    pub(crate) undone: u64,
+    pub(crate) rollouts: u64,
+    pub(crate) told: u64,
+    pub(crate) invocations: Counts,
+    pub(crate) calls: Counts,
+    pub(crate) events: Counts,
+}
+
+struct Promotion {
+    version: String,
+    /// Where it was seen as it was put.
+    serial: Option<String>,
+    at: OffsetDateTime,
+    by_everleaf: bool,
+}
+
+struct Pair {
+    not_before: OffsetDateTime,
+    not_after: OffsetDateTime,
+    serial: String,
+    /// What is wrong with it, whenever.
+    fault: Option<String>,
+}
+
+#[derive(Clone, Copy)]
+struct Deployed {
+    created: OffsetDateTime,
+    began: OffsetDateTime,
+    /// When a deployment of it failed last.
+    failed: Option<OffsetDateTime>,
+}
+
+impl Watch {
+    /// `trace` tells everything that writes or is told as it comes.
+    pub(crate) fn new(account: &Account, trace: bool) -> Self {
+        let clocks = account.plan.incidents.iter().find_map(|incident| match incident.what {
+            What::Clocks { ecs, secretsmanager, .. } => Some(Duration::seconds((ecs - secretsmanager).abs())),
+            _ => None,
+        });
+        Self {
+            plan: account.plan.clone(),
+            begin: account.begin,
+            broken: Vec::new(),
+            counts: Totals::default(),
+            durable: HashSet::new(),
+            asked: HashMap::new(),
+            promotions: BTreeMap::new(),
+            pairs: HashMap::new(),
+            services: BTreeMap::new(),
+            put: HashMap::new(),
+            refused: BTreeMap::new(),
+            tagged: BTreeMap::new(),
+            told: BTreeMap::new(),
+            leaks: Leaks::default(),
+            trace,
+            apart: clocks.unwrap_or_default() + Duration::minutes(1),
+        }
+    }
+
+    fn breaks(&mut self, promise: u8, at: OffsetDateTime, what: impl AsRef<str>) {
+        self.broken.push((promise, format!("{}: {}", day(self.begin, at), what.as_ref())));
+    }
+
+    /// Takes in what has happened since the last time, and looks at how things stand; what people were told.
+    pub(crate) fn look(&mut self, account: &Account) -> Vec<Value> {
+        let (aws, mut told) = (&account.stack.aws, Vec::new());
+        for call in aws.take_calls() {
+            self.call(&call);
+        }
+        for event in aws.take_events() {
+            self.event(event.at, &event.event, &mut told);
+        }
+        for invocation in aws.take_invocations() {
+            self.trace(invocation.at, || {
+                format!("{} try {} {} -> {:?}", invocation.function, invocation.attempt, invocation.payload, invocation.outcome)
+            });
+            let (outcome, text) = match &invocation.outcome {
+                Ok(answer) => ("done", answer.to_string()),
+                Err(error) => (error.error_type.as_str(), error.error_message.clone()),
+            };
+            *self.counts.invocations.entry(outcome.to_owned()).or_default() += 1;
+            self.search(invocation.ended, "an answer", &text);
+            if outcome == "Panic" {
+                self.breaks(8, invocation.ended, format!("{} panicked: {text}", invocation.function));
+            }
+        }
+        let now = aws.now();
+        aws.world(|world, _| self.standing(world, now, &account.listener));
+        told
+    }
+
+    fn search(&mut self, at: OffsetDateTime, what: &str, text: &str) {
+        if self.leaks.are_in(text) {
+            self.breaks(7, at, format!("a private key or a passphrase is in {what}"));
+        }
+    }
+
+    fn trace(&self, at: OffsetDateTime, what: impl FnOnce() -> String) {
+        if self.trace {
+            _ = writeln!(io::stderr(), "{} {}", day(self.begin, at), what());
+        }
+    }
+
+    fn call(&mut self, call: &Call) {
+        if call.writes() && call.operation != "PutEvents" {
+            self.trace(call.at, || format!("  {} {} {:?} {}", call.caller, call.action(), call.error, call.input));
+        }
+        if call.caller != "user" {
+            *self.counts.calls.entry(call.action()).or_default() += 1;
+            if !["PutSecretValue", "ExportCertificate", "ImportCertificate"].contains(&call.operation.as_str()) {
+                self.search(call.at, &call.action(), &call.input.to_string());
+            }
+        }
+        if call.operation == "IssueCertificate" {
+            self.is_not_refused(call);
+        }
+        if call.error.is_some() {
+            return;
+        }
+        match call.action().as_str() {
+            "secretsmanager:PutSecretValue" => self.put(call),
+            "secretsmanager:UpdateSecretVersionStage" if call.input["VersionStage"] == "AWSCURRENT" => self.promoted(call),
+            "secretsmanager:TagResource" | "secretsmanager:UntagResource" => self.tags(call),
+            "acm-pca:IssueCertificate" => self.asks(call),
+            "acm:ExportCertificate" => self.counts.exported += 1,
+            "acm:ImportCertificate" => self.counts.imported += 1,
+            "ecs:CreateService" => self.deployed(call.input["serviceName"].as_str(), call.at),
+            "ecs:UpdateService" => {
+                let service = call.input["service"].as_str();
+                if call.caller != "user" {
+                    self.counts.rollouts += 1;
+                    self.was_due(service.unwrap_or_default(), call.at);
+                }
+                self.deployed(service, call.at);
+            }
+            _ => {}
+        }
+    }
+
+    /// Tags are written last: what they say is current by then.
+    fn tags(&mut self, call: &Call) {
+        let Some(name) = self.name_of(call) else { return };
+        self.tagged.insert(name.clone(), call.at);
+        let tags = call.input["Tags"].as_array().into_iter().flatten();
+        let serial = tags.filter(|tag| tag["Key"] == "everleaf:serial").find_map(|tag| tag["Value"].as_str());
+        let current = self.promotions.get(&name).and_then(|all| all.last()).map(|last| last.serial.clone());
+        if serial.is_some_and(|serial| current.is_none_or(|current| current.is_some_and(|current| current != serial))) {
+            self.breaks(1, call.at, format!("the tags of {name} say serial {} before it is current", serial.unwrap_or_default()));
+        }
+    }
+
+    fn deployed(&mut self, service: Option<&str>, at: OffsetDateTime) {
+        let deployed = self.services.entry(service.unwrap_or_default().to_owned());
+        deployed.or_insert(Deployed { created: at, began: at, failed: None }).began = at;
+    }
+
+    /// Everleaf deploys a service: one of its pairs must have become current since the last deployment began. Whose record is lost
+    /// is known by the last change of the secret, and that may have been its tags.
+    fn was_due(&mut self, service: &str, at: OffsetDateTime) {
+        let began = self.services.get(service).map_or(self.begin, |deployed| deployed.began - self.apart);
+        let plan = self.plan.clone();
+        let is_new = |certificate: &Certificate| {
+            let promoted = self.promotions.get(&certificate.name).and_then(|all| all.last()).is_some_and(|last| last.at > began);
+            promoted
+                || self.tagged.get(&certificate.name).is_some_and(|at| *at > began)
+                    && self.is_forgotten(&certificate.name, began, at)
+        };
+        if !plan.of_service(service).any(is_new) {
+            self.breaks(3, at, format!("{service} was deployed again, and no pair of it is new"));
+        }
+    }
+
+    /// Whether the record of a certificate was lost in that time.
+    fn is_forgotten(&self, name: &str, from: OffsetDateTime, to: OffsetDateTime) -> bool {
+        self.plan.incidents.iter().filter(|incident| (from..to).contains(&(self.begin + incident.from))).any(|incident| {
+            match &incident.what {
+                What::TableEmptied => true,
+                What::ItemDeleted { certificate } | What::ItemAltered { certificate } => certificate == name,
+                _ => false,
+            }
+        })
+    }
+
+    /// A secret gets a version: a key that waits with its CSR, or a pair.
+    fn put(&mut self, call: &Call) {
+        let text = call.input["SecretString"].as_str().unwrap_or_default();
+        let values: Value = serde_json::from_str(text).unwrap_or_default();
+        if let (Some(version), Some(name)) = (call.input["ClientRequestToken"].as_str(), self.name_of(call)) {
+            let current = self.promotions.get(&name).and_then(|all| all.last()).map(|last| last.version.clone());
+            self.put.entry(version.to_owned()).or_insert((serial(text), current));
+        }
+        let Some(pem) = values["private_key"].as_str() else { return };
+        let passphrase = values["passphrase"].as_str();
+        let key = open(pem, passphrase).and_then(|key| {
+            let key = KeyPair::try_from(key.as_bytes()).map_err(|error| error.to_string())?;
+            Ok(key.subject_public_key_info())
+        });
+        match key {
+            Ok(public) => _ = self.durable.insert(public),
+            Err(why) => self.breaks(2, call.at, format!("a key that was put cannot be read: {why}")),
+        }
+        drop(self.leaks.learn(pem, passphrase));
+    }
+
+    /// What is permanent is not repeated at once: a quarter of the time to renew has to pass, or a day.
+    fn is_not_refused(&mut self, call: &Call) {
+        let Some((name, _)) = csr(call) else { return };
+        let plan = self.plan.clone();
+        let Some(certificate) = plan.certificates.iter().find(|certificate| certificate.name == name) else { return };
+        let rest = Duration::min(certificate.lifetime / 12, Duration::DAY).max(Duration::minutes(plan.sweep_minutes))
+            - Duration::minutes(15);
+        if self.refused.get(&name).is_some_and(|at| call.at - *at < rest) {
+            self.breaks(8, call.at, format!("a CA was asked for {name} again, soon after it had refused it for good"));
+        }
+        if call.error.as_deref() == Some("InvalidStateException") {
+            self.refused.insert(name, call.at);
+        }
+    }
+
+    fn asks(&mut self, call: &Call) {
+        let Some((_, public)) = csr(call) else { return };
+        if !self.durable.contains(&public) {
+            self.breaks(2, call.at, "a CA was asked to sign a key that is in no secret");
+        }
+        let token = call.input["IdempotencyToken"].clone();
+        match self.asked.insert(public, (call.at, token.clone())) {
+            Some((before, known)) if known == token && !token.is_null() && call.at - before < TOKEN_LIFETIME => {}
+            Some((before, _)) => {
+                self.counts.keys_asked_twice += 1;
+                self.breaks(2, call.at, format!("a key was asked for twice, first on {}", day(self.begin, before)));
+            }
+            None => self.counts.issued += 1,
+        }
+    }
+
+    /// The certificate whose secret a call names, by its name or by its ARN, which ends in six characters more.
+    fn name_of(&self, call: &Call) -> Option<String> {
+        let asked = call.input["SecretId"].as_str()?;
+        let is_it = |name: &&String| {
+            let secret = secret(name);
+            asked == secret || asked.rsplit_once('-').is_some_and(|(arn, _)| arn.ends_with(&format!(":secret:{secret}")))
+        };
+        self.plan.certificates.iter().map(|certificate| &certificate.name).find(is_it).cloned()
+    }
+
+    fn promoted(&mut self, call: &Call) {
+        let Some(name) = self.name_of(call) else { return };
+        let version = call.input["MoveToVersionId"].as_str().unwrap_or_default().to_owned();
+        let by_everleaf = call.caller != "user";
+        let (serial, decided) = self.put.get(&version).cloned().unwrap_or_default();
+        let promotions = self.promotions.entry(name.clone()).or_default();
+        let current = promotions.last().map(|last| last.version.clone());
+        if current.as_ref() == Some(&version) {
+            return;
+        }
+        let is_new = promotions.iter().all(|before| before.version != version);
+        self.counts.pairs += u64::from(is_new);
+        promotions.push(Promotion { version, serial, at: call.at, by_everleaf });
+        if by_everleaf && is_new && decided != current {
+            self.breaks(
+                2,
+                call.at,
+                format!("a pair of {name} became current in the place of one that was not known when it was put"),
+            );
+        }
+    }
+
+    fn event(&mut self, at: OffsetDateTime, event: &Value, told: &mut Vec<Value>) {
+        let source = event["source"].as_str().unwrap_or_default();
+        *self.counts.events.entry(source.to_owned()).or_default() += 1;
+        self.search(at, "an event", &event.to_string());
+        self.trace(at, || format!("    {} {} {}", event["detail-type"], event["resources"], event["detail"]));
+        let detail = &event["detail"];
+        match event["detail-type"].as_str().unwrap_or_default() {
+            "ECS Deployment State Change" => {
+                let service = event["resources"][0].as_str().and_then(|arn| arn.rsplit('/').next()).unwrap_or_default();
+                if let Some(deployed) = self.services.get_mut(service) {
+                    match detail["eventName"].as_str() {
+                        Some("SERVICE_DEPLOYMENT_FAILED") => deployed.failed = Some(at),
+                        Some("SERVICE_DEPLOYMENT_IN_PROGRESS") => deployed.began = deployed.began.max(at),
+                        _ => {}
+                    }
+                }
+            }
+            "Certificate Rolled Back" => self.counts.undone += 1,
+            "Action Required" => {
+                self.counts.told += 1;
+                told.push(detail.clone());
+                let (certificate, reason) = (&detail["certificate"], detail["reason"].as_str().unwrap_or_default());
+                let code = reason.split(':').next().unwrap_or_default().to_owned();
+                let last = self.told.insert((certificate.to_string(), code.clone()), at);
+                // Who is not sure that it was told tells it again.
+                let spoilt = self.plan.incidents.iter().any(|incident| {
+                    let lasts = incident.from - Duration::DAY..incident.to + Duration::HOUR;
+                    !matches!(incident.what, What::Clocks { .. } | What::IndexesLate { .. } | What::Events { .. })
+                        && lasts.contains(&(at - self.begin))
+                });
+                if !spoilt && last.is_some_and(|last| at - last < Duration::hours(23)) {
+                    self.breaks(8, at, format!("`{code}` was told twice within a day of {certificate}"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn standing(&mut self, world: &mut World, now: OffsetDateTime, listener: &str) {
+        let plan = self.plan.clone();
+        for certificate in &plan.certificates {
+            let Some(found) = world.secrets.find(&secret(&certificate.name)) else {
+                if self.promotions.contains_key(&certificate.name) {
+                    self.breaks(1, now, format!("the secret of {} is gone", certificate.name));
+                }
+                continue;
+            };
+            let staged = |label: &str| found.versions.iter().find(|version| version.stages.contains(label));
+            let (current, previous) = (staged("AWSCURRENT"), staged("AWSPREVIOUS").map(|version| version.id.clone()));
+            let (version, text) = match current.map(|version| (&version.id, version.secret_string.as_deref().unwrap_or_default()))
+            {
+                Some((_, "{}")) if !self.promotions.contains_key(&certificate.name) => continue,
+                Some((version, text)) => (version.clone(), text.to_owned()),
+                None => continue,
+            };
+            match self.promotions.get(&certificate.name).map(Vec::as_slice) {
+                Some([.., before, last])
+                    if last.by_everleaf && last.version == version && previous.as_deref() != Some(&before.version) =>
+                {
+                    self.breaks(2, now, format!("AWSPREVIOUS of {} is not the pair that was current before", certificate.name));
+                }
+                Some([.., last]) if last.version == version => {}
+                _ => self.breaks(1, now, format!("AWSCURRENT of {} is on a version that was never promoted", certificate.name)),
+            }
+            self.judge(world, certificate, text, now, listener, true);
+        }
+        for service in &plan.services {
+            self.tasks(world, &service.name, now, listener);
+        }
+    }
+
+    /// A pair that is current, or that a task has loaded.
+    fn judge(
+        &mut self,
+        world: &mut World,
+        certificate: &Certificate,
+        text: String,
+        now: OffsetDateTime,
+        listener: &str,
+        current: bool,
+    ) {
+        if !self.pairs.contains_key(&text) {
+            match pair(certificate, &text, world, now, listener) {
+                Ok(pair) => _ = self.pairs.insert(text.clone(), pair),
+                Err(why) => return self.breaks(1, now, format!("{}: {why}", certificate.name)),
+            }
+        }
+        let pair = &self.pairs[&text];
+        let holder = if current { "AWSCURRENT" } else { "a task" };
+        let (not_before, not_after, serial) = (pair.not_before, pair.not_after, pair.serial.clone());
+        if let Some(fault) = pair.fault.clone() {
+            self.breaks(1, now, format!("{holder} of {} holds {serial}: {fault}", certificate.name));
+        } else if now >= not_after {
+            self.counts.expired_in_use += 1;
+            self.breaks(
+                4,
+                now,
+                format!("{holder} of {} holds {serial}, expired {}", certificate.name, day(self.begin, not_after)),
+            );
+        } else if now < not_before {
+            self.breaks(1, now, format!("{holder} of {} holds {serial}, which is not valid yet", certificate.name));
+        }
+    }
+
+    fn tasks(&mut self, world: &mut World, service: &str, now: OffsetDateTime, listener: &str) {
+        let Some(deployed) = self.services.get(service).copied() else { return };
+        let (plan, tasks) = (self.plan.clone(), world.ecs.running_values(CLUSTER, service));
+        for certificate in plan.of_service(service) {
+            let Some(last) = self.promotions.get(&certificate.name).and_then(|all| all.last()) else { continue };
+            let since = last.at.max(deployed.created);
+            let current = world
+                .secrets
+                .value(&secret(&certificate.name), None, None)
+                .and_then(|text| serde_json::from_str::<Value>(text).ok());
+            let mut lags = tasks.is_empty();
+            for task in &tasks {
+                let value = |name: &str| task.get(&format!("{} {name}", certificate.name));
+                lags |= current
+                    .as_ref()
+                    .is_some_and(|current| value("certificate").map(String::as_str) != current["certificate"].as_str());
+                let mut values = json!({});
+                for name in ["certificate", "certificate_chain", "private_key", "passphrase"] {
+                    if let Some(value) = value(name) {
+                        values[name] = value.as_str().into();
+                    }
+                }
+                self.judge(world, certificate, values.to_string(), now, listener, false);
+            }
+            let failed = deployed.failed.is_some_and(|failed| failed > since - Duration::DAY);
+            if lags && !failed && now - since > ROLLOUT + self.troubled(since, now) {
+                self.breaks(
+                    4,
+                    now,
+                    format!(
+                        "{service} is not on the pair of {} that became current {}",
+                        certificate.name,
+                        day(self.begin, since)
+                    ),
+                );
+            }
+        }
+    }
+
+    /// How long AWS has worked badly in that time, twice over: what failed is tried again at the next sweep.
+    fn troubled(&self, from: OffsetDateTime, to: OffsetDateTime) -> Duration {
+        let (from, to) = (from - self.begin, to - self.begin);
+        let calls = self.plan.incidents.iter().filter(|incident| {
+            matches!(incident.what, What::Calls { .. } | What::Events { own: true, .. } | What::AuthorityDisabled)
+        });
+        calls.map(|incident| (incident.to.min(to) - incident.from.max(from)).max(Duration::ZERO) * 2).sum()
+    }
+
+    /// Long after the last thing that went wrong nothing is left to do.
+    pub(crate) async fn rests(&mut self, account: &Account) {
+        let now = account.stack.aws.now();
+        let mut wrong = Vec::new();
+        if !account.is_asked() {
+            wrong.push("what people ask for still fails".to_owned());
+        }
+        for certificate in &self.plan.certificates {
+            let name = &certificate.name;
+            let held = account.stack.aws.world(|world, _| {
+                let found = world.secrets.find(&secret(name))?;
+                let text = world.secrets.value(&found.name, None, None)?.to_owned();
+                Some((found.tags.clone(), text))
+            });
+            let Some((tags, text)) = held else {
+                wrong.push(format!("{name} was never issued"));
+                continue;
+            };
+            let Some(pair) = self.pairs.get(&text) else {
+                wrong.push(format!("{name} holds no pair"));
+                continue;
+            };
+            let left = pair.not_after - now;
+            let window = if certificate.origin == Origin::Exported { Duration::days(57) } else { certificate.lifetime / 3 };
+            if left < window / 2 {
+                wrong.push(format!("{name} is not renewed"));
+            }
+            let tag = |key: &str| tags.get(&format!("everleaf:{key}")).map(String::as_str).unwrap_or_default().to_owned();
+            if tag("certificate") != secret(name) || tag("serial") != pair.serial {
+                wrong.push(format!(
+                    "the tags of {name} say `{}` and {}, it is {}",
+                    tag("certificate"),
+                    tag("serial"),
+                    pair.serial
+                ));
+            }
+            if let Some(arn) = account.arns.get(name) {
+                let acm = user(&account.stack.aws, "acm:DescribeCertificate", json!({"CertificateArn": arn})).await;
+                if acm["Certificate"]["Serial"].as_str().unwrap_or_default().replace(':', "").trim_start_matches('0')
+                    != pair.serial
+                {
+                    wrong.push(format!("ACM is ahead of {name}"));
+                }
+            }
+            wrong.extend(self.not_at_rest(&account.stack, name).await);
+        }
+        for service in &self.plan.services {
+            let tasks = account.stack.aws.world(|world, _| world.ecs.running_values(CLUSTER, &service.name));
+            if !self.services.contains_key(&service.name) {
+                continue;
+            }
+            for certificate in self.plan.of_service(&service.name) {
+                let current = account
+                    .stack
+                    .aws
+                    .world(|world, _| world.secrets.value(&secret(&certificate.name), None, None).map(str::to_owned));
+                let current: Value = current.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+                let on_it = |task: &BTreeMap<String, String>| {
+                    task.get(&format!("{} certificate", certificate.name)).map(String::as_str) == current["certificate"].as_str()
+                };
+                if tasks.len() != service.tasks as usize || !tasks.iter().all(on_it) {
+                    wrong.push(format!("{} does not run on the current pair of {}", service.name, certificate.name));
+                }
+            }
+        }
+        wrong.into_iter().for_each(|what| self.breaks(4, now, format!("at rest: {what}")));
+    }
+
+    /// What the table says of a certificate, by the item itself.
+    async fn not_at_rest(&self, stack: &Stack, name: &str) -> Vec<String> {
+        let id = format!("certificate#{name}");
+        let item = stack
+            .aws
+            .world(|world, _| world.dynamodb.items().find(|(_, item)| item["id"]["S"] == json!(id)).map(|(_, item)| json!(item)));
+        match item {
+            None => vec![format!("there is no record of {name}")],
+            Some(item) if !item["attempt"].is_null() => vec![format!("an attempt at {name} is under way: {}", item["attempt"])],
+            Some(_) => Vec::new(),
+        }
+    }
+
+    /// Certificates that were issued, and are in no secret.
+    pub(crate) fn beyond_need(&self) -> u64 {
+        let names: BTreeSet<_> =
+            self.plan.certificates.iter().filter(|one| one.origin != Origin::Exported).map(|one| &one.name).collect();
+        let versions = |(name, all): (&String, &Vec<Promotion>)| {
+            let versions: BTreeSet<_> = all.iter().map(|promotion| &promotion.version).collect();
+            if names.contains(name) { versions.len() as u64 } else { 0 }
+        };
+        self.counts.issued.saturating_sub(self.promotions.iter().map(versions).sum())
+    }
+}
+
+/// The common name and the public key of what a CA is asked for.
+fn csr(call: &Call) -> Option<(String, Vec<u8>)> {
+    let csr = BASE64_STANDARD.decode(call.input["Csr"].as_str()?).ok()?;
+    let der = Pem::iter_from_buffer(&csr).next()?.ok()?.contents;
+    let (_, csr) = X509CertificationRequest::from_der(&der).ok()?;
+    let info = csr.certification_request_info;
+    let name = info.subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    Some((name, info.subject_pki.raw.to_vec()))
+}
+
+/// What is read of the leaf in the text of a secret.
+fn of_leaf<T>(text: &str, read: impl FnOnce(&X509Certificate<'_>) -> T) -> Option<T> {
+    let values: Value = serde_json::from_str(text).ok()?;
+    let pem = Pem::iter_from_buffer(values["certificate"].as_str()?.as_bytes()).next()?.ok()?;
+    let (_, leaf) = parse_x509_certificate(&pem.contents).ok()?;
+    Some(read(&leaf))
+}
+
+pub(crate) fn not_after(text: &str) -> Option<OffsetDateTime> {
+    of_leaf(text, |leaf| leaf.validity().not_after.to_datetime())
+}
+
+fn serial(text: &str) -> Option<String> {
+    of_leaf(text, |leaf| format!("{:x}", leaf.serial))
+}
+
+/// Reads a pair and says what is wrong with it for its certificate, whatever the time.
+fn pair(certificate: &Certificate, text: &str, world: &mut World, now: OffsetDateTime, listener: &str) -> Result<Pair, String> {
+    let values: Value = serde_json::from_str(text).map_err(|_| "its value is not JSON".to_owned())?;
+    let text = |name: &str| values[name].as_str().ok_or_else(|| format!("there is no `{name}`"));
+    let (leaf_pem, chain_pem, key_pem) = (text("certificate")?, text("certificate_chain")?, text("private_key")?);
+    let blocks = |pem: &str| {
+        Pem::iter_from_buffer(pem.as_bytes()).map(|block| block.map(|block| block.contents)).collect::<Result<Vec<_>, _>>()
+    };
+    let leaves = blocks(leaf_pem).map_err(|error| format!("the leaf is not PEM: {error}"))?;
+    let chain = blocks(chain_pem).map_err(|error| format!("the chain is not PEM: {error}"))?;
+    let [der] = &leaves[..] else { return Err(format!("there are {} leaves", leaves.len())) };
+    let (_, leaf) = parse_x509_certificate(der).map_err(|error| format!("the leaf does not parse: {error}"))?;
+    let passphrase = values["passphrase"].as_str();
+    let key = open(key_pem, passphrase)?;
+    let key = KeyPair::try_from(key.as_bytes()).map_err(|error| format!("the key does not parse: {error}"))?;
+    let names: Vec<_> = match leaf.subject_alternative_name() {
+        Ok(Some(extension)) => extension
+            .value
+            .general_names
+            .iter()
+            .map(|name| match name {
+                GeneralName::DNSName(name) => (*name).to_owned(),
+                other => format!("{other:?}"),
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+    let usage =
+        leaf.extended_key_usage().ok().flatten().map(|extension| (extension.value.client_auth, extension.value.server_auth));
+    let wanted = (certificate.usage != "server", certificate.usage != "client");
+    let mut issuer = leaf.issuer().as_raw().to_vec();
+    let mut complete = !chain.is_empty();
+    for der in &chain {
+        let Ok((_, authority)) = parse_x509_certificate(der) else { return Err("the chain does not parse".to_owned()) };
+        complete &= authority.subject().as_raw() == issuer;
+        issuer = authority.issuer().as_raw().to_vec();
+        complete &= authority.is_ca();
+    }
+    complete &=
+        chain.last().is_some_and(|der| parse_x509_certificate(der).is_ok_and(|(_, root)| root.subject() == root.issuer()));
+    let verdict = elbv2::tls_verify_status(world, now, listener, &format!("{}\n{chain_pem}", leaf_pem.trim_end()))
+        .map_err(|error| error.message)?;
+    let purpose = certificate.usage == "server" && verdict == "Failed:ClientCertPurposeInvalid";
+    let validity = leaf.validity();
+    let (not_before, not_after) = (validity.not_before.to_datetime(), validity.not_after.to_datetime());
+    let lifetime = not_after - not_before - Duration::HOUR;
+    let faults = [
+        (key.subject_public_key_info() != leaf.public_key().raw, "the key is not the leaf's".to_owned()),
+        (passphrase.is_some() != certificate.encrypted, "the key's format is another".to_owned()),
+        (names != [host(&certificate.name)], format!("its names are {names:?}")),
+        (usage != Some(wanted), format!("its usage is {usage:?}")),
+        (!complete, "the chain does not lead to a root".to_owned()),
+        (verdict != "Success" && !purpose, format!("the listener says {verdict}")),
+        (
+            certificate.origin != Origin::Exported && (lifetime - certificate.lifetime).abs() > Duration::MINUTE * 10,
+            format!("it lives {lifetime}"),
+        ),
+    ];
+    let fault = faults.into_iter().find_map(|(wrong, what)| wrong.then_some(what));
+    let serial = format!("{:x}", leaf.serial);
+    Ok(Pair { not_before, not_after, serial, fault })
+}
