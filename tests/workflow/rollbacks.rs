@@ -46,6 +46,24 @@ async fn breaker(stack: &Stack, service: &str, enable: bool, rollback: bool) {
     minutes(5).await;
 }
 
+/// Somebody deploys another image of this service, and that fails. Its tasks read the same certificates as before.
+async fn deploy_in_vain(stack: &Stack, service: &str, certificates: &[&str]) {
+    break_service(stack, service, 1);
+    let (cluster, service) = service.split_once('/').unwrap();
+    let secret = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:everleaf";
+    let read = |name: &&str| json!({"name": name, "valueFrom": format!("{secret}/{name}:certificate::")});
+    let secrets: Vec<_> = certificates.iter().map(read).collect();
+    let containers = json!([{"name": "app", "image": "app:2", "secrets": secrets}]);
+    user(stack, "ecs:RegisterTaskDefinition", json!({"family": service, "containerDefinitions": containers})).await;
+    user(stack, "ecs:UpdateService", json!({"cluster": cluster, "service": service, "taskDefinition": service})).await;
+}
+
+/// Somebody deploys it once more.
+async fn deploy(stack: &Stack, service: &str) {
+    let (cluster, service) = service.split_once('/').unwrap();
+    user(stack, "ecs:UpdateService", json!({"cluster": cluster, "service": service, "forceNewDeployment": true})).await;
+}
+
 /// `orders` is issued for these services, which run on it; its serial.
 async fn running(changes: Value, services: &[&str]) -> (Stack, Serial) {
     let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
@@ -139,11 +157,7 @@ fn a_deployment_that_fails_for_another_reason_is_left_alone() {
         stack.handle("issue-client-cert", due, "due").await.unwrap();
         let second = current(&stack, "orders").await;
         assert_ne!(second, first);
-        let read = json!([{"name": "orders", "valueFrom": "arn:aws:secretsmanager:eu-central-1:111122223333:secret:everleaf/orders:certificate::"}]);
-        let containers = json!([{"name": "app", "image": "app:2", "secrets": read}]);
-        user(&stack, "ecs:RegisterTaskDefinition", json!({"family": "orders", "containerDefinitions": containers})).await;
-        break_service(&stack, "payments/orders", 1);
-        user(&stack, "ecs:UpdateService", json!({"cluster": "payments", "service": "orders", "taskDefinition": "orders"})).await;
+        deploy_in_vain(&stack, "payments/orders", &["orders"]).await;
         stack.aws.set_deliveries(None);
         stack.handle("force-redeploy", json!({"certificate": "orders"}), "look").await.unwrap();
         minutes(90).await;
@@ -374,5 +388,47 @@ fn a_pair_that_is_to_be_revoked_is_replaced_no_more_often_than_any_other() {
         assert_eq!(record.attempts.last, 3, "the first pair and two others");
         let reasons = told(&stack, "Action Required");
         assert!(reasons.iter().any(|(_, reason)| reason.contains("{\"retry\": \"orders\"}")), "{reasons:?}");
+    });
+}
+
+#[test]
+fn certificates_whose_canaries_cross_do_not_wait_for_each_other() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        lose_deliveries(&stack);
+        let crossed = |name: &str, canary: &str, usage: &str| {
+            let services = json!(["payments/left", "payments/right"]);
+            json!({
+                "name": name, "subject": {"common_name": name}, "services": services, "canary": canary, "usage": usage, "replace": true
+            })
+        };
+        let canaries = [("one", "payments/left"), ("other", "payments/right")];
+        for usage in ["client", "server", "client-and-server"] {
+            for (name, canary) in canaries {
+                stack.handle("issue-client-cert", crossed(name, canary, usage), usage).await.unwrap();
+            }
+            for (_, canary) in canaries {
+                match usage {
+                    "client" => service(&stack, canary, &["one", "other"]).await,
+                    "server" => {}
+                    _ => deploy_in_vain(&stack, canary, &["one", "other"]).await,
+                }
+            }
+            if usage == "client-and-server" {
+                stack.handle("force-redeploy", json!({"certificate": "one"}), usage).await.unwrap();
+                stack.aws.set_deliveries(None);
+                minutes(60).await;
+                for (_, canary) in canaries {
+                    deploy(&stack, canary).await;
+                }
+            }
+            stack.aws.take_events();
+            come_to_rest(&stack).await;
+            assert_settled(&stack, usage).await;
+            let mut redeployed: Vec<_> = told(&stack, "Services Redeployed").into_iter().map(|(name, _)| name).collect();
+            redeployed.sort();
+            assert_eq!(redeployed, ["one", "one", "other", "other"], "{usage}");
+            lose_deliveries(&stack);
+        }
     });
 }

@@ -16,7 +16,7 @@ use lifecycle::date;
 use lifecycle::events::{Detail, EcsDetail, Event, Kind};
 use lifecycle::names::{CertificateName, ServiceName};
 use lifecycle::record::Record;
-use lifecycle::rollout::{Binding, Deployment, Fault, Lock, Progress, Rollout, Service, rollout};
+use lifecycle::rollout::{Binding, Deployment, Fault, Lock, Progress, Rollout, Service, rollout, waits};
 use lifecycle::setback::{Blame, blame};
 use records::table::Saved;
 use records::{Records, Settings};
@@ -136,11 +136,8 @@ async fn see_to(app: &App, services: BTreeSet<ServiceName>, invocation: &Invocat
             continue;
         };
         let certificates: Vec<_> = binding.certificates.iter().filter_map(|name| certificates.get(name).cloned()).collect();
-        if certificates.iter().any(|record| waits(record, &service, &bound)) {
-            unchanged.push(service);
-            continue;
-        }
-        match one(app, binding, described.get(&service), certificates, invocation).await {
+        let waits = waits(&service, &certificates, |service| bound.get(service).map(|bound| &bound.state));
+        match one(app, binding, described.get(&service), certificates, waits, invocation).await {
             Ok(true) => redeployed.push(service),
             Ok(false) => unchanged.push(service),
             Err(failure) => failures.push(failure),
@@ -166,12 +163,6 @@ async fn gather(app: &App, services: &BTreeSet<ServiceName>, now: OffsetDateTime
     Ok((bound, records.into_iter().map(|record| (record.name.clone(), record)).collect(), described))
 }
 
-/// Whether a certificate keeps the service waiting for its canary.
-fn waits(record: &Record, service: &ServiceName, bound: &BTreeMap<ServiceName, Binding>) -> bool {
-    let canary = record.options.canary.as_ref().and_then(|canary| bound.get(canary));
-    record.waits_for_canary(service, canary.map(|canary| &canary.state))
-}
-
 /// Finishes setbacks that were begun.
 async fn go_back(app: &App, records: impl Iterator<Item = &mut Record>, invocation: &Invocation) -> Result<(), Failure> {
     for record in records {
@@ -181,12 +172,13 @@ async fn go_back(app: &App, records: impl Iterator<Item = &mut Record>, invocati
     Ok(())
 }
 
-/// One service; whether it was deployed.
+/// One service; whether it was deployed. One that waits is not, and what somebody else has deployed is followed all the same.
 async fn one(
     app: &App,
     mut binding: Binding,
     service: Option<&Service>,
     certificates: Vec<Record>,
+    waits: bool,
     invocation: &Invocation,
 ) -> Result<bool, Failure> {
     let newest = certificates.iter().filter_map(|record| record.current.as_ref()).map(|pair| *pair.since).max();
@@ -196,6 +188,7 @@ async fn one(
             covered(app, &mut binding, deployment, certificates, None, invocation).await?;
             Ok(false)
         }
+        _ if waits => Ok(false),
         Rollout::Redeploy => {
             if let Some(running) = service.and_then(|service| service.primary.clone()) {
                 binding.state.follow(running);

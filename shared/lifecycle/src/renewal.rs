@@ -22,7 +22,7 @@ use crate::export::{self, Export, Held};
 use crate::import;
 use crate::names::{Arn, CertificateName, ServiceName, StoreName};
 use crate::record::{Origin, Pair, Record};
-use crate::rollout::BindingState;
+use crate::rollout::{self, BindingState};
 use crate::window::Hold;
 
 /// What AWS shows of a certificate at this look.
@@ -555,8 +555,7 @@ impl Plan {
         let mut services = Vec::new();
         for service in &record.options.services {
             let state = states.get(service);
-            let canary = record.options.canary.as_ref().and_then(|canary| states.get(canary));
-            if record.waits_for_canary(service, canary) {
+            if rollout::waits(service, std::slice::from_ref(record), |service| states.get(service)) {
                 self.look_by(now + sweep_interval);
                 continue;
             }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::names::{CertificateName, ServiceName};
-use crate::record::Moment;
+use crate::record::{Moment, Record};
 
 /// What is kept of a service: whose certificates it reads, and the last deployment known to have begun after they became current.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,6 +114,25 @@ pub fn rollout(service: Option<&Service>, newest_pair: OffsetDateTime) -> Rollou
     }
 }
 
+/// Whether a service that reads these certificates has to wait until the new pair of one of them works with its canary; what was
+/// current before is known to work. The canary of a pair that has yet to reach it waits for nobody: two that are each other's would
+/// wait for ever.
+pub fn waits<'a>(
+    service: &ServiceName,
+    certificates: &[Record],
+    state: impl Fn(&ServiceName) -> Option<&'a BindingState>,
+) -> bool {
+    let with_canary = |record: &Record| Some((record.options.canary.clone()?, *record.current.as_ref()?.since));
+    let is_first = certificates
+        .iter()
+        .filter_map(with_canary)
+        .any(|(canary, since)| canary == *service && state(service).is_none_or(|state| state.lags(since)));
+    let new = certificates.iter().filter(|record| record.set_back().is_none());
+    let untried =
+        |(canary, since): (ServiceName, _)| canary != *service && !state(&canary).is_some_and(|state| state.is_on(since));
+    !is_first && new.filter_map(with_canary).any(untried)
+}
+
 /// After so long a pair is taken to have reached the tasks that an agent brings it to: nothing in AWS tells. The agent looks every
 /// five minutes by default, and no later after a failure.
 pub const AGENT_GRACE: Duration = Duration::from_secs(60 * 60);
@@ -161,7 +180,7 @@ impl BindingState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples::at;
+    use crate::samples::{self, at};
 
     const PAIR: &str = "2026-11-22T06:00:00.5Z";
 
@@ -241,6 +260,61 @@ mod tests {
             assert_eq!(state.failed_on(at(PAIR)), blamed, "{what}: {state:?}");
         }
         assert!(!BindingState::default().failed_on(at(PAIR)));
+    }
+
+    #[test]
+    fn a_service_waits_until_a_pair_works_with_its_canary_unless_it_is_itself_the_canary_of_one_to_be_tried() {
+        use crate::record::{Options, Pair};
+        use crate::setback::Setback;
+        let [one, other, third] = ["a/one", "a/other", "a/third"].map(|name| name.parse::<ServiceName>().unwrap());
+        let of = |canary: Option<&ServiceName>, since: &str| {
+            let current = Some(Pair { since: at(since).into(), ..samples::pair() });
+            let services = [&one, &other, &third].map(Clone::clone).into();
+            Record { current, options: Options { services, canary: canary.cloned(), ..Options::default() }, ..samples::issued() }
+        };
+        let (before, after, later) = ("2026-11-22T05:00:00Z", "2026-11-22T07:00:00Z", "2026-11-22T08:00:00Z");
+        let at_one = of(Some(&one), PAIR);
+        let setback = Setback {
+            at: at(PAIR).into(),
+            rejected: "version-2".to_owned(),
+            serial: samples::pair().serial,
+            restored: samples::pair().version_id,
+            in_a_row: 1,
+            done: true,
+            reason: String::new(),
+        };
+        let back = Record { setback: Some(setback), ..at_one.clone() };
+        let new = Record { current: None, ..at_one.clone() };
+        let (works, fails) = (Some((after, Progress::Completed)), Some((after, Progress::Failed)));
+        let (runs, old) = (Some((after, Progress::Running)), Some((before, Progress::Completed)));
+        for (what, certificates, states, waiting) in [
+            ("its canary was never deployed", vec![at_one.clone()], [None, None], &[&other, &third][..]),
+            ("its canary works with the one before", vec![at_one.clone()], [old, None], &[&other, &third]),
+            ("it is tried", vec![at_one.clone()], [runs, None], &[&other, &third]),
+            ("it failed", vec![at_one.clone()], [fails, None], &[&other, &third]),
+            ("it works", vec![at_one.clone()], [works, None], &[]),
+            ("there is no canary", vec![of(None, PAIR)], [None, None], &[]),
+            ("what was there before is known to work", vec![back.clone()], [None, None], &[]),
+            ("nothing is current", vec![new], [None, None], &[]),
+            ("beside one without", vec![of(None, PAIR), at_one.clone()], [None, None], &[&other, &third]),
+            ("crossed", vec![at_one.clone(), of(Some(&other), PAIR)], [old, old], &[&third]),
+            ("crossed, one is tried", vec![at_one.clone(), of(Some(&other), PAIR)], [runs, old], &[&third]),
+            ("crossed, one works", vec![at_one.clone(), of(Some(&other), PAIR)], [works, old], &[&one, &third]),
+            ("crossed, one fails", vec![at_one.clone(), of(Some(&other), PAIR)], [fails, old], &[&one, &third]),
+            ("crossed, both work", vec![at_one.clone(), of(Some(&other), PAIR)], [works, works], &[]),
+            ("crossed, one is newer", vec![at_one, of(Some(&other), later)], [works, works], &[&one, &third]),
+            ("crossed, one went back", vec![back, of(Some(&other), PAIR)], [old, old], &[&third]),
+        ] {
+            let state = |(began, progress)| BindingState { deployment: Some(deployment(began, progress)), ..Default::default() };
+            let [of_one, of_other] = states.map(|known| known.map(state));
+            let state = |service: &ServiceName| match service {
+                service if *service == one => of_one.as_ref(),
+                service if *service == other => of_other.as_ref(),
+                _ => None,
+            };
+            let waits = [&one, &other, &third].into_iter().filter(|service| waits(service, &certificates, state));
+            assert_eq!(waits.collect::<Vec<_>>(), waiting, "{what}");
+        }
     }
 
     #[test]

@@ -9,10 +9,8 @@ use time::OffsetDateTime;
 
 use crate::date;
 use crate::leaf::Serial;
-use crate::names::ServiceName;
 use crate::record::{Moment, Record};
 use crate::renewal;
-use crate::rollout::BindingState;
 
 /// A pair was rejected, and the secret goes or went back to the one before it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,12 +93,6 @@ impl Record {
         self.setback.as_ref().filter(|setback| setback.restored == current.version_id)
     }
 
-    /// Whether the service has to wait until the current pair works with the canary. What was current before is known to work.
-    pub fn waits_for_canary(&self, service: &ServiceName, canary: Option<&BindingState>) -> bool {
-        let (Some(first), Some(current)) = (&self.options.canary, &self.current) else { return false };
-        service != first && self.set_back().is_none() && !canary.is_some_and(|state| state.is_on(*current.since))
-    }
-
     /// The pair before the current one is current again, since that moment.
     pub fn go_back(&mut self, since: OffsetDateTime) {
         let Some(setback) = &mut self.setback else { return };
@@ -124,7 +116,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Options, Origin, Pair, Specification};
+    use crate::record::{Origin, Pair, Specification};
     use crate::samples::{self, DAY, HOUR, arn, at, issued, pair};
 
     const NOW: &str = "2026-11-21T06:00:00Z";
@@ -213,33 +205,5 @@ mod tests {
             retried.retry();
             assert!(renewal::is_due(&retried, HOUR, due));
         }
-    }
-
-    #[test]
-    fn others_wait_until_the_pair_works_with_the_canary() {
-        use crate::rollout::{Deployment, Progress};
-        let (canary, other): (ServiceName, ServiceName) = ("a/canary".parse().unwrap(), "a/other".parse().unwrap());
-        let options =
-            Options { services: [canary.clone(), other.clone()].into(), canary: Some(canary.clone()), ..Options::default() };
-        let record = Record { options, ..renewed() };
-        let state = |began: OffsetDateTime, progress| {
-            let deployment = Deployment { id: "1".to_owned(), began: began.into(), progress, task_definition: String::new() };
-            BindingState { deployment: Some(deployment), ..BindingState::default() }
-        };
-        let after = at(NOW) + HOUR;
-        for (what, state, waits) in [
-            ("it was never deployed", None, true),
-            ("it runs", Some(state(after, Progress::Running)), true),
-            ("it failed", Some(state(after, Progress::Failed)), true),
-            ("it works with the one before", Some(state(at(NOW), Progress::Completed)), true),
-            ("it works", Some(state(after, Progress::Completed)), false),
-        ] {
-            assert_eq!(record.waits_for_canary(&other, state.as_ref()), waits, "{what}");
-            assert!(!record.waits_for_canary(&canary, state.as_ref()), "{what}");
-        }
-        let without = Record { options: Options { canary: None, ..record.options.clone() }, ..record.clone() };
-        assert!(!without.waits_for_canary(&other, None));
-        let back = Record { options: record.options, ..gone_back() };
-        assert!(!back.waits_for_canary(&other, None), "what was there before is known to work");
     }
 }
