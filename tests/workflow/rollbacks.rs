@@ -432,3 +432,61 @@ fn certificates_whose_canaries_cross_do_not_wait_for_each_other() {
         }
     });
 }
+
+#[test]
+fn a_failure_of_another_cause_that_others_wait_for_is_told_once_a_day_until_it_is_mended() {
+    run(async {
+        let services = ["payments/canary", "payments/orders"];
+        let (stack, first) = running(json!({"canary": "payments/canary"}), &services).await;
+        lose_deliveries(&stack);
+        days(22).await;
+        stack.handle("renew-on-expiry", json!({"certificate": "orders"}), "due").await.unwrap();
+        let due = crate::scenario::last_event(&stack, "Certificate Due");
+        stack.handle("issue-client-cert", due, "due").await.unwrap();
+        let second = current(&stack, "orders").await;
+        assert_ne!(second, first);
+        deploy_in_vain(&stack, "payments/canary", &["orders"]).await;
+        stack.aws.set_deliveries(None);
+        stack.handle("force-redeploy", json!({"certificate": "orders"}), "look").await.unwrap();
+        let failed = |stack: &Stack| {
+            let told = told(stack, "Action Required").into_iter();
+            told.filter(|(_, reason)| reason.starts_with("rollout-failed: the deployment ")).count()
+        };
+        minutes(90).await;
+        assert_eq!(failed(&stack), 1);
+        minutes(20 * 60).await;
+        assert_eq!(failed(&stack), 0, "once a day");
+        days(3).await;
+        assert_eq!(failed(&stack), 3);
+        assert_eq!(current(&stack, "orders").await, second);
+        deploy(&stack, "payments/canary").await;
+        minutes(90).await;
+        stack.aws.take_events();
+        assert_settled(&stack, "mended").await;
+        days(2).await;
+        assert_eq!(failed(&stack), 0, "it is mended");
+        let states = stack.records().await.bindings(&stack.record("orders").await.unwrap().options.services).await.unwrap();
+        assert!(states.values().all(|binding| binding.state.fault.is_none()), "{states:#?}");
+    });
+}
+
+#[test]
+fn a_failure_from_before_a_newer_pair_does_not_keep_that_one_waiting() {
+    run(async {
+        let (stack, _) = running(json!({}), &["payments/orders"]).await;
+        lose_deliveries(&stack);
+        deploy_in_vain(&stack, "payments/orders", &["orders"]).await;
+        stack.handle("force-redeploy", json!({"certificate": "orders"}), "look").await.unwrap();
+        minutes(10).await;
+        let event = crate::scenario::last_event(&stack, "ECS Deployment State Change");
+        let other = json!({"name": "other", "subject": {"common_name": "other"}, "services": ["payments/orders"]});
+        stack.handle("issue-client-cert", other, "newer").await.unwrap();
+        stack.handle("force-redeploy", event, "failed").await.unwrap();
+        assert!(told(&stack, "Action Required").iter().any(|(name, _)| name == "orders"));
+        stack.aws.set_deliveries(None);
+        minutes(150).await;
+        let record = stack.record("other").await.unwrap();
+        let states = stack.records().await.bindings(&record.options.services).await.unwrap();
+        assert!(states.values().all(|binding| binding.state.is_on(*record.current.as_ref().unwrap().since)), "{states:#?}");
+    });
+}

@@ -250,7 +250,14 @@ async fn covered(
         reason.map(|reason| format!(" ({reason})")).unwrap_or_default()
     );
     let (undone, stuck) = undo(app, to_blame, &message, now).await?;
-    (binding.state.lock, binding.state.fault) = (None, stuck.first().map(|(_, reason)| fault(reason, now)));
+    let failed = deployment.progress == Progress::Failed;
+    let is_before = |record: &Record| record.current.as_ref().is_some_and(|pair| *pair.since < *deployment.began);
+    let of_another_cause =
+        (failed && !undone && stuck.is_empty()).then(|| format!("{message}; see to the service, then deploy it"));
+    // What became current since has another deployment.
+    let stands = of_another_cause.as_ref().filter(|_| others.iter().all(is_before));
+    let reason = stuck.first().map(|(_, reason)| reason).or(stands);
+    (binding.state.lock, binding.state.fault) = (None, reason.map(|reason| fault(reason, now)));
     app.records.save_binding(binding).await?.or_retry(format_args!("what is known of {service}"))?;
     match deployment.progress {
         Progress::Running => Ok(()),
@@ -259,11 +266,8 @@ async fn covered(
             for (record, reason) in stuck {
                 tell(app, vec![record], "rollout-failed", &reason, now).await?;
             }
-            // What became current since has another deployment.
-            let is_before = |record: &Record| record.current.as_ref().is_some_and(|pair| *pair.since < *deployment.began);
-            let others: Vec<_> = others.into_iter().filter(is_before).collect();
-            if !undone && binding.state.fault.is_none() {
-                tell(app, others, "rollout-failed", &format!("{message}; see to the service, then deploy it"), now).await?;
+            if let Some(reason) = of_another_cause {
+                tell(app, others.into_iter().filter(is_before).collect(), "rollout-failed", &reason, now).await?;
             }
             Ok(())
         }

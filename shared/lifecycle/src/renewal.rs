@@ -559,8 +559,9 @@ impl Plan {
                 self.look_by(now + sweep_interval);
                 continue;
             }
-            let unjudged = |state: &BindingState| state.failed_on(*current.since);
-            if state.is_some_and(|state| !state.lags(*current.since) && !unjudged(state)) {
+            let since = *current.since;
+            let is_judged = |state: &BindingState| !state.lags(since) && state.fault.is_none() && !state.failed_on(since);
+            if state.is_some_and(|state| state.is_on(since) || is_judged(state)) {
                 continue;
             }
             // What stands against a service is a person's to mend: asked again once a day.

@@ -476,6 +476,7 @@ fn services_older_than_the_pair_are_asked_for_again() {
         ..BindingState::default()
     };
     let good = || deployed(since + SECOND, Progress::Completed);
+    let failed = |at| BindingState { fault: faulty(at).fault, ..deployed(since + SECOND, Progress::Failed) };
     let both = "redeploy payments/orders, payments/refunds";
     for (what, orders, refunds, now, steps, look_at) in [
         ("both deployed since", Some(good()), Some(good()), quiet, &[][..], quiet + DAY),
@@ -506,6 +507,23 @@ fn services_older_than_the_pair_are_asked_for_again() {
             quiet + HOUR,
         ),
         ("failed since", Some(deployed(since + SECOND, Progress::Failed)), Some(good()), quiet, &[], quiet + DAY),
+        ("failed since, and told", Some(failed(quiet)), Some(good()), quiet + HOUR, &[], quiet + DAY),
+        (
+            "failed since, and told a day ago",
+            Some(failed(quiet)),
+            Some(good()),
+            quiet + DAY,
+            &["redeploy payments/orders"],
+            quiet + DAY + HOUR,
+        ),
+        (
+            "deployed since, and refused",
+            Some(BindingState { fault: faulty(quiet).fault, ..good() }),
+            Some(good()),
+            quiet + DAY,
+            &[],
+            quiet + DAY * 2,
+        ),
         ("right after the promotion", None, None, since + SECOND, &[], since + ROLLOUT_GRACE),
         ("ten minutes after the promotion", None, None, since + ROLLOUT_GRACE, &[both], since + ROLLOUT_GRACE + HOUR),
         (
