@@ -490,3 +490,56 @@ fn a_failure_from_before_a_newer_pair_does_not_keep_that_one_waiting() {
         assert!(states.values().all(|binding| binding.state.is_on(*record.current.as_ref().unwrap().since)), "{states:#?}");
     });
 }
+
+#[test]
+fn a_setback_that_was_interrupted_does_not_bring_back_what_is_not_good_any_more() {
+    for (what, crash, moved) in [
+        ("revoked", "UpdateSecretVersionStage", false),
+        ("revoked, seen at its event", "UpdateSecretVersionStage", false),
+        ("expired", "UpdateSecretVersionStage", false),
+        ("revoked, and current again", "TagResource", true),
+    ] {
+        run(async {
+            let (stack, event) = crate::scenario::ecs_failed().begin().await;
+            let before = stack.record("orders").await.unwrap();
+            let (failed, restored) = (before.current.unwrap(), before.previous.unwrap());
+            stack.aws.set_faults(Some(Box::new(move |call| {
+                (call.caller == "force-redeploy" && call.operation == crash).then_some(local_aws::Fault::Crash)
+            })));
+            tokio::select! {
+                () = stack.aws.hung() => {}
+                answer = stack.handle("force-redeploy", event.clone(), "first") => panic!("{answer:?}"),
+            }
+            stack.aws.set_faults(None);
+            match what {
+                "expired" => days(31).await,
+                _ => {
+                    let revoke = json!({"revoke": "orders", "serial_number": restored.serial, "reason": "KEY_COMPROMISE"});
+                    stack.handle("issue-client-cert", revoke, what).await.unwrap();
+                }
+            }
+            stack.aws.take_events();
+            stack.aws.take_calls();
+            let again = if what.ends_with("event") { event } else { json!({"certificate": "orders"}) };
+            stack.handle("force-redeploy", again, "again").await.unwrap();
+            let record = stack.record("orders").await.unwrap();
+            let states = stack.records().await.bindings(&record.options.services).await.unwrap();
+            assert!(states.values().all(|binding| binding.state.fault.is_none() == moved), "{what}: {states:#?}");
+            let stays = if moved { &restored } else { &failed };
+            assert_eq!(record.current.unwrap().version_id, stays.version_id, "{what}");
+            assert!(record.setback.unwrap().done, "{what}");
+            assert_eq!(record.rejected.contains(&failed.serial), moved, "{what}");
+            let calls = stack.aws.take_calls();
+            let writes = calls.iter().any(|call| call.operation == "UpdateSecretVersionStage" && call.error.is_none());
+            assert!(!writes, "{what}: no label moves");
+            let events: Vec<_> = stack.aws.take_events().into_iter().map(|event| event.event).collect();
+            let told: Vec<_> = events.iter().filter(|event| event["detail-type"] == "Action Required").collect();
+            let reason = match moved {
+                true => "gave way to the one before it".to_owned(),
+                false => format!(", and serial {} before it ", restored.serial),
+            };
+            assert!(told.len() == 1 && told[0]["detail"]["reason"].as_str().unwrap().contains(&reason), "{what}: {told:#?}");
+            assert_eq!(events.iter().any(|event| event["detail-type"] == "Certificate Rolled Back"), moved, "{what}");
+        });
+    }
+}

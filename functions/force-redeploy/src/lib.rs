@@ -250,10 +250,9 @@ async fn covered(
         reason.map(|reason| format!(" ({reason})")).unwrap_or_default()
     );
     let (undone, stuck) = undo(app, to_blame, &message, now).await?;
-    let failed = deployment.progress == Progress::Failed;
     let is_before = |record: &Record| record.current.as_ref().is_some_and(|pair| *pair.since < *deployment.began);
-    let of_another_cause =
-        (failed && !undone && stuck.is_empty()).then(|| format!("{message}; see to the service, then deploy it"));
+    let is_of_another_cause = deployment.progress == Progress::Failed && !undone && stuck.is_empty();
+    let of_another_cause = is_of_another_cause.then(|| format!("{message}; see to the service, then deploy it"));
     // What became current since has another deployment.
     let stands = of_another_cause.as_ref().filter(|_| others.iter().all(is_before));
     let reason = stuck.first().map(|(_, reason)| reason).or(stands);
@@ -298,7 +297,7 @@ async fn undo(
             }
         };
         publish(&app.eventbridge, &events).await?;
-        undone |= !events.is_empty();
+        undone |= record.set_back().is_some();
     }
     Ok((undone, stuck))
 }

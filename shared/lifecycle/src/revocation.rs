@@ -244,6 +244,11 @@ impl Record {
         self.revocations.iter().any(|revocation| revocation.serial == *serial && revocation.done.is_some())
     }
 
+    /// Whether this serial is revoked, or is to be without anything to wait for.
+    pub(crate) fn revokes_at_once(&self, serial: &Serial) -> bool {
+        self.revocations.iter().any(|revocation| revocation.serial == *serial && !revocation.after_rollout)
+    }
+
     /// The revocation of the current pair, asked for or done: it is to be replaced.
     pub fn revocation_of_current(&self) -> Option<&Revocation> {
         let serial = &self.current.as_ref()?.serial;

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use crate::date;
 use crate::leaf::Serial;
-use crate::record::{Moment, Record};
+use crate::record::{Moment, Pair, Record};
 use crate::renewal;
 
 /// A pair was rejected, and the secret goes or went back to the one before it.
@@ -53,21 +53,11 @@ pub fn blame(record: &Record, reason: &str, sweep_interval: Duration, now: Offse
         .as_ref()
         .filter(|setback| record.previous.as_ref().is_some_and(|pair| pair.version_id == setback.restored));
     let in_a_row = last.map_or(1, |setback| setback.in_a_row.saturating_add(1));
-    let stuck = |why: String| Blame::Stuck(format!("{why}; see to the service, or replace the certificate"));
-    let Some(previous) = &record.previous else {
-        return stuck("there is no pair before it to go back to".to_owned());
-    };
-    if record.rejected.contains(&previous.serial) {
-        return stuck(format!("serial {} before it was rejected or revoked too", previous.serial));
-    }
     // Good for the next attempt, and for one more that might fail too.
-    if *previous.not_after <= now + renewal::rest(record, sweep_interval) * 2 {
-        return stuck(format!(
-            "serial {} before it expires {}, too soon to go back to",
-            previous.serial,
-            date(*previous.not_after)
-        ));
-    }
+    let previous = match fit(record, record.previous.as_ref(), now + renewal::rest(record, sweep_interval) * 2) {
+        Ok(previous) => previous,
+        Err(why) => return Blame::Stuck(why),
+    };
     Blame::Undo(Setback {
         at: now.into(),
         rejected: current.version_id.clone(),
@@ -77,6 +67,21 @@ pub fn blame(record: &Record, reason: &str, sweep_interval: Duration, now: Offse
         done: false,
         reason: reason.to_owned(),
     })
+}
+
+/// The pair, where it may become current again and stay so until then; or why not, and what to do.
+fn fit<'a>(record: &Record, pair: Option<&'a Pair>, until: OffsetDateTime) -> Result<&'a Pair, String> {
+    let why = match pair {
+        None => "there is no pair before it to go back to".to_owned(),
+        Some(Pair { serial, .. }) if record.rejected.contains(serial) || record.revokes_at_once(serial) => {
+            format!("serial {serial} before it was rejected or revoked too")
+        }
+        Some(Pair { serial, not_after, .. }) if **not_after <= until => {
+            format!("serial {serial} before it expires {}, too soon to go back to", date(**not_after))
+        }
+        Some(pair) => return Ok(pair),
+    };
+    Err(format!("{why}; see to the service, or replace the certificate"))
 }
 
 impl Setback {
@@ -91,6 +96,12 @@ impl Record {
     pub fn set_back(&self) -> Option<&Setback> {
         let current = self.current.as_ref()?;
         self.setback.as_ref().filter(|setback| setback.restored == current.version_id)
+    }
+
+    /// Why a setback that was begun must not be finished: what it would bring back is not good any more.
+    pub fn cannot_go_back(&self, setback: &Setback, now: OffsetDateTime) -> Option<String> {
+        let restored = self.previous.as_ref().filter(|pair| pair.version_id == setback.restored);
+        fit(self, restored, now).err().map(|why| format!("{}, and {why}", setback.reason))
     }
 
     /// The pair before the current one is current again, since that moment.
@@ -116,7 +127,8 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Origin, Pair, Specification};
+    use crate::record::{Origin, Specification};
+    use crate::revocation::{Reason, Revocation};
     use crate::samples::{self, DAY, HOUR, arn, at, issued, pair};
 
     const NOW: &str = "2026-11-21T06:00:00Z";
@@ -136,6 +148,19 @@ mod tests {
         let (rejected, restored) = ("version-2".to_owned(), "version-1".to_owned());
         let serial = Serial::from_hex("0b02");
         Setback { at: at(NOW).into(), rejected, serial, restored, in_a_row, done: false, reason: "it failed".to_owned() }
+    }
+
+    /// Of the pair before the current one.
+    fn revocation(after_rollout: bool) -> Revocation {
+        Revocation {
+            serial: pair().serial,
+            certificate_authority_arn: arn(samples::CA),
+            reason: Reason::Superseded,
+            asked: at(NOW).into(),
+            after_rollout,
+            done: None,
+            refused: None,
+        }
     }
 
     fn gone_back() -> Record {
@@ -173,6 +198,39 @@ mod tests {
                 Blame::Stuck(said) => assert!(said.contains(why), "{what}: {said}"),
                 other => panic!("{what}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_setback_is_finished_while_what_it_brings_back_is_good() {
+        let end = *pair().not_after;
+        for (what, record, now, why) in [
+            ("good", renewed(), at(NOW), None),
+            ("a second before it ends", renewed(), end - Duration::from_secs(1), None),
+            ("when it ends", renewed(), end, Some("serial a01 before it expires 2026-12-01 01:00 UTC")),
+            (
+                "to be revoked at once",
+                Record { revocations: vec![revocation(false)], ..renewed() },
+                at(NOW),
+                Some("serial a01 before it was rejected or revoked"),
+            ),
+            ("to be revoked once it is replaced", Record { revocations: vec![revocation(true)], ..renewed() }, at(NOW), None),
+            (
+                "revoked",
+                Record { rejected: [pair().serial].into(), ..renewed() },
+                at(NOW),
+                Some("serial a01 before it was rejected"),
+            ),
+            (
+                "another one was before",
+                Record { previous: Some(version("version-0", "0a00")), ..renewed() },
+                at(NOW),
+                Some("no pair before it"),
+            ),
+        ] {
+            let said = record.cannot_go_back(&setback(1), now);
+            assert_eq!(said.is_some(), why.is_some(), "{what}: {said:?}");
+            assert!(said.unwrap_or_default().contains(why.unwrap_or_default()), "{what}");
         }
     }
 

@@ -20,10 +20,23 @@ impl Records {
         self.go_back(record, now).await
     }
 
-    /// Finishes what was begun, where it was. Gives the events that tell of it.
+    /// Finishes what was begun, where it was. Gives the events that tell of it. What is not good any more by now does not become
+    /// current; where it is already, the sweep replaces it.
     pub async fn go_back(&self, record: &mut Record, now: OffsetDateTime) -> Result<Vec<Event>, Failure> {
         let Some(setback) = record.setback.clone().filter(|setback| !setback.done) else { return Ok(Vec::new()) };
         let name = record.name.clone();
+        if let Some(why) = record.cannot_go_back(&setback, now)
+            && self.describe(&name).await?.is_some_and(|state| state.current.as_ref() == Some(&setback.rejected))
+        {
+            // It stays current, as a pair does that has none to go back to.
+            if !record.is_revoked(&setback.serial) {
+                record.rejected.remove(&setback.serial);
+            }
+            record.setback = Some(Setback { done: true, ..setback });
+            let event = self.tell(record, "rollout-failed", &why, now);
+            self.update(record).await?;
+            return Ok(event.into_iter().collect());
+        }
         let Setback { rejected, serial, restored, reason, .. } = setback;
         let doing = || format!("bring the secret of `{name}` back to version {restored}");
         self.reject(&name, &rejected).await?;
