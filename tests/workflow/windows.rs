@@ -6,7 +6,7 @@ use time::Weekday;
 use workflow::Stack;
 
 use crate::recovery::empty_the_table;
-use crate::scenario::{days, minutes, order, request, run, service, user};
+use crate::scenario::{days, lose_deliveries, minutes, order, request, run, self_signed, service, user};
 
 async fn current(stack: &Stack, name: &str) -> Serial {
     stack.record(name).await.unwrap().current.unwrap().serial
@@ -109,4 +109,81 @@ fn what_is_paused_stays_as_it_is_and_a_person_hears_when_it_is_late() {
         stack.handle("issue-client-cert", order, "go on").await.unwrap();
         assert_ne!(current(&stack, "orders").await, second, "a person asked");
     });
+}
+
+#[test]
+fn what_was_imported_by_hand_waits_for_its_window_and_while_it_is_paused_whatever_event_comes_late() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let arn = self_signed(&stack, "web", 90).await;
+        // It is due after sixty days, a few days before the window, and late after seventy-five.
+        let opens = (stack.aws.now() + time::Duration::days(65)).weekday();
+        let window = format!("{} 01:00-05:00", &opens.to_string()[..3]);
+        let tag = async |key: &str, value: &str| {
+            let tags = json!([{"Key": format!("everleaf:{key}"), "Value": value}]);
+            user(&stack, "acm:AddTagsToCertificate", json!({"CertificateArn": arn, "Tags": tags})).await;
+        };
+        let held = async || {
+            user(&stack, "acm:DescribeCertificate", json!({"CertificateArn": arn})).await["Certificate"]["Serial"].clone()
+        };
+        let late_event = async |what: &str| {
+            let due = json!({"prefix": "everleaf", "certificate": "web"});
+            let event = json!({"detail-type": "Certificate Due", "source": "everleaf", "resources": [], "detail": due});
+            let before = held().await;
+            let answer = stack.handle("issue-client-cert", event, what).await.unwrap();
+            assert_eq!((&answer["outcome"], held().await), (&json!("unchanged"), before), "{what}");
+        };
+        tag("maintenance-window", &window).await;
+        minutes(30).await;
+        days(59).await;
+        late_event("it is not due").await;
+        days(3).await;
+        late_event("its window is closed").await;
+        tag("paused", "true").await;
+        late_event("it is paused since").await;
+        days(7).await;
+        let first = held().await;
+        assert_eq!(stack.record("web").await.unwrap().current, None, "paused through its window");
+        tag("paused", "false").await;
+        days(7).await;
+        let since = *stack.record("web").await.unwrap().current.unwrap().since;
+        assert!(since.weekday() == opens && (1..5).contains(&since.hour()), "{since}");
+        assert_ne!(held().await, first);
+    });
+}
+
+#[test]
+fn what_was_imported_by_hand_is_left_alone_when_its_event_comes_after_its_tag_or_its_name_is_gone() {
+    for what in ["tag", "name"] {
+        run(async {
+            let stack = issued(json!({})).await;
+            lose_deliveries(&stack);
+            let arn = self_signed(&stack, "web", 90).await;
+            days(61).await;
+            let look = async || stack.handle("renew-on-expiry", json!({"sweep": true}), "sweep").await.unwrap();
+            look().await;
+            let mut events = stack.aws.take_events().into_iter().map(|event| event.event);
+            let due = |event: &Value| event["detail-type"] == "Certificate Due" && event["detail"]["certificate"] == "web";
+            let event = events.find(due).unwrap();
+            if what == "tag" {
+                let tag = json!([{"Key": "everleaf:certificate"}]);
+                user(&stack, "acm:RemoveTagsFromCertificate", json!({"CertificateArn": arn, "Tags": tag})).await;
+            } else {
+                let value =
+                    user(&stack, "secretsmanager:GetSecretValue", json!({"SecretId": "everleaf/orders"})).await["SecretString"]
+                        .clone();
+                let tags = json!([{"Key": "everleaf:certificate", "Value": "everleaf/web"}, {"Key": "everleaf:origin", "Value": "exported"}]);
+                let theirs =
+                    json!({"Name": "everleaf/web", "SecretString": value, "ClientRequestToken": "0".repeat(32), "Tags": tags});
+                user(&stack, "secretsmanager:CreateSecret", theirs).await;
+                minutes(60).await;
+                look().await;
+            }
+            stack.aws.take_calls();
+            let answer = stack.handle("issue-client-cert", event, "late").await.unwrap();
+            assert_eq!(answer["outcome"], "unchanged", "{what}");
+            let written: Vec<_> = stack.aws.take_calls().into_iter().filter(local_aws::Call::writes).collect();
+            assert!(written.is_empty(), "{what}: {written:?}");
+        });
+    }
 }

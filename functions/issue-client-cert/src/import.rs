@@ -6,7 +6,7 @@ use aws_sdk_acm::config::retry::RetryConfig;
 use aws_sdk_acm::error::ProvideErrorMetadata;
 use aws_sdk_acm::primitives::Blob;
 use aws_sdk_acm::types::{CertificateSummary, CertificateType, Tag};
-use lifecycle::import::{Imported, Turn, turn};
+use lifecycle::import::{Imported, Turn, adoption_hold, turn};
 use lifecycle::issuance::{self, Order};
 use lifecycle::leaf::{KeyAlgorithm, Leaf};
 use lifecycle::names::{Arn, CertificateName};
@@ -192,14 +192,17 @@ pub(crate) async fn admits(app: &App, order: &Order, arn: &Arn) -> Result<(), Fa
     }
 }
 
-/// What replaces a certificate that was imported by hand.
-pub(crate) async fn adoption(app: &App, record: &Record, arn: &Arn, now: OffsetDateTime) -> Result<Order, Failure> {
+/// What replaces a certificate that was imported by hand, where its time has come.
+pub(crate) async fn adoption(app: &App, record: &Record, arn: &Arn, now: OffsetDateTime) -> Result<Option<Order>, Failure> {
     let name = &record.name;
     let doing = || format!("read what {arn} is, which `{name}` is to replace");
     let answer = app.acm.get_certificate().certificate_arn(arn.as_str()).send().await;
     let answer = answer.map_err(|error| Failure::aws(doing(), error))?;
     let leaf = Leaf::from_pem(answer.certificate().unwrap_or_default()).map_err(|error| Failure::permanent(doing(), error))?;
-    issuance::replacement(leaf, record, arn, &app.policy, now).map_err(|refusal| {
+    if adoption_hold(&record.options, (leaf.not_before, leaf.not_after), now).is_some() {
+        return Ok(None);
+    }
+    issuance::replacement(leaf, record, arn, &app.policy, now).map(Some).map_err(|refusal| {
         Failure::permanent(
             format!("replace {arn} by `{name}`"),
             format!("{refusal}; send a request for `{name}` that the policy allows, with `\"import_to_acm\": \"{arn}\"`"),

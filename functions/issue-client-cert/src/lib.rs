@@ -171,16 +171,25 @@ async fn fulfil(
     issued.answer(app, invocation).await
 }
 
-/// Replaces a certificate that was imported into ACM by hand.
+/// Replaces a certificate that was imported into ACM by hand, where that is still to be done: its key is lost with it. One that has
+/// lost its tag, or whose name another one has taken, is left alone.
 async fn adopt(app: &App, record: Record, arn: &Arn, reason: &str, invocation: &Invocation) -> Result<Answer, Failure> {
     let name = record.name.clone();
+    let managed = acm::managed(&app.acm, arn, &app.records.settings.prefix).await?;
+    let Some(managed) = managed.filter(|managed| managed.name == name && record.current.is_none()) else {
+        return unchanged(app, record, invocation).await;
+    };
     let adopted = async {
-        let order = import::adoption(app, &record, arn, invocation.now()).await?;
-        app.pca.admits(&order.specification).await?;
+        let as_tagged = Record { options: managed.options, ..record.clone() };
+        let order = import::adoption(app, &as_tagged, arn, invocation.now()).await?;
+        if let Some(order) = &order {
+            app.pca.admits(&order.specification).await?;
+        }
         Ok(order)
     };
     match adopted.await {
-        Ok(order) => fulfil(app, Some(record), order, reason, invocation).await,
+        Ok(Some(order)) => fulfil(app, Some(record), order, reason, invocation).await,
+        Ok(None) => unchanged(app, record, invocation).await,
         Err(failure) => Err(halted(app, &name, failure, invocation).await?),
     }
 }

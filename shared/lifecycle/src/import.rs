@@ -10,7 +10,8 @@ use crate::attempt::LEASE;
 use crate::export::Held;
 use crate::leaf::Serial;
 use crate::names::Arn;
-use crate::record::{Moment, Origin, Record};
+use crate::record::{Moment, Options, Origin, Record};
+use crate::window::Hold;
 
 /// A certificate in ACM that is to hold the current pair.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,11 +113,19 @@ impl Record {
     }
 }
 
-/// When a certificate that was imported by hand, and is to be replaced, is replaced: with the last third of its lifetime, but not
-/// before ACM would renew one of its own.
-pub fn adoption_due(held: &Held) -> Option<OffsetDateTime> {
-    let (not_before, not_after) = held.not_before.zip(held.not_after)?;
-    Some(not_after - adoption_window(not_before, not_after))
+/// Why a certificate that was imported by hand, and is to be replaced, stays as it is for now. Its time comes with the last third of
+/// its lifetime, but not before ACM would renew one of its own.
+pub fn adoption_hold(
+    options: &Options,
+    (not_before, not_after): (OffsetDateTime, OffsetDateTime),
+    now: OffsetDateTime,
+) -> Option<Hold> {
+    let window = adoption_window(not_before, not_after);
+    let due = not_after - window;
+    if now < due {
+        return Some(Hold::Until(due));
+    }
+    options.hold(not_after - window / 2, now)
 }
 
 pub(crate) fn adoption_window(not_before: OffsetDateTime, not_after: OffsetDateTime) -> Duration {
@@ -128,7 +137,7 @@ pub(crate) fn adoption_window(not_before: OffsetDateTime, not_after: OffsetDateT
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Options, Pair};
+    use crate::record::Pair;
     use crate::samples::{self, DAY, HOUR, IN_ACM, arn, at, held, issued, pair};
 
     const NOON: &str = "2026-11-22T12:00:00Z";
@@ -211,11 +220,38 @@ mod tests {
     #[test]
     fn what_was_imported_by_hand_is_replaced_in_its_last_third_or_its_last_sixty_days() {
         let begin = at("2026-01-01T00:00:00Z");
-        let living = |days: u32| Held { not_before: Some(begin), not_after: Some(begin + DAY * days), ..held() };
         for (days, due) in [(3650, 3590), (365, 305), (180, 120), (90, 60), (3, 2)] {
-            assert_eq!(adoption_due(&living(days)), Some(begin + DAY * due), "{days}");
+            let hold = |now| adoption_hold(&Options::default(), (begin, begin + DAY * days), now);
+            let due = begin + DAY * due;
+            assert_eq!(hold(due - Duration::from_secs(1)), Some(Hold::Until(due)), "{days}");
+            assert_eq!(hold(due), None, "{days}");
         }
-        assert_eq!(adoption_due(&Held { not_after: None, ..living(90) }), None);
-        assert_eq!(adoption_due(&Held { not_before: None, ..living(90) }), None);
+    }
+
+    #[test]
+    fn what_was_imported_by_hand_waits_for_its_window_until_it_is_late_and_while_it_is_paused() {
+        let (begin, end) = (at("2026-09-01T00:00:00Z"), at("2026-11-30T00:00:00Z"));
+        // Due from 31 October, a Saturday, and late from 15 November, a Sunday.
+        let (due, late) = (at("2026-10-31T00:00:00Z"), at("2026-11-15T00:00:00Z"));
+        let opens = |at: OffsetDateTime| Some(Hold::Until(at));
+        for (what, window, paused, now, expected) in [
+            ("not due, in its window", Some("Fri 01:00-05:00"), false, due - HOUR * 22, opens(due)),
+            ("due, closed", Some("Wed 01:00-05:00"), false, due, opens(at("2026-11-04T01:00:00Z"))),
+            ("due, open", Some("Wed 01:00-05:00"), false, at("2026-11-04T01:00:00Z"), None),
+            (
+                "a second before it is late",
+                Some("Wed 01:00-05:00"),
+                false,
+                late - Duration::from_secs(1),
+                opens(at("2026-11-18T01:00:00Z")),
+            ),
+            ("late", Some("Wed 01:00-05:00"), false, late, None),
+            ("paused", None, true, due, Some(Hold::Paused)),
+            ("paused, late and open", Some("Sun 00:00-05:00"), true, late, Some(Hold::Paused)),
+        ] {
+            let maintenance_window = window.map(|window| window.parse().unwrap());
+            let options = Options { maintenance_window, paused, ..Options::default() };
+            assert_eq!(adoption_hold(&options, (begin, end), now), expected, "{what}");
+        }
     }
 }

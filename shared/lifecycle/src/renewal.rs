@@ -308,14 +308,17 @@ impl Plan {
             );
             return self.tell("adoption-refused", message);
         }
-        let (Some(due), Some((not_before, not_after))) = (import::adoption_due(held), held.not_before.zip(held.not_after)) else {
+        let Some((not_before, not_after)) = held.not_before.zip(held.not_after) else {
             return self.look_by(now + sweep_interval);
         };
-        if now < due {
-            return self.look_by(due);
+        match import::adoption_hold(&record.options, (not_before, not_after), now) {
+            Some(Hold::Until(at)) => self.look_by(at),
+            Some(Hold::Paused) => {}
+            None => {
+                let reason = format!("{arn} expires {}", date(not_after));
+                self.when_its_turn(record, sweep_interval, now, Step::Issue { reason });
+            }
         }
-        let reason = format!("{arn} expires {}", date(not_after));
-        self.when_its_turn(record, sweep_interval, now, Step::Issue { reason });
         self.ends(&record.name, not_after, import::adoption_window(not_before, not_after), now);
     }
 

@@ -102,21 +102,21 @@ pub enum Hold {
 }
 
 impl Record {
-    /// Whether the current pair is to stay as it is for now. One that is to be revoked is replaced whenever that is asked, and a
-    /// maintenance window is not waited for once the renewal is late.
+    /// Why the current pair is to stay as it is for now. One that is to be revoked is replaced whenever that is asked.
     pub fn held_back(&self, now: OffsetDateTime) -> Option<Hold> {
-        let Options { paused, maintenance_window, .. } = &self.options;
-        let Some(current) = &self.current else {
-            return (*paused && self.is_adopted()).then_some(Hold::Paused);
-        };
-        if self.revocation_of_current().is_some() {
-            return None;
-        }
-        if *paused {
+        let current = self.current.as_ref().filter(|_| self.revocation_of_current().is_none())?;
+        self.options.hold(renewal::late(self, current), now)
+    }
+}
+
+impl Options {
+    /// Why nothing is to be replaced now. A maintenance window is not waited for from when the renewal is `late`.
+    pub(crate) fn hold(&self, late: OffsetDateTime, now: OffsetDateTime) -> Option<Hold> {
+        if self.paused {
             return Some(Hold::Paused);
         }
-        let opens = maintenance_window.as_ref()?.next(now);
-        (now < opens && now < renewal::late(self, current)).then_some(Hold::Until(opens))
+        let opens = self.maintenance_window.as_ref()?.next(now);
+        (now < opens && now < late).then_some(Hold::Until(opens))
     }
 }
 
@@ -168,15 +168,13 @@ mod tests {
 
     #[test]
     fn a_certificate_waits_for_its_window_until_it_is_late_and_for_ever_while_it_is_paused() {
-        use crate::record::Origin;
-        use crate::samples::{IN_ACM, arn, issued};
+        use crate::samples::issued;
         let with = |window: Option<&str>, paused| {
             let maintenance_window = window.map(|window| window.parse().unwrap());
             Record { options: Options { maintenance_window, paused, ..Options::default() }, ..issued() }
         };
         // It is renewed from 2026-11-21, late from 2026-11-26T01:00, and ends 2026-12-01T01:00.
         let (open, late) = (Hold::Until(at("2026-11-28T01:00:00Z")), "2026-11-26T01:00:00Z");
-        let adopted = Record { origin: Origin::Adopted { certificate_arn: arn(IN_ACM) }, current: None, ..with(None, true) };
         for (what, record, now, hold) in [
             ("nothing is asked", issued(), "2026-11-24T02:00:00Z", None),
             ("closed", with(Some("Sat 01:00-05:00"), false), "2026-11-24T02:00:00Z", Some(open)),
@@ -186,7 +184,6 @@ mod tests {
             ("paused", with(None, true), "2026-11-24T02:00:00Z", Some(Hold::Paused)),
             ("paused and late", with(Some("Tue 01:00-05:00"), true), late, Some(Hold::Paused)),
             ("nothing is current", Record { current: None, ..with(Some("Sat 01:00-05:00"), true) }, late, None),
-            ("adopted and paused", adopted, late, Some(Hold::Paused)),
         ] {
             assert_eq!(record.held_back(at(now)), hold, "{what}");
         }

@@ -824,6 +824,23 @@ fn what_was_imported_by_hand_is_replaced_before_it_expires() {
     ] {
         assert_plan(what, (&adopted(), &facts(Some(held))), begin + passed, steps, look_at);
     }
+    let with = |change: fn(&mut crate::record::Options)| {
+        let mut record = adopted();
+        change(&mut record.options);
+        record
+    };
+    // Due on 2 November, a Monday, and late on 2 December.
+    let (paused, due) = (with(|options| options.paused = true), begin + DAY * 305);
+    let windowed = with(|options| options.maintenance_window = "Mon 12:00-16:00".parse().ok());
+    let late = &["tell a person: renewal-late: "][..];
+    for (what, record, now, steps, look_at) in [
+        ("its window is closed", &windowed, due, &[][..], due + HOUR * 12),
+        ("its window is open", &windowed, due + HOUR * 12, issue, due + HOUR * 13),
+        ("paused", &paused, due, &[], due + DAY),
+        ("paused and late", &paused, due + DAY * 30, late, due + DAY * 31),
+    ] {
+        assert_plan(what, (record, &facts(Some(living(365)))), now, steps, look_at);
+    }
     let quiet = at(QUIET);
     assert_plan("gone", (&adopted(), &facts(None)), quiet, &[], quiet + DAY);
     let taken = Record { current: issued().current, ..adopted() };
