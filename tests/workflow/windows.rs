@@ -187,3 +187,55 @@ fn what_was_imported_by_hand_is_left_alone_when_its_event_comes_after_its_tag_or
         });
     }
 }
+
+#[test]
+fn the_same_order_again_goes_past_no_pause_and_no_window_and_says_why() {
+    run(async {
+        for (changes, why) in [
+            (json!({"paused": true}), "it is paused"),
+            (json!({"maintenance_window": "Sun 01:00-01:30"}), "its maintenance window opens"),
+        ] {
+            let stack = issued(changes.clone()).await;
+            let mut again = order();
+            for (field, value) in changes.as_object().unwrap() {
+                again[field] = value.clone();
+            }
+            let first = current(&stack, "orders").await;
+            lose_deliveries(&stack);
+            days(22).await;
+            while stack.aws.now().weekday() == Weekday::Sunday {
+                days(1).await;
+            }
+            for dry_run in [true, false] {
+                again["dry_run"] = json!(dry_run);
+                let answer = stack.handle("issue-client-cert", again.clone(), "again").await.unwrap();
+                assert_eq!(
+                    (&answer["outcome"], current(&stack, "orders").await),
+                    (&json!("unchanged"), first.clone()),
+                    "{changes}"
+                );
+                let reason = answer["reason"].as_str().unwrap_or_default();
+                assert!(reason.starts_with("it is due and not renewed now: ") && reason.contains(why), "{changes}: {answer}");
+            }
+            let mut freed = order();
+            freed["replace"] = json!(true);
+            let answer = stack.handle("issue-client-cert", freed, "freed").await.unwrap();
+            assert_eq!(answer["outcome"], "issued", "{changes}");
+        }
+    });
+}
+
+#[test]
+fn what_is_due_can_be_paused_by_a_request_and_is_not_renewed_by_it() {
+    run(async {
+        let stack = issued(json!({})).await;
+        let first = current(&stack, "orders").await;
+        lose_deliveries(&stack);
+        days(22).await;
+        let mut pause = order();
+        (pause["paused"], pause["replace"]) = (json!(true), json!(true));
+        let answer = stack.handle("issue-client-cert", pause, "pause").await.unwrap();
+        assert_eq!((&answer["outcome"], current(&stack, "orders").await), (&json!("unchanged"), first));
+        assert!(stack.record("orders").await.unwrap().options.paused);
+    });
+}

@@ -36,7 +36,7 @@ pub struct Answer {
     pub certificate_pem: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate_chain_pem: Option<String>,
-    /// Why a planned certificate would be issued, or what it waits for.
+    /// Why a planned certificate would be issued, what it waits for, or why one that is due is not renewed now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

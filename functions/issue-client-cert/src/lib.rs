@@ -129,15 +129,18 @@ async fn by_hand(app: &App, request: &Value, invocation: &Invocation) -> Result<
     match verdict {
         Verdict::Issue { reason } if order.dry_run => Ok(Answer::planned(&order, now, reason)),
         Verdict::Issue { reason } => fulfil(app, record, order, reason, invocation).await,
-        Verdict::Keep if !order.dry_run => {
+        Verdict::Keep { held } if !order.dry_run => {
             let Some(record) = record else { return Err(Failure::permanent("keep the certificate", "there is no record of it")) };
-            keep(app, record, order, invocation).await
+            Ok(Answer { reason: held, ..keep(app, record, order, invocation).await? })
         }
-        Verdict::Keep | Verdict::Unchanged => match record {
-            Some(record) if order.dry_run => as_it_is(app, &record).await,
-            Some(record) => unchanged(app, record, invocation).await,
-            None => Err(Failure::permanent("answer", "there is no record of the certificate")),
-        },
+        Verdict::Keep { held } | Verdict::Unchanged { held } => {
+            let answer = match record {
+                Some(record) if order.dry_run => as_it_is(app, &record).await?,
+                Some(record) => unchanged(app, record, invocation).await?,
+                None => return Err(Failure::permanent("answer", "there is no record of the certificate")),
+            };
+            Ok(Answer { reason: held, ..answer })
+        }
     }
 }
 

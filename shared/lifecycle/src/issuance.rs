@@ -178,10 +178,10 @@ pub fn replacement(leaf: Leaf, record: &Record, arn: &Arn, policy: &Policy, now:
 /// What an order means for a certificate that may exist already.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// It exists, is good, and is not due.
-    Unchanged,
+    /// It exists, is good, and is not due; or it is, and `held` says why it is not renewed now.
+    Unchanged { held: Option<String> },
     /// Only what Everleaf does with it changes, not the certificate.
-    Keep,
+    Keep { held: Option<String> },
     /// A new certificate is wanted.
     Issue { reason: &'static str },
 }
@@ -230,19 +230,28 @@ pub fn verdict(order: &Order, record: Option<&Record>, policy: &Policy, now: Off
     if !only_options {
         return Ok(Verdict::Issue { reason: "replaced by request" });
     }
-    if record.attempt.is_some() || record.halted.is_some() {
+    if record.attempt.is_some() {
         return Ok(Verdict::Issue { reason: "left unfinished" });
     }
-    if !current.is_valid_at(now) || renewal::due(record, policy.sweep_interval).is_none_or(|due| due <= now) {
-        return Ok(Verdict::Issue { reason: "due" });
-    }
-    if record.revocation_of_current().is_some() {
-        return Ok(Verdict::Issue { reason: "revoked" });
-    }
-    if current.issuer.as_ref().is_some_and(|issuer| policy.successors.of(issuer).is_some()) {
-        return Ok(Verdict::Issue { reason: "issued by a retired CA" });
-    }
-    Ok(if differences.is_empty() { Verdict::Unchanged } else { Verdict::Keep })
+    let origin = Origin::Issued(order.specification.clone());
+    let asked = Record { origin, options: order.options.clone(), ..record.clone() };
+    // A caller's CSR is renewed by being sent again, and not otherwise.
+    let held = renewal::held_up(&asked, policy.sweep_interval, now).filter(|_| order.csr.is_none());
+    let is_due = !current.is_valid_at(now) || renewal::due(&asked, policy.sweep_interval).is_none_or(|due| due <= now);
+    let is_retired = current.issuer.as_ref().is_some_and(|issuer| policy.successors.of(issuer).is_some());
+    let reasons = [
+        (record.halted.is_some(), "left unfinished"),
+        (is_due, "due"),
+        (record.revocation_of_current().is_some(), "revoked"),
+        (is_retired, "issued by a retired CA"),
+    ];
+    let reason = reasons.into_iter().find_map(|(is_so, reason)| (is_so && held.is_none()).then_some(reason));
+    let held = held.map(|why| format!("it is due and not renewed now: {why}"));
+    Ok(match reason {
+        Some(reason) => Verdict::Issue { reason },
+        None if differences.is_empty() => Verdict::Unchanged { held },
+        None => Verdict::Keep { held },
+    })
 }
 
 /// The fields in which an order asks for something else than the record holds.

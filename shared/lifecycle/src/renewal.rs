@@ -128,15 +128,39 @@ pub fn due(record: &Record, sweep_interval: Duration) -> Option<OffsetDateTime> 
     Some(*current.not_after - window + spread)
 }
 
-/// Whether a certificate that is issued here wants a new pair now: nothing is current, something is under way, its time has come,
-/// it is or will be revoked, or it is of another CA than it is to be. After a setback that has to wait.
+/// Whether a certificate that is issued here is to get a new pair now: it wants one, or something is under way. After a setback that
+/// has to wait.
 pub fn is_due(record: &Record, sweep_interval: Duration, now: OffsetDateTime) -> bool {
-    let authority = record.specification().map(|wanted| &wanted.certificate_authority_arn);
     let next_may = record.set_back().is_none_or(|setback| setback.next(rest(record, sweep_interval)).is_some_and(|at| at <= now));
-    let wants = record.current.as_ref().is_none_or(|current| current.issuer.as_ref() != authority)
-        || due(record, sweep_interval).is_none_or(|due| due <= now);
-    let wants = wants || record.revocation_of_current().is_some();
-    record.attempt.is_some() || record.is_compromised() || wants && next_may
+    record.attempt.is_some() || record.is_compromised() || wants(record, sweep_interval, now) && next_may
+}
+
+/// Nothing is current, its time has come, it is or will be revoked, or it is of another CA than it is to be.
+fn wants(record: &Record, sweep_interval: Duration, now: OffsetDateTime) -> bool {
+    let authority = record.specification().map(|wanted| &wanted.certificate_authority_arn);
+    record.current.as_ref().is_none_or(|current| current.issuer.as_ref() != authority)
+        || due(record, sweep_interval).is_none_or(|due| due <= now)
+        || record.revocation_of_current().is_some()
+}
+
+/// Why a certificate that is issued here and wants a new pair does not get it now; `None`: it does, or wants none.
+pub fn held_up(record: &Record, sweep_interval: Duration, now: OffsetDateTime) -> Option<String> {
+    if record.attempt.is_some() || record.is_compromised() || !wants(record, sweep_interval, now) {
+        return None;
+    }
+    match record.set_back().map(|setback| setback.next(rest(record, sweep_interval))) {
+        Some(None) => {
+            let retry = format!("{{\"retry\": \"{}\"}}", record.name);
+            Some(format!(
+                "deployments failed on new pairs in a row; see to its services, then invoke renew-on-expiry with {retry}"
+            ))
+        }
+        Some(Some(at)) if now < at => Some(format!("a deployment failed on the last pair; another one is tried {}", date(at))),
+        _ => record.held_back(now).map(|hold| match hold {
+            Hold::Paused => "it is paused".to_owned(),
+            Hold::Until(opens) => format!("its maintenance window opens {}", date(opens)),
+        }),
+    }
 }
 
 /// From when on a pair should have been replaced: half its window before it ends.

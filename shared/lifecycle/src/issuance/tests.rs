@@ -2,8 +2,11 @@ use serde_json::json;
 
 use super::*;
 use crate::import::Imported;
-use crate::record::Pair;
+use crate::leaf::Serial;
+use crate::record::{Halt, Pair};
+use crate::revocation::{Reason, Revocation};
 use crate::samples::{self, CA, DAY, HOUR, IN_ACM, arn, at, exported, issued, pair};
+use crate::setback::Setback;
 
 const NOW: &str = "2026-11-10T06:00:00.75Z";
 const OTHER_CA: &str = "arn:aws:acm-pca:eu-central-1:111122223333:certificate-authority/33333333-3333-3333-3333-333333333333";
@@ -655,9 +658,14 @@ fn what_is_given_beside_a_csr_must_agree_with_it() {
 /// What the order of `fields` means for `record`, in a word.
 fn said(fields: &Value, record: &Record, now: &str) -> String {
     let order = order(&request(fields), &anything_goes(), at(now)).unwrap();
-    match verdict(&order, Some(record), &policy(), at(now)) {
-        Ok(Verdict::Unchanged) => "unchanged".to_owned(),
-        Ok(Verdict::Keep) => "keep".to_owned(),
+    in_a_word(verdict(&order, Some(record), &policy(), at(now)))
+}
+
+fn in_a_word(verdict: Result<Verdict, Refusal>) -> String {
+    let held = |held: Option<String>| held.map(|why| format!(": {why}")).unwrap_or_default();
+    match verdict {
+        Ok(Verdict::Unchanged { held: why }) => format!("unchanged{}", held(why)),
+        Ok(Verdict::Keep { held: why }) => format!("keep{}", held(why)),
         Ok(Verdict::Issue { reason }) => format!("issue: {reason}"),
         Err(refusal) => {
             let text = refusal.to_string();
@@ -782,7 +790,7 @@ fn what_does_not_exist_is_not_good_or_is_due_is_issued() {
         ),
         (
             "after an attempt failed for good",
-            Record { halted: Some(crate::record::Halt { at: at(NOW).into(), reason: String::new() }), ..issued() },
+            Record { halted: Some(Halt { at: at(NOW).into(), reason: String::new() }), ..issued() },
             NOW,
             "issue: left unfinished",
         ),
@@ -793,6 +801,83 @@ fn what_does_not_exist_is_not_good_or_is_due_is_issued() {
     assert_eq!(said(&json!({"replace": true}), &exported(), NOW), "issue: replaced by request");
     let new = ordered(&request(&json!({})), &policy());
     assert_eq!(verdict(&new, None, &policy(), at(NOW)), Ok(Verdict::Issue { reason: "asked for" }));
+}
+
+#[test]
+fn what_is_due_is_not_issued_by_an_order_that_is_paused_outside_its_window_or_soon_after_a_setback() {
+    let due = "2026-11-22T06:00:00Z";
+    let saturdays = "Sat 01:00-05:00";
+    let with =
+        |fields: &Value| Record { options: order(&request(fields), &anything_goes(), at(NOW)).unwrap().options, ..issued() };
+    let paused = || with(&json!({"paused": true}));
+    let halted = |record| Record { halted: Some(Halt { at: at(NOW).into(), reason: String::new() }), ..record };
+    let set_back = |in_a_row| {
+        let setback = Setback {
+            at: at("2026-11-22T05:00:00Z").into(),
+            rejected: "version-2".to_owned(),
+            serial: Serial::from_hex("0b02"),
+            restored: pair().version_id,
+            in_a_row,
+            done: true,
+            reason: String::new(),
+        };
+        Record { setback: Some(setback), ..issued() }
+    };
+    let retired = Record { current: Some(Pair { issuer: Some(arn(OTHER_CA)), ..pair() }), ..paused() };
+    let revoked = |after_rollout| {
+        let reason = if after_rollout { Reason::Superseded } else { Reason::KeyCompromise };
+        let (certificate_authority_arn, asked) = (arn(CA), at(NOW).into());
+        let serial = pair().serial;
+        vec![Revocation { serial, certificate_authority_arn, reason, asked, after_rollout, done: None, refused: None }]
+    };
+    let (is_paused, opens) = (json!({"paused": true}), "its maintenance window opens 2026-11-28 01:00 UTC");
+    let window = json!({"maintenance_window": saturdays});
+    for (what, record, fields, now, expected) in [
+        ("paused", paused(), is_paused.clone(), due, "unchanged: it is paused"),
+        ("paused and expired", paused(), is_paused.clone(), "2027-06-01T00:00:00Z", "unchanged: it is paused"),
+        ("paused and not due", paused(), is_paused.clone(), NOW, "unchanged"),
+        ("paused by it", issued(), json!({"paused": true, "replace": true}), due, "keep: it is paused"),
+        ("paused no more", paused(), json!({"replace": true}), due, "issue: due"),
+        (
+            "paused, another one",
+            paused(),
+            json!({"paused": true, "replace": true, "usage": "server"}),
+            due,
+            "issue: replaced by request",
+        ),
+        ("paused, of a CA that is not its own any more", retired, is_paused.clone(), NOW, "unchanged: it is paused"),
+        ("paused, a renewal failed for good", halted(paused()), is_paused.clone(), due, "unchanged: it is paused"),
+        ("paused, what was asked for failed for good", halted(paused()), is_paused.clone(), NOW, "issue: left unfinished"),
+        ("paused and revoked", Record { revocations: revoked(true), ..paused() }, is_paused, NOW, "issue: revoked"),
+        ("its window is closed", with(&window), window.clone(), due, &format!("unchanged: {opens}")),
+        ("its window is open", with(&window), window.clone(), "2026-11-28T02:00:00Z", "issue: due"),
+        ("it has none any more", with(&window), json!({"replace": true}), due, "issue: due"),
+        ("a day after a setback", set_back(1), json!({}), "2026-11-23T05:00:00Z", "issue: due"),
+        (
+            "after a setback",
+            set_back(1),
+            json!({}),
+            due,
+            "unchanged: a deployment failed on the last pair; another one is tried 2026-11-23 05:00 UTC",
+        ),
+        (
+            "after two",
+            set_back(2),
+            json!({}),
+            "2026-11-28T05:00:00Z",
+            "unchanged: deployments failed on new pairs in a row; see to its services, then invoke renew-on-expiry with {\"retry\": \"orders-client\"}",
+        ),
+        ("after two, its key is lost", Record { revocations: revoked(false), ..set_back(2) }, json!({}), due, "issue: due"),
+    ] {
+        assert_eq!(said(&fields, &record, now).replace("it is due and not renewed now: ", ""), expected, "{what}");
+    }
+    let ask = json!({"name": "orders-mtls", "csr": samples::csr("key-p256"), "paused": true});
+    let callers = order(&ask, &anything_goes(), at(NOW)).unwrap();
+    let origin = Origin::CallerKey(callers.specification.clone());
+    let key_fingerprint = callers.csr.clone().unwrap().key_fingerprint;
+    let current = Some(Pair { key_fingerprint, ..pair() });
+    let record = Record { origin, current, options: callers.options.clone(), ..issued() };
+    assert_eq!(verdict(&callers, Some(&record), &policy(), at(due)), Ok(Verdict::Issue { reason: "due" }));
 }
 
 #[test]
@@ -829,7 +914,7 @@ fn the_same_csr_again_changes_nothing_and_another_key_needs_replace() {
     };
     let judge =
         |order: &Order, now: &str| verdict(order, Some(&record), &policy(), at(now)).map_err(|refusal| refusal.to_string());
-    assert_eq!(judge(&first, NOW), Ok(Verdict::Unchanged));
+    assert_eq!(judge(&first, NOW), Ok(Verdict::Unchanged { held: None }));
     // The other key is of the same kind, for the same names: only the CSR differs.
     let other =
         Order { csr: Some(CallersCsr { key_fingerprint: "other".to_owned(), ..first.csr.clone().unwrap() }), ..first.clone() };
@@ -888,18 +973,18 @@ fn a_retired_ca_is_refused_by_its_successor_and_left_out_it_is_taken_for_it() {
 
 #[test]
 fn a_certificate_that_was_revoked_or_is_of_a_retired_ca_is_issued_anew_when_asked_for_and_differs_in_nothing() {
-    let revocation = crate::revocation::Revocation {
+    let revocation = Revocation {
         serial: pair().serial,
         certificate_authority_arn: arn(CA),
-        reason: crate::revocation::Reason::Superseded,
+        reason: Reason::Superseded,
         asked: at(NOW).into(),
         after_rollout: true,
         done: None,
         refused: None,
     };
-    let done = crate::revocation::Revocation { done: Some(at(NOW).into()), ..revocation.clone() };
+    let done = Revocation { done: Some(at(NOW).into()), ..revocation.clone() };
     let of = |revocations| Record { revocations, ..issued() };
-    let replaced = Pair { serial: crate::leaf::Serial::from_hex("0c03"), ..pair() };
+    let replaced = Pair { serial: Serial::from_hex("0c03"), ..pair() };
     let by = |authority: &str| {
         let current = Some(Pair { issuer: Some(arn(authority)), ..pair() });
         let certificate_authority_arn = arn(authority);
@@ -920,17 +1005,11 @@ fn a_certificate_that_was_revoked_or_is_of_a_retired_ca_is_issued_anew_when_aske
     ] {
         let judge = |fields: &Value| {
             let order = ordered(&request(fields), &policy);
-            match verdict(&order, Some(&record), &policy, at(NOW)) {
-                Ok(Verdict::Unchanged) => "unchanged".to_owned(),
-                Ok(Verdict::Keep) => "keep".to_owned(),
-                Ok(Verdict::Issue { reason }) => format!("issue: {reason}"),
-                Err(refusal) => refusal.to_string(),
-            }
+            in_a_word(verdict(&order, Some(&record), &policy, at(NOW)))
         };
         assert_eq!(judge(&json!({})), expected, "{what}");
         // What else is asked for is told as before.
-        let refused = judge(&json!({"usage": "server"}));
-        assert!(refused.contains("differs in usage;"), "{what}: {refused}");
+        assert_eq!(judge(&json!({"usage": "server"})), "differs in usage", "{what}");
         assert_eq!(judge(&json!({"usage": "server", "replace": true})), "issue: replaced by request", "{what}");
     }
 }
