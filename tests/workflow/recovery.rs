@@ -186,6 +186,34 @@ fn tags_that_somebody_changed_are_back_within_a_day() {
 }
 
 #[test]
+fn a_certificate_of_acm_that_has_lost_its_tag_is_told_once_a_day_and_nothing_is_asked_for() {
+    run(async {
+        let stack = fleet().await;
+        let arn = json!(stack.record("gateway").await.unwrap().origin)["certificate_arn"].clone();
+        let tag = json!([{"Key": "everleaf:certificate", "Value": "everleaf/gateway"}]);
+        user(&stack, "acm:RemoveTagsFromCertificate", json!({"CertificateArn": arn, "Tags": tag})).await;
+        user(&stack, "acm:RenewCertificate", json!({"CertificateArn": arn})).await;
+        let before = serial(&stack, "gateway").await;
+        days(3).await;
+        let events: Vec<Value> = stack.aws.take_events().into_iter().map(|event| event.event).collect();
+        assert!(events.iter().all(|event| event["detail-type"] != "Export Due"), "{events:#?}");
+        let told: Vec<_> = events.iter().filter(|event| event["detail-type"] == "Action Required").collect();
+        let untagged = |event: &&Value| {
+            let reason = event["detail"]["reason"].as_str().unwrap();
+            reason.starts_with("acm-untagged: ") && reason.contains(arn.as_str().unwrap()) && reason.contains("`gateway`")
+        };
+        assert!((3..=4).contains(&told.len()) && told.iter().all(untagged), "{told:#?}");
+        let by_hand = json!({"certificate": "gateway"});
+        let refusal = stack.handle("export-to-secrets", by_hand, "by hand").await.unwrap_err().error_message;
+        assert!(refusal.contains(arn.as_str().unwrap()) && refusal.contains("tag it, then ask again"), "{refusal}");
+
+        user(&stack, "acm:AddTagsToCertificate", json!({"CertificateArn": arn, "Tags": tag})).await;
+        days(2).await;
+        assert_ne!(serial(&stack, "gateway").await, before);
+    });
+}
+
+#[test]
 fn one_bad_item_in_a_sweep_fails_alone_and_is_named() {
     run(async {
         let stack = fleet().await;

@@ -76,18 +76,23 @@ pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<
             by_name(app, &Trigger::body(Value::from(certificate))?, invocation).await
         }
         Trigger::Event { detail_type, .. } => Err(not_ours(&format!("`{detail_type}` is not for this function"))),
-        Trigger::ByHand(request) => match Trigger::request(request, USAGE)? {
-            Request { certificate: Some(name), certificate_arn: None } => by_name(app, &name, invocation).await,
-            Request { certificate: None, certificate_arn: Some(arn) } => {
-                let answer = by_arn(app, &certificate_arn(&arn)?, None, invocation).await?;
-                if answer["outcome"] == UNMANAGED {
-                    let why = "ACM does not know it, or it has no tag everleaf:certificate of this stack; tag it, then ask again";
-                    return Err(Failure::permanent(format!("export {arn}"), why));
+        Trigger::ByHand(request) => {
+            let answer = match Trigger::request(request, USAGE)? {
+                Request { certificate: Some(name), certificate_arn: None } => by_name(app, &name, invocation).await?,
+                Request { certificate: None, certificate_arn: Some(arn) } => {
+                    by_arn(app, &certificate_arn(&arn)?, None, invocation).await?
                 }
-                Ok(answer)
+                _ => return Err(Failure::permanent("read the request", USAGE)),
+            };
+            if answer["outcome"] == UNMANAGED {
+                let why = "ACM does not know it, or it has no tag everleaf:certificate of this stack; tag it, then ask again";
+                return Err(Failure::permanent(
+                    format!("export {}", answer["certificate_arn"].as_str().unwrap_or_default()),
+                    why,
+                ));
             }
-            _ => Err(Failure::permanent("read the request", USAGE)),
-        },
+            Ok(answer)
+        }
     }
 }
 

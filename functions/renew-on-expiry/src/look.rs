@@ -167,10 +167,12 @@ pub(crate) async fn foresee(app: &App, mut record: Record, shared: &mut Shared, 
 /// What AWS shows of the certificate. The record is made to agree with its secret and with the tags in ACM on the way.
 async fn gather(app: &App, record: &mut Record, shared: &mut Shared, now: OffsetDateTime) -> Result<Facts, Failure> {
     let (secret, tags) = app.records.agree(record, now).await?;
+    let mut untagged = false;
     let held = match record.origin.clone() {
         Origin::Exported { certificate_arn } => {
-            if let Some(managed) = acm::managed(&app.acm, &certificate_arn, &app.records.settings.prefix).await? {
-                record.options = managed.options;
+            match acm::managed(&app.acm, &certificate_arn, &app.records.settings.prefix).await? {
+                Some(managed) if managed.name == record.name => record.options = managed.options,
+                _ => untagged = true,
             }
             let held = acm::describe(&app.acm, &certificate_arn).await?;
             if record.current.is_none() && held.as_ref().is_some_and(|held| held.kind == "IMPORTED") {
@@ -215,6 +217,7 @@ async fn gather(app: &App, record: &mut Record, shared: &mut Shared, now: Offset
         secret,
         astray: (!app.records.is_tagged(record, &tags)).then_some(tags),
         held,
+        untagged,
         rollover,
         waits_for,
         services: bindings.into_iter().map(|(service, binding)| (service, binding.state)).collect(),

@@ -33,6 +33,8 @@ pub struct Facts {
     pub astray: Option<BTreeMap<String, String>>,
     /// What ACM holds, for a certificate of ACM's and for one that ACM is to hold as well; `None` when ACM does not know it any more.
     pub held: Option<Held>,
+    /// Whether ACM's certificate, for one of ACM's, has lost the tag with this certificate's name.
+    pub untagged: bool,
     pub services: BTreeMap<ServiceName, BindingState>,
     /// Where the CA of the current pair is retired.
     pub rollover: Option<Rollover>,
@@ -215,11 +217,17 @@ pub fn plan(record: &Record, facts: &Facts, sweep_interval: Duration, now: Offse
         return plan;
     }
     match &record.origin {
-        _ if plan.waits(record, facts, sweep_interval, now) => {}
+        _ if !facts.untagged && plan.waits(record, facts, sweep_interval, now) => {}
         Origin::Issued(_) => plan.ours(record, facts.rollover.as_ref(), sweep_interval, now),
         Origin::Adopted { .. } => plan.adopted(record, facts.held.as_ref(), sweep_interval, now),
         Origin::CallerKey(_) => plan.callers(record, facts.rollover.as_ref(), sweep_interval, now),
         Origin::Exported { certificate_arn } => match &facts.held {
+            Some(_) if facts.untagged => plan.tell(
+                "acm-untagged",
+                format!(
+                    "{certificate_arn} has lost its tag everleaf:certificate with the name of `{name}`, and is not exported any more; put the tag back, or retire `{name}`; another certificate of ACM that has the tag now takes its place within a day"
+                ),
+            ),
             Some(held) => plan.acms(record, held, facts.rollover.as_ref(), sweep_interval, now),
             None => plan.tell("acm-missing", format!("ACM has no {certificate_arn} any more; `{name}` will not be renewed")),
         },

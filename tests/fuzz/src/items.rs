@@ -22,7 +22,7 @@ pub(crate) fn item(input: &[u8]) -> bool {
     if let Some(record) = &record {
         let services = record.options.services.iter().map(|service| (service.clone(), BindingState::default())).collect();
         let facts =
-            Facts { secret: Secret::Good, astray: None, held: None, services, rollover: None, waits_for: Default::default() };
+            Facts { secret: Secret::Good, astray: None, held: None, untagged: false, services, rollover: None, waits_for: Default::default() };
         // The sweep meets every record, and must get past it.
         _ = plan(record, &facts, SWEEP, NOW);
         _ = lifecycle::attempt::turn(record, "me", "due", None, NOW);

@@ -20,6 +20,7 @@ fn facts() -> Facts {
         secret: Secret::Good,
         astray: None,
         held: Some(held()),
+        untagged: false,
         services: BTreeMap::new(),
         rollover: None,
         waits_for: BTreeSet::new(),
@@ -317,6 +318,8 @@ fn acm_renews_its_own_first_is_asked_from_45_days_and_each_renewal_is_exported()
     let unfinished = Record { attempt: Some(attempt(quiet)), ..exported() };
     let pending = with_held(Held { status: "PENDING_VALIDATION".to_owned(), serial: None, not_after: None, ..held() });
     let failed = with_held(Held { status: "FAILED".to_owned(), ..held() });
+    let untagged = Facts { untagged: true, ..renewed.clone() };
+    let told = "tell a person: acm-untagged: arn:aws:acm:";
     let renew = "ask ACM to renew it: expires 2027-01-31 00:00 UTC and ACM has not renewed it";
     let stuck = "tell a person: renewal-stuck: ACM was asked to renew arn:aws:acm:";
     for (what, record, facts, now, steps, look_at) in [
@@ -423,6 +426,15 @@ fn acm_renews_its_own_first_is_asked_from_45_days_and_each_renewal_is_exported()
             quiet,
             &["tell a person: acm-missing: ACM has no arn:aws:acm:"],
             quiet + DAY,
+        ),
+        ("renewed, and its tag is gone", exported(), untagged.clone(), quiet, &[told], quiet + DAY),
+        (
+            "in its last 45 days, and its tag is gone",
+            exported(),
+            Facts { held: Some(held()), ..untagged },
+            window,
+            &[told],
+            window + DAY,
         ),
     ] {
         assert_plan(what, (&record, &facts), now, steps, look_at);
@@ -903,6 +915,7 @@ fn everything(now: OffsetDateTime, mut see: impl FnMut(&Record, &Facts)) {
                                 &Facts {
                                     secret: Secret::Good,
                                     held: held.clone(),
+                                    untagged: false,
                                     services,
                                     rollover,
                                     waits_for: BTreeSet::new(),
