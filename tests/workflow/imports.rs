@@ -33,6 +33,19 @@ async fn issue(stack: &Stack, changes: Value) -> Result<Value, String> {
     stack.handle("issue-client-cert", order, "by hand").await.map_err(|error| error.error_message)
 }
 
+/// The function has ACM import for the first time, and never hears that it did.
+async fn import_unanswered(stack: &Stack) {
+    stack.aws.set_faults(Some(Box::new(|call| {
+        let first = call.operation == "ImportCertificate" && call.input["CertificateArn"].is_null();
+        first.then_some(local_aws::Fault::Crash)
+    })));
+    tokio::select! {
+        () = stack.aws.hung() => {}
+        answer = issue(stack, json!({})) => panic!("{answer:?}"),
+    }
+    stack.aws.set_faults(None);
+}
+
 #[test]
 fn a_listener_serves_what_is_current_after_each_renewal_and_nobody_touches_it() {
     run(async {
@@ -222,6 +235,47 @@ fn what_is_not_to_be_in_acm_any_more_stays_there_as_it_is_and_is_let_go_of() {
         assert!(tags.iter().all(|tag| tag["Key"] != "everleaf:acm-certificate"), "{tags:?}");
         assert_ne!(current(&stack, "orders").await, last);
     });
+}
+
+#[test]
+fn a_first_import_whose_answer_was_lost_is_found_again_whatever_has_happened_since() {
+    let refuse = |stack: &Stack, operation: &'static str| {
+        let refused = local_aws::AwsError::new("AccessDeniedException", "User is not authorized to perform this");
+        stack.aws.set_faults(Some(Box::new(move |call| {
+            (call.operation == operation).then(|| local_aws::Fault::Refuse(refused.clone()))
+        })));
+    };
+    for story in ["refused before", "refused to look for it", "replaced meanwhile", "in the place of a deleted one"] {
+        run(async {
+            let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+            lose_deliveries(&stack);
+            match story {
+                "refused before" => {
+                    refuse(&stack, "ImportCertificate");
+                    issue(&stack, json!({})).await.unwrap_err();
+                }
+                "in the place of a deleted one" => {
+                    let deleted = issue(&stack, json!({})).await.unwrap()["acm_certificate_arn"].clone();
+                    user(&stack, "acm:DeleteCertificate", json!({"CertificateArn": deleted})).await;
+                    act(&stack, "renew-on-expiry", json!({"certificate": "orders"})).await;
+                }
+                _ => {}
+            }
+            import_unanswered(&stack).await;
+            minutes(3).await;
+            match story {
+                "refused to look for it" => {
+                    refuse(&stack, "ListCertificates");
+                    issue(&stack, json!({})).await.unwrap_err();
+                    stack.aws.set_faults(None);
+                    issue(&stack, json!({})).await.unwrap();
+                }
+                "replaced meanwhile" => _ = issue(&stack, json!({"validity": {"days": 20}, "replace": true})).await.unwrap(),
+                _ => _ = issue(&stack, json!({})).await.unwrap(),
+            }
+            assert_settled(&stack, story).await;
+        });
+    }
 }
 
 #[test]

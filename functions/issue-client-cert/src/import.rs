@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use aws_sdk_acm::config::retry::RetryConfig;
 use aws_sdk_acm::error::ProvideErrorMetadata;
+use aws_sdk_acm::operation::import_certificate::builders::ImportCertificateFluentBuilder;
 use aws_sdk_acm::primitives::Blob;
 use aws_sdk_acm::types::{CertificateSummary, CertificateType, Tag};
 use lifecycle::import::{Imported, Turn, adoption_hold, turn};
 use lifecycle::issuance::{self, Order};
 use lifecycle::leaf::{KeyAlgorithm, Leaf};
 use lifecycle::names::{Arn, CertificateName};
-use lifecycle::record::{KeyFormat, Pair, Record};
+use lifecycle::record::{KeyFormat, Moment, Pair, Record};
 use material::Material;
 use records::table::Saved;
 use runtime::{Failure, Invocation, publish};
@@ -26,26 +27,27 @@ pub(crate) async fn see_to(app: &App, record: &mut Record, invocation: &Invocati
         let serial = record.current.as_ref().map_or_else(String::new, |pair| pair.serial.to_string());
         format!("import serial {serial} of `{name}` into ACM; the secret holds it")
     };
-    let unanswered = loop {
+    let asked = loop {
         match turn(record, &invocation.id, invocation.now()) {
             Turn::Nothing => return Ok(()),
             Turn::Busy { until } => {
                 let why = format!("another invocation is at it; ask again after {}", lifecycle::date(until));
                 return Err(Failure::retryable(doing(record), why));
             }
-            turn @ (Turn::Import { .. } | Turn::Rest { .. }) => {
+            Turn::Import | Turn::Rest { .. } => {
+                let asked = record.imported.as_ref().and_then(|imported| imported.asked);
                 let (mut taken_up, look_at) = (record.clone(), record.look_at);
                 taken_up.take_up_import(&invocation.id, invocation.now());
                 if stored(app, &mut taken_up).await? {
                     *record = Record { look_at, ..taken_up };
-                    break turn == Turn::Import { unanswered: true };
+                    break asked;
                 }
                 *record = reloaded(app, &name).await?;
             }
         }
     };
     let (doing, known) = (doing(record), record.acm_certificate().cloned());
-    let failure = match import(app, &name, record.current.as_ref(), known.as_ref(), unanswered).await {
+    let failure = match import(app, &name, record.current.as_ref(), known.as_ref(), asked).await {
         Ok(arn) => {
             tracing::info!(certificate.name = %name, certificate.arn = %arn, "Imported `{name}` into ACM as {arn}");
             let is_new = known.as_ref() != Some(&arn);
@@ -96,13 +98,13 @@ async fn reloaded(app: &App, name: &CertificateName) -> Result<Record, Failure> 
     record.ok_or_else(|| Failure::retryable(format!("load the record of `{name}`"), "somebody has deleted it meanwhile"))
 }
 
-/// Imports the pair under the ARN that is known, or under one that ACM gives it.
+/// Imports the pair under the ARN that is known, or under one that ACM gives it. `asked`: since when an earlier try is unanswered.
 async fn import(
     app: &App,
     name: &CertificateName,
     pair: Option<&Pair>,
     known: Option<&Arn>,
-    unanswered: bool,
+    asked: Option<Moment>,
 ) -> Result<Arn, Failure> {
     let unreadable = |why: String| Failure::permanent(format!("read the secret of `{name}`"), why);
     let pair = pair.ok_or_else(|| unreadable("nothing in it is current".to_owned()))?;
@@ -119,23 +121,16 @@ async fn import(
         .certificate_chain(Blob::new(certificate_chain))
         .private_key(Blob::new(key.expose_secret().as_bytes()));
 
-    let found = match known {
-        None if unanswered => find(app, name, pair).await?,
-        known => known.cloned(),
-    };
-    if let Some(arn) = found {
-        match import.clone().certificate_arn(arn.as_str()).send().await {
-            Ok(_) => return Ok(arn),
-            // The role has rights over what bears its tag: over what is gone it has none.
-            Err(error) => {
-                let refused = matches!(error.code(), Some("ResourceNotFoundException" | "AccessDeniedException"));
-                if !refused || acm::describe(&app.acm, &arn).await?.is_some() {
-                    return Err(Failure::aws(format!("reimport into {arn}"), error));
-                }
-                // ACM takes one import a second.
-                tokio::time::sleep(Duration::from_secs(2)).await;
-            }
-        }
+    if let Some(arn) = known
+        && reimport(app, import.clone(), arn).await?
+    {
+        return Ok(arn.clone());
+    }
+    if let Some(asked) = asked
+        && let Some(arn) = find(app, name, *asked).await?
+        && reimport(app, import.clone(), &arn).await?
+    {
+        return Ok(arn);
     }
     let doing = || format!("import `{name}` for the first time");
     let tag = Tag::builder().key("everleaf:certificate").value(app.records.secret_name(name)).build();
@@ -147,16 +142,30 @@ async fn import(
     arn.map_err(|_| Failure::permanent(doing(), "AWS answered without the certificate's ARN"))
 }
 
-/// What a first import left in ACM whose answer never came.
-async fn find(app: &App, name: &CertificateName, pair: &Pair) -> Result<Option<Arn>, Failure> {
-    let mut pages = app.acm.list_certificates().includes(acm::any_key()).into_paginator().page_size(1000).send();
-    let same = |summary: &&CertificateSummary| {
-        summary.r#type() == Some(&CertificateType::Imported)
-            && summary.not_after().is_some_and(|at| at.secs() == pair.not_after.unix_timestamp())
+/// Whether ACM took the pair under this ARN; `false`: it has no such certificate any more.
+async fn reimport(app: &App, import: ImportCertificateFluentBuilder, arn: &Arn) -> Result<bool, Failure> {
+    let Err(error) = import.certificate_arn(arn.as_str()).send().await else { return Ok(true) };
+    // The role has rights over what bears its tag: over what is gone it has none.
+    let refused = matches!(error.code(), Some("ResourceNotFoundException" | "AccessDeniedException"));
+    if !refused || acm::describe(&app.acm, arn).await?.is_some() {
+        return Err(Failure::aws(format!("reimport into {arn}"), error));
+    }
+    // ACM takes one import a second.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    Ok(false)
+}
+
+/// What a first import left in ACM that was asked for then or later, and whose answer never came.
+async fn find(app: &App, name: &CertificateName, asked: OffsetDateTime) -> Result<Option<Arn>, Failure> {
+    // The clocks may be a minute apart.
+    let since = asked.unix_timestamp() - 60;
+    let may_be = |summary: &&CertificateSummary| {
+        summary.r#type() == Some(&CertificateType::Imported) && summary.created_at().is_none_or(|at| since <= at.secs())
     };
+    let mut pages = app.acm.list_certificates().includes(acm::any_key()).into_paginator().page_size(1000).send();
     while let Some(page) = pages.next().await {
         let page = page.map_err(|error| Failure::aws("list ACM's certificates", error))?;
-        for summary in page.certificate_summary_list().iter().filter(same) {
+        for summary in page.certificate_summary_list().iter().filter(may_be) {
             let Ok(arn) = summary.certificate_arn().unwrap_or_default().parse() else { continue };
             if is_of(app, &arn, name).await? {
                 return Ok(Some(arn));

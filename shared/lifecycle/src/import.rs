@@ -25,6 +25,9 @@ pub struct Imported {
     pub serial: Option<Serial>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
+    /// When ACM was first asked for what it has not answered yet. A first import has no token: what it may have left is looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Moment>,
     /// When ACM refused it for good.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Moment>,
@@ -41,10 +44,7 @@ pub struct Lease {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
     Nothing,
-    /// `unanswered`: an earlier first import may have come to ACM. It has no token, so what it may have left is looked for.
-    Import {
-        unanswered: bool,
-    },
+    Import,
     /// Another invocation is at it until then.
     Busy {
         until: OffsetDateTime,
@@ -62,13 +62,13 @@ const REST: Duration = Duration::from_secs(24 * 60 * 60);
 pub fn turn(record: &Record, holder: &str, now: OffsetDateTime) -> Turn {
     let wanted = record.current.as_ref().filter(|current| record.options.import_to_acm && current.is_valid_at(now));
     let Some(current) = wanted else { return Turn::Nothing };
-    let Some(imported) = &record.imported else { return Turn::Import { unanswered: false } };
+    let Some(imported) = &record.imported else { return Turn::Import };
     match &imported.lease {
         _ if imported.serial.as_ref() == Some(&current.serial) => Turn::Nothing,
         Some(lease) if *lease.until > now && lease.holder != holder => Turn::Busy { until: *lease.until },
-        lease => match imported.refused.map(|refused| *refused + REST) {
+        _ => match imported.refused.map(|refused| *refused + REST) {
             Some(until) if now < until => Turn::Rest { until },
-            _ => Turn::Import { unanswered: lease.is_some() && imported.certificate_arn.is_none() },
+            _ => Turn::Import,
         },
     }
 }
@@ -108,7 +108,9 @@ impl Record {
     /// Takes up an import. The sweep looks again when its lease is over.
     pub fn take_up_import(&mut self, holder: &str, now: OffsetDateTime) {
         let until = now + LEASE;
-        self.imported.get_or_insert_default().lease = Some(Lease { holder: holder.to_owned(), until: until.into() });
+        let imported = self.imported.get_or_insert_default();
+        imported.lease = Some(Lease { holder: holder.to_owned(), until: until.into() });
+        imported.asked.get_or_insert(now.into());
         self.look_at = self.look_at.min(until.unix_timestamp());
     }
 }
@@ -155,7 +157,6 @@ mod tests {
     #[test]
     fn acm_gets_what_is_current_from_one_at_a_time() {
         let (now, known) = (at(NOON), || Some(arn(IN_ACM)));
-        let first = Turn::Import { unanswered: false };
         let holding = |serial| Imported { certificate_arn: known(), serial: Some(serial), ..Imported::default() };
         let refused = |at: OffsetDateTime| Imported { refused: Some(at.into()), ..Imported::default() };
         let expired = Pair { not_after: now.into(), ..pair() };
@@ -163,16 +164,15 @@ mod tests {
             ("not to be there", issued(), "me", Turn::Nothing),
             ("nothing is current", Record { current: None, ..with(None) }, "me", Turn::Nothing),
             ("what is current has expired", Record { current: Some(expired), ..with(None) }, "me", Turn::Nothing),
-            ("never yet", with(None), "me", first.clone()),
+            ("never yet", with(None), "me", Turn::Import),
             ("the current pair", with(Some(holding(pair().serial))), "me", Turn::Nothing),
-            ("another pair", with(Some(holding(Serial::from_hex("0c03")))), "me", first.clone()),
-            ("nobody knows what", with(Some(Imported { serial: None, ..holding(pair().serial) })), "me", first.clone()),
+            ("another pair", with(Some(holding(Serial::from_hex("0c03")))), "me", Turn::Import),
+            ("nobody knows what", with(Some(Imported { serial: None, ..holding(pair().serial) })), "me", Turn::Import),
             ("somebody is at it", with(Some(leased("you", now + HOUR))), "me", Turn::Busy { until: now + HOUR }),
-            ("I was at it", with(Some(leased("me", now + HOUR))), "me", Turn::Import { unanswered: true }),
-            ("somebody was at it", with(Some(leased("you", now))), "me", Turn::Import { unanswered: true }),
+            ("I was at it", with(Some(leased("me", now + HOUR))), "me", Turn::Import),
+            ("somebody was at it", with(Some(leased("you", now))), "me", Turn::Import),
             ("refused", with(Some(refused(now - DAY + HOUR))), "me", Turn::Rest { until: now + HOUR }),
-            ("refused a day ago", with(Some(refused(now - DAY))), "me", first.clone()),
-            ("somebody was at it again", with(Some(Imported { certificate_arn: known(), ..leased("you", now) })), "me", first),
+            ("refused a day ago", with(Some(refused(now - DAY))), "me", Turn::Import),
         ] {
             assert_eq!(turn(&record, holder, now), expected, "{what}");
         }
@@ -185,8 +185,9 @@ mod tests {
         assert_eq!(turn(&record, "you", at(NOON)), Turn::Busy { until: at(NOON) + LEASE });
         assert_eq!(record.look_at, (at(NOON) + LEASE).unix_timestamp());
         record.look_at = 7;
-        record.take_up_import("me", at(NOON));
+        record.take_up_import("me", at(NOON) + HOUR);
         assert_eq!(record.look_at, 7);
+        assert_eq!(record.imported.unwrap().asked, Some(at(NOON).into()), "nothing has been heard since");
     }
 
     #[test]

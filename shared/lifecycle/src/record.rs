@@ -364,6 +364,7 @@ mod tests {
             certificate_arn: Some(arn(samples::IN_ACM)),
             serial: Some(Serial::from_hex("0a00")),
             lease: Some(Lease { holder: "somebody".to_owned(), until: now.into() }),
+            asked: Some(now.into()),
             refused: Some(now.into()),
         };
         Record { attempt, options, imported: Some(imported), revocations: vec![asked, done], ..record }
@@ -392,7 +393,8 @@ mod tests {
         assert_eq!((&text["revocations"][1]["after_rollout"], &text["revocations"][1]["done"]), (&json!(false), &asked["asked"]));
         assert_eq!(text["options"]["import_to_acm"], json!(true));
         let imported = json!({
-            "certificate_arn": samples::IN_ACM, "serial": "a00", "refused": "2026-11-22T05:47:00.123Z",
+            "certificate_arn": samples::IN_ACM, "serial": "a00",
+            "asked": "2026-11-22T05:47:00.123Z", "refused": "2026-11-22T05:47:00.123Z",
             "lease": {"holder": "somebody", "until": "2026-11-22T05:47:00.123Z"}
         });
         assert_eq!(text["imported"], imported);

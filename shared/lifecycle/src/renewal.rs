@@ -367,7 +367,7 @@ impl Plan {
             import::Turn::Nothing => {}
             _ if under_way || self.steps.iter().any(|step| matches!(step, Step::Issue { .. })) => {}
             import::Turn::Busy { until } | import::Turn::Rest { until } => self.look_by(until),
-            import::Turn::Import { .. } => {
+            import::Turn::Import => {
                 let held = held.and_then(|held| held.serial.as_ref());
                 let holds = held.map_or_else(|| "nothing of it".to_owned(), |serial| format!("serial {serial}"));
                 self.steps.push(Step::Import { reason: format!("ACM holds {holds}") });
