@@ -238,6 +238,87 @@ fn what_is_not_to_be_in_acm_any_more_stays_there_as_it_is_and_is_let_go_of() {
 }
 
 #[test]
+fn what_is_let_go_of_in_acm_loses_its_tag_so_that_nobody_adopts_it_once_its_name_is_free() {
+    let no_more = json!({"import_to_acm": false, "replace": true});
+    for (what, changes) in [
+        ("not in ACM any more", no_more.clone()),
+        ("another certificate", json!({"import_to_acm": false, "subject": {"common_name": "other"}, "replace": true})),
+        ("under another ARN", json!({"import_to_acm": "theirs", "replace": true})),
+        ("before ACM has answered", no_more),
+    ] {
+        run(async {
+            let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+            lose_deliveries(&stack);
+            if what == "before ACM has answered" {
+                import_unanswered(&stack).await;
+            } else {
+                issue(&stack, json!({})).await.unwrap();
+            }
+            let first = imported(&stack, "orders").await[0]["CertificateArn"].clone();
+            let (mut changes, mut theirs) = (changes.clone(), None);
+            if changes["import_to_acm"] == "theirs" {
+                minutes(1).await;
+                theirs = Some(self_signed(&stack, "orders", 90).await);
+                changes["import_to_acm"] = json!(theirs);
+                minutes(1).await;
+            }
+            issue(&stack, changes).await.unwrap();
+            assert_eq!(tags(&stack, &first).await, json!([]), "{what}");
+            let held = stack.record("orders").await.unwrap().acm_certificate().map(ToString::to_string);
+            assert_eq!(held, theirs, "{what}");
+            assert_settled(&stack, what).await;
+
+            act(&stack, "issue-client-cert", json!({"retire": "orders"})).await;
+            stack.aws.set_deliveries(None);
+            days(2).await;
+            assert_eq!(stack.record("orders").await, None, "{what}");
+        });
+    }
+}
+
+#[test]
+fn a_certificate_of_acm_in_whose_place_another_is_issued_loses_its_tag_as_well() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let arn = json!(request(&stack, "gateway", false).await);
+        days(1).await;
+        assert_eq!(held(&stack, &arn).await, current(&stack, "gateway").await);
+        issue(&stack, json!({"name": "gateway", "import_to_acm": false, "replace": true})).await.unwrap();
+        assert_ne!(held(&stack, &arn).await, current(&stack, "gateway").await);
+        assert_eq!(tags(&stack, &arn).await, json!([{"Key": "everleaf:service-1", "Value": "payments/gateway"}]));
+    });
+}
+
+#[test]
+fn a_request_that_changes_what_is_in_acm_waits_for_the_import_that_is_under_way() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        lose_deliveries(&stack);
+        let (begun, import) = (std::sync::Arc::new(tokio::sync::Notify::new()), issue(&stack, json!({})));
+        let begins = begun.clone();
+        stack.aws.set_faults(Some(Box::new(move |call| {
+            if call.operation == "ImportCertificate" {
+                begins.notify_one();
+            }
+            None
+        })));
+        let mut order = order_for_listener();
+        (order["import_to_acm"], order["replace"]) = (json!(false), json!(true));
+        let another = async {
+            begun.notified().await;
+            stack.handle("issue-client-cert", order.clone(), "another").await
+        };
+        let (held, busy) = tokio::join!(import, another);
+        let arn = held.unwrap()["acm_certificate_arn"].clone();
+        let busy = busy.unwrap_err();
+        assert!(busy.error_type == "Retryable" && busy.error_message.contains("ask again after"), "{busy:?}");
+        act(&stack, "issue-client-cert", order.clone()).await;
+        let record = stack.record("orders").await.unwrap();
+        assert_eq!((record.options.import_to_acm, record.imported, tags(&stack, &arn).await), (false, None, json!([])));
+    });
+}
+
+#[test]
 fn a_first_import_whose_answer_was_lost_is_found_again_whatever_has_happened_since() {
     let refuse = |stack: &Stack, operation: &'static str| {
         let refused = local_aws::AwsError::new("AccessDeniedException", "User is not authorized to perform this");

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 use workflow::Stack;
 
-use crate::scenario::{days, lose_deliveries, minutes, order, request, run, service, user};
+use crate::account::imported;
+use crate::scenario::{days, lose_deliveries, minutes, order, order_for_listener, request, run, service, user};
 
 async fn issued() -> Stack {
     let stack = Stack::deploy_on("EC_prime256v1", &[("CrlBucketArns", "arn:aws:s3:::crls")]).await;
@@ -98,6 +99,31 @@ fn what_has_lost_its_tag_in_acm_can_be_retired_though_the_role_has_no_right_over
         assert!(!lives(&stack, "gateway").await && stack.record("gateway").await.is_none());
         let tags = user(&stack, "acm:ListTagsForCertificate", json!({"CertificateArn": arn})).await;
         assert!(tags["Tags"].as_array().unwrap().contains(&moved[0]), "the name that it has now is kept");
+    });
+}
+
+#[test]
+fn what_acm_was_asked_to_import_and_never_said_is_let_go_of_too() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        lose_deliveries(&stack);
+        stack.aws.set_faults(Some(Box::new(|call| (call.operation == "ImportCertificate").then_some(local_aws::Fault::Crash))));
+        tokio::select! {
+            () = stack.aws.hung() => {}
+            answer = stack.handle("issue-client-cert", order_for_listener(), "first") => panic!("{answer:?}"),
+        }
+        stack.aws.set_faults(None);
+        let ask = json!({"retire": "orders"});
+        let busy = stack.handle("issue-client-cert", ask.clone(), "at once").await.unwrap_err();
+        assert_eq!(busy.error_type, "Retryable", "{busy:?}");
+        minutes(3).await;
+        let left = imported(&stack, "orders").await;
+        let retired = stack.handle("issue-client-cert", ask, "retire").await.unwrap();
+        assert_eq!((left.len(), &retired["acm_certificate_arn"]), (1, &left[0]["CertificateArn"]));
+        assert!(imported(&stack, "orders").await.is_empty());
+        stack.aws.set_deliveries(None);
+        days(2).await;
+        assert_eq!(stack.record("orders").await, None);
     });
 }
 

@@ -18,7 +18,52 @@ use runtime::{Failure, Invocation, publish};
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
 
-use crate::App;
+use crate::{App, busy};
+
+/// Makes `certificate_arn` the certificate in ACM that is to hold the pair, as [`Record::import_into`] does. What held it loses its
+/// tag: with it, it would be adopted once its name is free. That comes first, so that whoever is stopped does both at the next try.
+pub(crate) async fn move_to(
+    app: &App,
+    record: &mut Record,
+    certificate_arn: Option<Arn>,
+    invocation: &Invocation,
+) -> Result<(), Failure> {
+    let Some(gone) = record.import_into(certificate_arn) else { return Ok(()) };
+    if let Some(until) = gone.busy(&invocation.id, invocation.now()) {
+        return Err(busy(&record.name, until));
+    }
+    for arn in held(app, &record.name, &gone).await? {
+        if record.acm_certificate() != Some(&arn) {
+            untag(app, &record.name, &arn).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What holds the pair in ACM, and what may do so though ACM never said it.
+pub(crate) async fn held(app: &App, name: &CertificateName, imported: &Imported) -> Result<Vec<Arn>, Failure> {
+    let unanswered = match imported.asked {
+        Some(asked) => find(app, name, *asked).await?,
+        None => None,
+    };
+    Ok(imported.certificate_arn.iter().cloned().chain(unanswered).collect())
+}
+
+/// The certificate stays in ACM as it is, and is not the stack's any more.
+pub(crate) async fn untag(app: &App, name: &CertificateName, arn: &Arn) -> Result<(), Failure> {
+    if !is_of(app, arn, name).await? {
+        // It is gone, or another certificate's by now; the role has no right over what is not tagged.
+        return Ok(());
+    }
+    let doing = || format!("take the tag everleaf:certificate off {arn}");
+    let tag = Tag::builder().key("everleaf:certificate").value(app.records.secret_name(name)).build();
+    let tag = tag.map_err(|error| Failure::permanent(doing(), error))?;
+    match app.acm.remove_tags_from_certificate().certificate_arn(arn.as_str()).tags(tag).send().await {
+        Ok(_) => Ok(()),
+        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => Ok(()),
+        Err(error) => Err(Failure::aws(doing(), error)),
+    }
+}
 
 /// Imports the current pair where ACM is to hold it and does not.
 pub(crate) async fn see_to(app: &App, record: &mut Record, invocation: &Invocation) -> Result<(), Failure> {
@@ -75,8 +120,8 @@ pub(crate) async fn see_to(app: &App, record: &mut Record, invocation: &Invocati
     Err(failure)
 }
 
-/// Records what came of an import, whatever others have recorded of the certificate meanwhile: of the import it is who has its lease
-/// that knows.
+/// Records what came of an import, whatever others have recorded of the certificate meanwhile: what is to be in ACM nobody changes
+/// but who has the lease.
 async fn conclude(app: &App, record: &mut Record, mut what: impl FnMut(&mut Record)) -> Result<(), Failure> {
     loop {
         what(record);

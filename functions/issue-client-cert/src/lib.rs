@@ -169,7 +169,7 @@ async fn fulfil(
     let before = record.as_ref().map(|record| record.options.services.clone()).unwrap_or_default();
     let mut record =
         record.unwrap_or_else(|| Record::new(order.name.clone(), origin.clone(), order.options.clone(), invocation.now()));
-    change(&mut record, origin, &order, invocation)?;
+    change(app, &mut record, origin, &order, invocation).await?;
     let issued = issue(app, record, before, (order.csr.as_ref(), order.end), reason, invocation).await?;
     issued.answer(app, invocation).await
 }
@@ -257,19 +257,22 @@ fn origin(order: &Order, record: Option<&Record>) -> Origin {
 }
 
 /// Makes the record want what was ordered. An attempt at something else is over, unless somebody is at it right now.
-fn change(record: &mut Record, origin: Origin, order: &Order, invocation: &Invocation) -> Result<(), Failure> {
+async fn change(app: &App, record: &mut Record, origin: Origin, order: &Order, invocation: &Invocation) -> Result<(), Failure> {
     let Order { options, import_into, .. } = order;
     let adopted = record.acm_certificate().filter(|_| record.is_adopted()).cloned();
     let same = record.origin == origin && record.options.key_format == options.key_format;
     if !same && let Turn::Busy { until } = turn(record, &invocation.id, "", None, invocation.now()) {
         return Err(busy(&record.name, until));
     }
+    if let Origin::Exported { certificate_arn } = &record.origin {
+        // Else it would be exported again, once its name is free.
+        import::untag(app, &record.name, certificate_arn).await?;
+    }
     if !same {
         (record.attempt, record.origin) = (None, origin);
     }
     record.options = options.clone();
-    record.import_into(import_into.clone().or(adopted));
-    Ok(())
+    import::move_to(app, record, import_into.clone().or(adopted), invocation).await
 }
 
 fn busy(name: &CertificateName, until: OffsetDateTime) -> Failure {
@@ -416,7 +419,7 @@ async fn dead(app: &App, record: &mut Record, attempt: &Attempt) -> Result<Failu
 async fn keep(app: &App, mut record: Record, order: Order, invocation: &Invocation) -> Result<Answer, Failure> {
     let (before, name) = (record.options.services.clone(), record.name.clone());
     record.options = order.options;
-    record.import_into(order.import_into);
+    import::move_to(app, &mut record, order.import_into, invocation).await?;
     app.records.save(&mut record, &before).await?.or_retry(format_args!("the record of `{name}`"))?;
     app.records.tag(&record).await?;
     if !record.options.services.is_subset(&before) {

@@ -63,13 +63,20 @@ pub fn turn(record: &Record, holder: &str, now: OffsetDateTime) -> Turn {
     let wanted = record.current.as_ref().filter(|current| record.options.import_to_acm && current.is_valid_at(now));
     let Some(current) = wanted else { return Turn::Nothing };
     let Some(imported) = &record.imported else { return Turn::Import };
-    match &imported.lease {
+    match imported.busy(holder, now) {
         _ if imported.serial.as_ref() == Some(&current.serial) => Turn::Nothing,
-        Some(lease) if *lease.until > now && lease.holder != holder => Turn::Busy { until: *lease.until },
-        _ => match imported.refused.map(|refused| *refused + REST) {
+        Some(until) => Turn::Busy { until },
+        None => match imported.refused.map(|refused| *refused + REST) {
             Some(until) if now < until => Turn::Rest { until },
             _ => Turn::Import,
         },
+    }
+}
+
+impl Imported {
+    /// Until when another invocation is at it.
+    pub fn busy(&self, holder: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        self.lease.as_ref().filter(|lease| *lease.until > now && lease.holder != holder).map(|lease| *lease.until)
     }
 }
 
@@ -87,14 +94,15 @@ impl Record {
     }
 
     /// Makes `certificate_arn` the certificate in ACM that is to hold the current pair; `None`: the one that does already, or a new
-    /// one.
-    pub fn import_into(&mut self, certificate_arn: Option<Arn>) {
-        if !self.options.import_to_acm {
-            self.imported = None;
-        } else if let Some(arn) = certificate_arn
-            && self.imported.as_ref().and_then(|imported| imported.certificate_arn.as_ref()) != Some(&arn)
-        {
-            self.imported = Some(Imported { certificate_arn: Some(arn), ..Imported::default() });
+    /// one. Gives what is let go of.
+    pub fn import_into(&mut self, certificate_arn: Option<Arn>) -> Option<Imported> {
+        let has = self.imported.as_ref().and_then(|imported| imported.certificate_arn.as_ref());
+        match certificate_arn {
+            _ if !self.options.import_to_acm => self.imported.take(),
+            Some(arn) if has != Some(&arn) => {
+                self.imported.replace(Imported { certificate_arn: Some(arn), ..Imported::default() })
+            }
+            _ => None,
         }
     }
 
@@ -110,7 +118,7 @@ impl Record {
         let until = now + LEASE;
         let imported = self.imported.get_or_insert_default();
         imported.lease = Some(Lease { holder: holder.to_owned(), until: until.into() });
-        imported.asked.get_or_insert(now.into());
+        imported.asked.get_or_insert_with(|| now.into());
         self.look_at = self.look_at.min(until.unix_timestamp());
     }
 }
@@ -194,26 +202,26 @@ mod tests {
     fn the_certificate_in_acm_is_the_one_that_was_named_or_that_was_made() {
         let of = |record: &Record| record.acm_certificate().map(ToString::to_string);
         let mut record = with(None);
-        record.import_into(None);
+        assert_eq!(record.import_into(None), None);
         assert_eq!((of(&record), record.imported.as_ref()), (None, None));
-        record.import_into(Some(arn(IN_ACM)));
+        assert_eq!(record.import_into(Some(arn(IN_ACM))), None);
         assert_eq!(of(&record).as_deref(), Some(IN_ACM));
 
         record.found_in_acm(Some(&held()));
         let known = record.clone();
         assert_eq!(known.imported.as_ref().unwrap().serial, Some(pair().serial));
         for same in [None, Some(arn(IN_ACM))] {
-            record.import_into(same);
+            assert_eq!(record.import_into(same), None);
             assert_eq!(record, known);
         }
         record.found_in_acm(None);
         assert_eq!(record.imported.as_ref().unwrap().serial, None);
-        record.import_into(Some(arn(samples::CA)));
-        assert_eq!(of(&record).as_deref(), Some(samples::CA));
+        let gone = record.import_into(Some(arn(samples::CA)));
+        assert_eq!((gone.unwrap().certificate_arn, of(&record).as_deref()), (Some(arn(IN_ACM)), Some(samples::CA)));
 
         record.options.import_to_acm = false;
-        record.import_into(None);
-        assert_eq!(record.imported, None);
+        let gone = record.import_into(None);
+        assert_eq!((gone.unwrap().certificate_arn, record.imported), (Some(arn(samples::CA)), None));
         let origin = Origin::Adopted { certificate_arn: arn(IN_ACM) };
         assert_eq!(of(&Record { origin, ..issued() }).as_deref(), Some(IN_ACM));
     }
