@@ -1,5 +1,6 @@
 //! A certificate that is not wanted any more: nothing is left of it but what can be restored.
 
+use records::table::Saved;
 use serde_json::{Value, json};
 use workflow::Stack;
 
@@ -124,6 +125,26 @@ fn what_acm_was_asked_to_import_and_never_said_is_let_go_of_too() {
         stack.aws.set_deliveries(None);
         days(2).await;
         assert_eq!(stack.record("orders").await, None);
+    });
+}
+
+#[test]
+fn what_somebody_has_changed_meanwhile_is_not_forgotten() {
+    run(async {
+        let stack = issued().await;
+        let (records, read) = (stack.records().await, stack.record("orders").await.unwrap());
+        let mut changed = read.clone();
+        changed.options.services.clear();
+        assert_eq!(records.save(&mut changed, &read.options.services).await.unwrap(), Saved::Done);
+        let stale = changed.clone();
+        records.update(&mut changed).await.unwrap();
+        assert!(!records.forget(stale).await.unwrap_err().is_permanent());
+        assert_eq!(stack.record("orders").await.as_ref(), Some(&changed));
+        // The second time as the SDK does after a lost answer.
+        for _ in 0..2 {
+            records.forget(changed.clone()).await.unwrap();
+            assert_eq!(stack.record("orders").await, None);
+        }
     });
 }
 

@@ -80,7 +80,7 @@ impl Records {
         self.save(record, &services).await?.or_retry(format_args!("the record of `{}`", record.name))
     }
 
-    /// Takes the record out of the table, and the certificate off its services.
+    /// Takes the record out of the table, and the certificate off its services. Where somebody has overtaken, it stays.
     pub async fn forget(&self, mut record: Record) -> Result<(), Failure> {
         let before = std::mem::take(&mut record.options.services);
         let doing = format!("take the record of `{}` out of the table", record.name);
@@ -88,7 +88,18 @@ impl Records {
             self.save(&mut record, &before).await?.or_retry(format_args!("the record of `{}`", record.name))?;
         }
         let delete = self.dynamodb.delete_item().table_name(&self.settings.table).key("id", text(record_id(&record.name)));
-        delete.send().await.map(|_| ()).map_err(|error| Failure::aws(doing, error))
+        let delete = delete
+            // What is gone was deleted by a call whose answer was lost.
+            .condition_expression("attribute_not_exists(#revision) OR #revision = :read")
+            .expression_attribute_names("#revision", "revision")
+            .expression_attribute_values(":read", number(record.revision));
+        match delete.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_conditional_check_failed_exception()) => {
+                Saved::Overtaken.or_retry(format_args!("the record of `{}`", record.name))
+            }
+            Err(error) => Err(Failure::aws(doing, error)),
+        }
     }
 
     async fn put_alone(&self, item: Item, read: u64, doing: &str) -> Result<Saved, Failure> {
