@@ -8,7 +8,8 @@ use workflow::Stack;
 use crate::account::{assert_settled, imported};
 use crate::recovery::empty_the_table;
 use crate::scenario::{
-    act, days, last_event, lose_deliveries, minutes, order_for_listener, request, run, self_made, self_signed, user,
+    act, days, imported_by_hand, last_event, lose_deliveries, minutes, order_for_listener, request, run, self_made, self_signed,
+    user,
 };
 
 /// The serial that ACM holds under this ARN.
@@ -119,6 +120,32 @@ fn what_is_not_replaced_by_itself_says_which_request_replaces_it() {
         assert_eq!((&answer["outcome"], &answer["acm_certificate_arn"]), (&json!("issued"), &arn));
         assert_eq!(held(&stack, &arn).await, current(&stack, "web").await);
     });
+}
+
+#[test]
+fn what_acm_would_not_let_be_replaced_is_refused_and_told_and_nothing_is_issued() {
+    use rcgen::ExtendedKeyUsagePurpose::{CodeSigning, ServerAuth};
+    for (usages, why) in [
+        (vec![], "has no key usage, and ACM adds none"),
+        (vec![ServerAuth, CodeSigning], "has the extended key usage CODE_SIGNING, and ACM lets go of none"),
+    ] {
+        run(async {
+            let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+            let arn = json!(imported_by_hand(&stack, "web", self_made(&stack, "web", 90, usages.clone())).await);
+            let first = held(&stack, &arn).await;
+            let refusal = issue(&stack, json!({"name": "web", "import_to_acm": arn})).await.unwrap_err();
+            assert!(refusal.contains("import_to_acm: ") && refusal.contains(why), "{refusal}");
+            days(63).await;
+            let events: Vec<Value> = stack.aws.take_events().into_iter().map(|event| event.event).collect();
+            assert!(events.iter().all(|event| event["detail-type"] != "Certificate Due"), "{events:#?}");
+            let told: Vec<_> = events.iter().filter(|event| event["detail-type"] == "Action Required").collect();
+            let reason = |event: &Value| event["detail"]["reason"].as_str().unwrap().to_owned();
+            let is_told = |event: &&Value| reason(event).starts_with("adoption-refused: ") && reason(event).contains(why);
+            assert!((3..=4).contains(&told.len()) && told.iter().all(is_told), "{told:#?}");
+            assert_eq!((held(&stack, &arn).await, stack.record("web").await.unwrap().current), (first, None));
+            assert_eq!(stack.aws.world(|world, _| world.secrets.secrets().count()), 0);
+        });
+    }
 }
 
 #[test]

@@ -340,7 +340,11 @@ scenario!(
 
 /// A certificate that somebody has made for itself and imported into ACM, for so many days; its ARN.
 pub(crate) async fn self_signed(stack: &Stack, name: &str, days: i64) -> String {
-    let mut input = self_made(stack, name, days, Vec::new());
+    imported_by_hand(stack, name, self_made(stack, name, days, vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth])).await
+}
+
+/// Imports what somebody has made, for the stack; its ARN.
+pub(crate) async fn imported_by_hand(stack: &Stack, name: &str, mut input: Value) -> String {
     input["Tags"] =
         json!([{"Key": "everleaf:certificate", "Value": format!("everleaf/{name}")}, {"Key": "team", "Value": "web"}]);
     user(stack, "acm:ImportCertificate", input).await["CertificateArn"].as_str().unwrap().to_owned()

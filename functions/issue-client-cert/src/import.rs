@@ -9,7 +9,7 @@ use aws_sdk_acm::primitives::Blob;
 use aws_sdk_acm::types::{CertificateSummary, CertificateType, Tag};
 use lifecycle::import::{Imported, Turn, adoption_hold, turn};
 use lifecycle::issuance::{self, Order};
-use lifecycle::leaf::{KeyAlgorithm, Leaf};
+use lifecycle::leaf::Leaf;
 use lifecycle::names::{Arn, CertificateName};
 use lifecycle::record::{KeyFormat, Moment, Pair, Record};
 use material::Material;
@@ -236,14 +236,7 @@ pub(crate) async fn admits(app: &App, order: &Order, arn: &Arn) -> Result<(), Fa
     let Some(held) = held else {
         return Err(refused(format!("{arn} was not imported; ACM renews it by itself, and export-to-secrets takes it")));
     };
-    let wanted: KeyAlgorithm = order.specification.key_algorithm;
-    match held.key_algorithm {
-        Some(has) if has == wanted => Ok(()),
-        has => Err(refused(format!(
-            "{arn} has a key of {}, and ACM takes none of {wanted} under that ARN",
-            has.map_or("another kind", KeyAlgorithm::as_str)
-        ))),
-    }
+    lifecycle::import::admits(&held, order.specification.key_algorithm).map_err(refused)
 }
 
 /// What replaces a certificate that was imported by hand, where its time has come.

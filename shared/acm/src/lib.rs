@@ -34,6 +34,11 @@ pub async fn describe(acm: &Client, arn: &Arn) -> Result<Option<Held>, Failure> 
         exportable: certificate.options().and_then(|options| options.export()) == Some(&CertificateExport::Enabled),
         // ACM answers `RSA-2048` where its own model says `RSA_2048`.
         key_algorithm: certificate.key_algorithm().and_then(|algorithm| algorithm.as_str().replace('-', "_").parse().ok()),
+        key_usages: certificate.key_usages().iter().map(|usage| text(usage.name().map(|name| name.as_str()))).collect(),
+        extended_key_usages: {
+            let usages = certificate.extended_key_usages().iter();
+            usages.map(|usage| text(usage.name().map(|name| name.as_str()))).collect()
+        },
         serial: certificate.serial().map(Serial::from_hex),
         not_before: certificate.not_before().and_then(moment),
         not_after: certificate.not_after().and_then(moment),

@@ -1,5 +1,7 @@
 //! What ACM holds and what the secret holds, compared.
 
+use std::collections::BTreeSet;
+
 use time::OffsetDateTime;
 
 use crate::leaf::{KeyAlgorithm, Serial};
@@ -16,6 +18,9 @@ pub struct Held {
     /// A public certificate that was requested with export enabled.
     pub exportable: bool,
     pub key_algorithm: Option<KeyAlgorithm>,
+    /// As ACM spells them: `DIGITAL_SIGNATURE`, and `TLS_WEB_SERVER_AUTHENTICATION` among the extended ones.
+    pub key_usages: BTreeSet<String>,
+    pub extended_key_usages: BTreeSet<String>,
     pub serial: Option<Serial>,
     pub not_before: Option<OffsetDateTime>,
     pub not_after: Option<OffsetDateTime>,

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use crate::attempt::LEASE;
 use crate::export::Held;
-use crate::leaf::Serial;
+use crate::leaf::{KeyAlgorithm, Serial};
 use crate::names::Arn;
 use crate::record::{Moment, Options, Origin, Record};
 use crate::window::Hold;
@@ -144,6 +144,39 @@ pub(crate) fn adoption_window(not_before: OffsetDateTime, not_after: OffsetDateT
     (Duration::try_from(not_after - not_before).unwrap_or_default() / 3).min(LONGEST)
 }
 
+/// Whether ACM takes a pair that is issued here under the ARN of what it holds, or why not. A reimport keeps the key algorithm,
+/// lets go of no usage but client authentication, and adds none where there was none:
+/// <https://docs.aws.amazon.com/acm/latest/userguide/import-certificate-prerequisites.html>.
+pub fn admits(held: &Held, wanted: KeyAlgorithm) -> Result<(), String> {
+    let arn = &held.certificate_arn;
+    match held.key_algorithm {
+        Some(has) if has == wanted => usages_stay(held),
+        has => Err(format!(
+            "{arn} has a key of {}, and ACM takes none of {wanted} under that ARN",
+            has.map_or("another kind", KeyAlgorithm::as_str)
+        )),
+    }
+}
+
+/// As [`admits`], where the key is of the same kind.
+pub(crate) fn usages_stay(held: &Held) -> Result<(), String> {
+    // <https://docs.aws.amazon.com/privateca/latest/userguide/template-definitions.html>
+    const OURS: [&str; 4] =
+        ["DIGITAL_SIGNATURE", "KEY_ENCIPHERMENT", "TLS_WEB_SERVER_AUTHENTICATION", "TLS_WEB_CLIENT_AUTHENTICATION"];
+    let Held { certificate_arn: arn, key_usages, extended_key_usages, .. } = held;
+    for (kind, usages) in [("key usage", key_usages), ("extended key usage", extended_key_usages)] {
+        let why = match usages.iter().find(|usage| !OURS.contains(&usage.as_str())) {
+            Some(usage) => format!("has the {kind} {usage}, and ACM lets go of none"),
+            None if usages.is_empty() => format!("has no {kind}, and ACM adds none"),
+            None => continue,
+        };
+        return Err(format!(
+            "{arn} {why} under that ARN; ask for a certificate of another name with `\"import_to_acm\": true`, give its ARN to the listeners, and take the tag everleaf:certificate off this one"
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +257,32 @@ mod tests {
         assert_eq!((gone.unwrap().certificate_arn, record.imported), (Some(arn(samples::CA)), None));
         let origin = Origin::Adopted { certificate_arn: arn(IN_ACM) };
         assert_eq!(of(&Record { origin, ..issued() }).as_deref(), Some(IN_ACM));
+    }
+
+    #[test]
+    fn acm_takes_the_same_key_algorithm_and_every_usage_that_it_holds() {
+        let of = |key: &[&str], extended: &[&str]| Held {
+            key_usages: key.iter().map(|usage| (*usage).to_owned()).collect(),
+            extended_key_usages: extended.iter().map(|usage| (*usage).to_owned()).collect(),
+            ..held()
+        };
+        let (signs, serves) = ("DIGITAL_SIGNATURE", "TLS_WEB_SERVER_AUTHENTICATION");
+        for (what, held, refusal) in [
+            ("as ours", held(), None),
+            ("some of ours", of(&[signs], &[serves]), None),
+            ("for clients alone", of(&[signs], &["TLS_WEB_CLIENT_AUTHENTICATION"]), None),
+            ("a CA's", of(&[signs, "CERTIFICATE_SIGNING"], &[serves]), Some("has the key usage CERTIFICATE_SIGNING, and")),
+            ("more than TLS", of(&[signs], &["CODE_SIGNING", serves]), Some("has the extended key usage CODE_SIGNING, and")),
+            ("for anything", of(&["ANY"], &[serves]), Some("has the key usage ANY, and ACM lets go of none")),
+            ("no key usage", of(&[], &[serves]), Some("has no key usage, and ACM adds none")),
+            ("no extended one", of(&[signs], &[]), Some("has no extended key usage, and ACM adds none")),
+            ("another key", Held { key_algorithm: Some(KeyAlgorithm::Rsa2048), ..held() }, Some("has a key of RSA_2048")),
+            ("an unknown key", Held { key_algorithm: None, ..held() }, Some("has a key of another kind")),
+        ] {
+            let said = admits(&held, KeyAlgorithm::EcPrime256v1).err();
+            assert_eq!(said.is_some(), refusal.is_some(), "{what}: {said:?}");
+            assert!(said.unwrap_or_default().contains(refusal.unwrap_or_default()), "{what}");
+        }
     }
 
     #[test]

@@ -346,10 +346,13 @@ impl Plan {
         match import::adoption_hold(&record.options, (not_before, not_after), now) {
             Some(Hold::Until(at)) => self.look_by(at),
             Some(Hold::Paused) => {}
-            None => {
-                let reason = format!("{arn} expires {}", date(not_after));
-                self.when_its_turn(record, sweep_interval, now, Step::Issue { reason });
-            }
+            None => match import::usages_stay(held) {
+                Ok(()) => {
+                    let reason = format!("{arn} expires {}", date(not_after));
+                    self.when_its_turn(record, sweep_interval, now, Step::Issue { reason });
+                }
+                Err(why) => self.tell("adoption-refused", format!("`{}` cannot be replaced: {why}", record.name)),
+            },
         }
         self.ends(&record.name, not_after, import::adoption_window(not_before, not_after), now);
     }

@@ -120,6 +120,8 @@ pub(crate) fn held() -> Held {
         kind: "PRIVATE".to_owned(),
         exportable: false,
         key_algorithm: Some(KeyAlgorithm::EcPrime256v1),
+        key_usages: ["DIGITAL_SIGNATURE", "KEY_ENCIPHERMENT"].map(str::to_owned).into(),
+        extended_key_usages: ["TLS_WEB_SERVER_AUTHENTICATION", "TLS_WEB_CLIENT_AUTHENTICATION"].map(str::to_owned).into(),
         serial: Some(pair().serial),
         not_before: Some(at("2026-01-01T00:00:00Z")),
         not_after: Some(at("2027-01-31T00:00:00Z")),

@@ -855,6 +855,11 @@ fn what_was_imported_by_hand_is_replaced_before_it_expires() {
     }
     let quiet = at(QUIET);
     assert_plan("gone", (&adopted(), &facts(None)), quiet, &[], quiet + DAY);
+    let refused = Held { key_usages: BTreeSet::new(), ..living(30) };
+    let told = ["tell a person: adoption-refused: `orders-client` cannot be replaced: arn:aws:acm:"];
+    let due = begin + DAY * 20;
+    assert_plan("its usages do not stay", (&adopted(), &facts(Some(refused.clone()))), due, &told, due + DAY);
+    assert_plan("they do not, and it is early", (&adopted(), &facts(Some(refused))), due - SECOND, &[], due);
     let taken = Record { current: issued().current, ..adopted() };
     let of_another = Facts { secret: Secret::Good, ..facts(Some(living(30))) };
     assert_plan("its name is taken", (&taken, &of_another), quiet, &["tell a person: adoption-refused: the tag"], quiet + DAY);

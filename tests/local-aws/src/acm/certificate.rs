@@ -102,7 +102,8 @@ impl AcmCertificate {
         }
     }
 
-    /// Whether a certificate may be imported over this one: same key type, no usage lost but the two that ACM lets go.
+    /// Whether a certificate may be imported over this one: same key type, no usage lost but the two that ACM lets go, and none
+    /// added where there was no such extension: <https://docs.aws.amazon.com/acm/latest/userguide/import-certificate-prerequisites.html>.
     pub(super) fn accepts(&self, new: &Certificate) -> Result<(), AwsError> {
         let Some(Body { certificate: old, .. }) = self.body.as_ref().filter(|_| self.kind == Kind::Imported) else {
             return Err(invalid(format!("Certificate {} was not imported.", self.arn)));
@@ -118,6 +119,13 @@ impl AcmCertificate {
             new.extended_key_usages.contains(usage) || usage.0 == "TLS_WEB_CLIENT_AUTHENTICATION"
         };
         let lost_extended = old.extended_key_usages.iter().find(|usage| !kept(usage)).map(|(name, _)| name);
+        let added = [
+            ("KeyUsage", old.key_usages.is_empty() && !new.key_usages.is_empty()),
+            ("ExtendedKeyUsage", old.extended_key_usages.is_empty() && !new.extended_key_usages.is_empty()),
+        ];
+        if let Some((extension, _)) = added.into_iter().find(|(_, added)| *added) {
+            return Err(invalid(format!("The extension {extension} cannot be added to a certificate that has none.")));
+        }
         match lost.or(lost_extended) {
             Some(usage) => Err(invalid(format!("The certificate lacks the usage {usage} of the one to replace."))),
             None => Ok(()),

@@ -413,6 +413,9 @@ fn an_import_is_checked_and_a_reimport_keeps_the_arn() {
     for name in ["a", "b"] {
         openssl.run(&format!("{make} -subj /O=Shop/CN={name}.example.com -keyout {name}.key -out {name}"));
     }
+    for (name, usage) in [("u", "keyUsage=digitalSignature"), ("x", "extendedKeyUsage=serverAuth")] {
+        openssl.run(&format!("{make} -subj /CN={name}.example.com -addext {usage} -keyout {name}.key -out {name}"));
+    }
     openssl.run("req -x509 -noenc -newkey rsa:2048 -subj /CN=r.example.com -keyout r.key -out r -days 60");
     account.now = Certificate::all_from_pem(openssl.read("r").as_bytes()).expect("certificates")[0].not_before;
     openssl.run("rsa -in r.key -traditional -out r.traditional");
@@ -444,6 +447,10 @@ fn an_import_is_checked_and_a_reimport_keeps_the_arn() {
     );
     let onto = json!({"CertificateArn": arn});
     assert_eq!(account.import(&openssl, "r", "r.key", onto.clone()).expect_err("another key type").code, "ValidationException");
+    for (name, extension) in [("u", "KeyUsage"), ("x", "ExtendedKeyUsage")] {
+        let refused = account.import(&openssl, name, &format!("{name}.key"), onto.clone()).expect_err(extension);
+        assert!(refused.message.contains(extension), "{refused:?}");
+    }
     let tagged = json!({"CertificateArn": arn, "Tags": tags["Tags"]});
     assert_eq!(account.import(&openssl, "b", "b.key", tagged).expect_err("tags").code, "ValidationException");
     let nowhere = json!({"CertificateArn": "arn:aws:acm:eu-central-1:111122223333:certificate/x"});
