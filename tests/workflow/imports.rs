@@ -123,6 +123,33 @@ fn what_is_not_replaced_by_itself_says_which_request_replaces_it() {
 }
 
 #[test]
+fn a_person_is_told_that_what_is_to_be_replaced_in_acm_ends_though_its_replacement_has_begun() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let arn = self_signed(&stack, "web", 90).await;
+        days(59).await;
+        // The CA takes each order and comes to nothing.
+        stack.aws.set_faults(Some(Box::new(|call| {
+            let failed = local_aws::AwsError::new("RequestFailedException", "The certificate could not be issued.");
+            (call.operation == "GetCertificate" && call.service == "acm-pca").then_some(local_aws::Fault::Refuse(failed))
+        })));
+        for (passes, code) in [(18, "renewal-late"), (15, "expired")] {
+            stack.aws.take_events();
+            days(passes).await;
+            let record = stack.record("web").await.unwrap();
+            assert!(!record.is_adopted() && record.acm_certificate().is_some_and(|held| held.to_string() == arn), "{record:#?}");
+            let told = stack
+                .aws
+                .take_events()
+                .into_iter()
+                .filter_map(|event| event.event["detail"]["reason"].as_str().map(str::to_owned));
+            let told: Vec<_> = told.filter(|reason| reason.starts_with(code)).collect();
+            assert!((2..=3).contains(&told.len()), "{code}: {told:?}");
+        }
+    });
+}
+
+#[test]
 fn what_acm_would_not_let_be_replaced_is_refused_and_told_and_nothing_is_issued() {
     use rcgen::ExtendedKeyUsagePurpose::{CodeSigning, ServerAuth};
     for (usages, why) in [

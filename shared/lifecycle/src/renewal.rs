@@ -218,7 +218,7 @@ pub fn plan(record: &Record, facts: &Facts, sweep_interval: Duration, now: Offse
     }
     match &record.origin {
         _ if !facts.untagged && plan.waits(record, facts, sweep_interval, now) => {}
-        Origin::Issued(_) => plan.ours(record, facts.rollover.as_ref(), sweep_interval, now),
+        Origin::Issued(_) => plan.ours(record, facts.held.as_ref(), facts.rollover.as_ref(), sweep_interval, now),
         Origin::Adopted { .. } => plan.adopted(record, facts.held.as_ref(), sweep_interval, now),
         Origin::CallerKey(_) => plan.callers(record, facts.rollover.as_ref(), sweep_interval, now),
         Origin::Exported { certificate_arn } => match &facts.held {
@@ -263,11 +263,18 @@ impl Plan {
         if let (Origin::Exported { .. }, Some(held)) = (&record.origin, &facts.held) {
             self.ca_of_acm(record, held, facts.rollover.as_ref());
         }
-        self.late(record, now);
+        self.late(record, facts.held.as_ref(), now);
         true
     }
 
-    fn ours(&mut self, record: &Record, rollover: Option<&Rollover>, sweep_interval: Duration, now: OffsetDateTime) {
+    fn ours(
+        &mut self,
+        record: &Record,
+        held: Option<&Held>,
+        rollover: Option<&Rollover>,
+        sweep_interval: Duration,
+        now: OffsetDateTime,
+    ) {
         let due = due(record, sweep_interval);
         let reason = match (&record.current, &record.attempt, due) {
             (_, Some(attempt), _) if attempt.staged.is_some() => {
@@ -296,7 +303,7 @@ impl Plan {
             }
             None => self.when_its_turn(record, sweep_interval, now, Step::Issue { reason }),
         }
-        self.late(record, now);
+        self.late(record, held, now);
     }
 
     /// Nothing is begun outside of the maintenance window, or while the certificate is paused. What has begun is finished.
@@ -309,15 +316,16 @@ impl Plan {
         }
     }
 
-    /// Tells of a pair that ends soon, or has ended.
-    fn late(&mut self, record: &Record, now: OffsetDateTime) {
-        if let Some(current) = &record.current {
-            self.ends(&record.name, *current.not_after, window(record, current), now);
-        }
-    }
-
-    /// Half its window before a certificate ends, its renewal is late.
-    fn ends(&mut self, name: &CertificateName, not_after: OffsetDateTime, window: Duration, now: OffsetDateTime) {
+    /// Tells of a pair that ends soon, or has ended; half its window before, its renewal is late. While there is none yet, it is
+    /// what somebody has imported into ACM that ends.
+    fn late(&mut self, record: &Record, held: Option<&Held>, now: OffsetDateTime) {
+        let name = &record.name;
+        let by_hand = held.filter(|held| held.kind == "IMPORTED").and_then(|held| held.not_before.zip(held.not_after));
+        let (not_after, window) = match (&record.current, by_hand) {
+            (Some(current), _) => (*current.not_after, window(record, current)),
+            (None, Some((not_before, not_after))) => (not_after, import::adoption_window(not_before, not_after)),
+            (None, None) => return,
+        };
         let late = not_after - window / 2;
         if not_after <= now {
             self.tell("expired", format!("`{name}` expired {}; no renewal has succeeded", date(not_after)));
@@ -354,7 +362,7 @@ impl Plan {
                 Err(why) => self.tell("adoption-refused", format!("`{}` cannot be replaced: {why}", record.name)),
             },
         }
-        self.ends(&record.name, not_after, import::adoption_window(not_before, not_after), now);
+        self.late(record, Some(held), now);
     }
 
     /// What ACM is to hold as well. A pair that is about to be replaced is left to the next one.

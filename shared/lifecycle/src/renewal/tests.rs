@@ -853,6 +853,14 @@ fn what_was_imported_by_hand_is_replaced_before_it_expires() {
     ] {
         assert_plan(what, (record, &facts(Some(living(365)))), now, steps, look_at);
     }
+    // It has begun, and nothing has come of it yet.
+    let begun = Record { current: None, ..imported() };
+    let is_late = "tell a person: renewal-late: `orders-client` expires 2026-01-31 00:00 UTC";
+    let (half, soon) = (begin + DAY * 25, begin + DAY * 25 + HOUR);
+    assert_plan("begun", (&begun, &facts(Some(living(30)))), half, &["issue a new pair: not issued yet", is_late], soon);
+    let waits = Record { attempt: Some(staged(half - HOUR)), ..begun };
+    let waiting = Facts { waits_for: ["clients".parse().unwrap()].into(), ..facts(Some(living(30))) };
+    assert_plan("it waits for trust", (&waits, &waiting), half, &["refresh trust stores: clients", is_late], soon);
     let quiet = at(QUIET);
     assert_plan("gone", (&adopted(), &facts(None)), quiet, &[], quiet + DAY);
     let refused = Held { key_usages: BTreeSet::new(), ..living(30) };
