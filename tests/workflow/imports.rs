@@ -331,6 +331,34 @@ fn what_is_let_go_of_in_acm_loses_its_tag_so_that_nobody_adopts_it_once_its_name
 }
 
 #[test]
+fn whatever_stops_a_request_that_lets_go_of_what_acm_holds_the_same_request_goes_on() {
+    for number in 1.. {
+        let stopped = run(async {
+            let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+            lose_deliveries(&stack);
+            let arn = issue(&stack, json!({})).await.unwrap()["acm_certificate_arn"].clone();
+            let (mut calls, change) = (0, json!({"import_to_acm": false, "replace": true}));
+            stack.aws.set_faults(Some(Box::new(move |_| {
+                calls += 1;
+                (calls == number).then_some(local_aws::Fault::Crash)
+            })));
+            let stopped = tokio::select! {
+                () = stack.aws.hung() => true,
+                answer = issue(&stack, change.clone()) => answer.is_err(),
+            };
+            stack.aws.set_faults(None);
+            issue(&stack, change).await.unwrap();
+            assert_eq!(tags(&stack, &arn).await, json!([]), "a crash after call {number}");
+            assert_eq!(stack.record("orders").await.unwrap().imported, None, "a crash after call {number}");
+            stopped
+        });
+        if !stopped {
+            break;
+        }
+    }
+}
+
+#[test]
 fn a_certificate_of_acm_in_whose_place_another_is_issued_loses_its_tag_as_well() {
     run(async {
         let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
