@@ -157,6 +157,8 @@ fn a_deployment_that_fails_for_another_reason_is_left_alone() {
         stack.handle("issue-client-cert", due, "due").await.unwrap();
         let second = current(&stack, "orders").await;
         assert_ne!(second, first);
+        // Nobody deploys a second time for fear that the clocks of ECS and Secrets Manager are apart.
+        minutes(10).await;
         deploy_in_vain(&stack, "payments/orders", &["orders"]).await;
         stack.aws.set_deliveries(None);
         stack.handle("force-redeploy", json!({"certificate": "orders"}), "look").await.unwrap();
@@ -445,6 +447,8 @@ fn a_failure_of_another_cause_that_others_wait_for_is_told_once_a_day_until_it_i
         stack.handle("issue-client-cert", due, "due").await.unwrap();
         let second = current(&stack, "orders").await;
         assert_ne!(second, first);
+        // Nobody deploys a second time for fear that the clocks of ECS and Secrets Manager are apart.
+        minutes(10).await;
         deploy_in_vain(&stack, "payments/canary", &["orders"]).await;
         stack.aws.set_deliveries(None);
         stack.handle("force-redeploy", json!({"certificate": "orders"}), "look").await.unwrap();

@@ -74,7 +74,8 @@ fn of(service: &aws_sdk_ecs::types::Service, now: OffsetDateTime) -> Service {
                 None => Progress::Running,
             };
             let task_definition = text(deployment.task_definition());
-            Some(Deployment { id: deployment.id()?.to_owned(), began: began.into(), progress, task_definition })
+            let began = began.into();
+            Some(Deployment { id: deployment.id()?.to_owned(), began, created: Some(began), progress, task_definition })
         }),
     }
 }

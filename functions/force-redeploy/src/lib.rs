@@ -136,8 +136,8 @@ async fn see_to(app: &App, services: BTreeSet<ServiceName>, invocation: &Invocat
             continue;
         };
         let certificates: Vec<_> = binding.certificates.iter().filter_map(|name| certificates.get(name).cloned()).collect();
-        let waits = waits(&service, &certificates, |service| bound.get(service).map(|bound| &bound.state));
-        match one(app, binding, described.get(&service), certificates, waits, invocation).await {
+        let waits = waits(&service, &certificates, |service| bound.get(service).map(|bound| &bound.state), invocation.now());
+        match one(app, binding, described.get(&service).cloned(), certificates, waits, invocation).await {
             Ok(true) => redeployed.push(service),
             Ok(false) => unchanged.push(service),
             Err(failure) => failures.push(failure),
@@ -176,21 +176,23 @@ async fn go_back(app: &App, records: impl Iterator<Item = &mut Record>, invocati
 async fn one(
     app: &App,
     mut binding: Binding,
-    service: Option<&Service>,
+    service: Option<Service>,
     certificates: Vec<Record>,
     waits: bool,
     invocation: &Invocation,
 ) -> Result<bool, Failure> {
     let newest = certificates.iter().filter_map(|record| record.current.as_ref()).map(|pair| *pair.since).max();
     let Some(newest) = newest else { return Ok(false) };
-    match rollout(service, newest) {
+    let dated = |service: Service| Service { primary: service.primary.map(|primary| binding.state.dated(primary)), ..service };
+    let service = service.map(dated);
+    match rollout(service.as_ref(), newest) {
         Rollout::Covered(deployment) => {
             covered(app, &mut binding, deployment, certificates, None, invocation).await?;
             Ok(false)
         }
         _ if waits => Ok(false),
         Rollout::Redeploy => {
-            if let Some(running) = service.and_then(|service| service.primary.clone()) {
+            if let Some(running) = service.and_then(|service| service.primary) {
                 binding.state.follow(running);
             }
             redeploy(app, &mut binding, newest, invocation).await?;
@@ -217,6 +219,8 @@ async fn redeploy(app: &App, binding: &mut Binding, newest: OffsetDateTime, invo
     binding.state.lock = Some(Lock { holder: invocation.id.clone(), until: (now + LOCK).into() });
     app.records.save_binding(binding).await?.or_retry(format_args!("the lock of {service}"))?;
     let deployment = ecs::redeploy(&app.ecs, &service, now).await?;
+    // It began after that, whatever the clock of ECS shows.
+    let deployment = Deployment { began: (newest + Duration::from_millis(1)).into(), ..deployment };
     let id = deployment.id.clone();
     binding.state.lock = None;
     binding.state.fault = None;

@@ -601,7 +601,7 @@ impl Plan {
         let mut services = Vec::new();
         for service in &record.options.services {
             let state = states.get(service);
-            if rollout::waits(service, std::slice::from_ref(record), |service| states.get(service)) {
+            if rollout::waits(service, std::slice::from_ref(record), |service| states.get(service), now) {
                 self.look_by(now + sweep_interval);
                 continue;
             }

@@ -505,8 +505,13 @@ mod tests {
         };
         let (by_agents, mixed) = (agents(&[], &services), agents(&services[..1], &services[1..]));
         let state = |began: OffsetDateTime, progress| {
-            let deployment =
-                Deployment { id: "ecs-svc/1".to_owned(), began: began.into(), progress, task_definition: String::new() };
+            let deployment = Deployment {
+                id: "ecs-svc/1".to_owned(),
+                began: began.into(),
+                created: None,
+                progress,
+                task_definition: String::new(),
+            };
             BindingState { deployment: Some(deployment), ..BindingState::default() }
         };
         let completed = || state(since + second, Progress::Completed);

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use crate::names::{CertificateName, ServiceName};
 use crate::record::{Moment, Record};
+use crate::renewal;
 
 /// What is kept of a service: whose certificates it reads, and the last deployment known to have begun after they became current.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +61,11 @@ pub struct Fault {
 pub struct Deployment {
     /// `ecs-svc/…`
     pub id: String,
+    /// By the clock of Secrets Manager, as pairs are dated, and no later than it was.
     pub began: Moment,
+    /// By the clock of ECS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<Moment>,
     pub progress: Progress,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub task_definition: String,
@@ -96,8 +101,11 @@ pub enum Rollout {
     Refused(String),
 }
 
-/// Judges a service by the moment when the newest of its pairs became current, both times by AWS's clock. A deployment that
-/// began at that very moment may have started tasks before it.
+/// By how much the clocks of ECS and Secrets Manager may differ.
+const CLOCKS_APART: Duration = Duration::from_secs(5 * 60);
+
+/// Judges a service by the moment when the newest of its pairs became current. A deployment that began at that very moment may have
+/// started tasks before it.
 pub fn rollout(service: Option<&Service>, newest_pair: OffsetDateTime) -> Rollout {
     let Some(Service { status, controller, primary }) = service else {
         return Rollout::Refused("ECS knows no such service; remove it from the certificate, or create it".to_owned());
@@ -116,11 +124,13 @@ pub fn rollout(service: Option<&Service>, newest_pair: OffsetDateTime) -> Rollou
 
 /// Whether a service that reads these certificates has to wait until the new pair of one of them works with its canary; what was
 /// current before is known to work. The canary of a pair that has yet to reach it waits for nobody: two that are each other's would
-/// wait for ever.
+/// wait for ever. And nobody waits once what may still run is late to be replaced: a pair that nobody has tried is better than one
+/// that expires.
 pub fn waits<'a>(
     service: &ServiceName,
     certificates: &[Record],
     state: impl Fn(&ServiceName) -> Option<&'a BindingState>,
+    now: OffsetDateTime,
 ) -> bool {
     let with_canary = |record: &Record| Some((record.options.canary.clone()?, *record.current.as_ref()?.since));
     let is_first = certificates
@@ -130,7 +140,12 @@ pub fn waits<'a>(
     let new = certificates.iter().filter(|record| record.set_back().is_none());
     let untried =
         |(canary, since): (ServiceName, _)| canary != *service && !state(&canary).is_some_and(|state| state.is_on(since));
-    !is_first && new.filter_map(with_canary).any(untried)
+    let is_late = certificates.iter().any(|record| {
+        let lags = |since| state(service).is_none_or(|state| state.lags(since));
+        let (Some(current), Some(previous)) = (&record.current, &record.previous) else { return false };
+        lags(*current.since) && renewal::late(record, previous) <= now
+    });
+    !is_first && !is_late && new.filter_map(with_canary).any(untried)
 }
 
 /// After so long a pair is taken to have reached the tasks that an agent brings it to: nothing in AWS tells. The agent looks every
@@ -149,6 +164,22 @@ impl BindingState {
         {
             self.before = Some(before.began);
         }
+    }
+
+    /// A deployment as ECS shows it, with its beginning by the clock of Secrets Manager. What is followed has it already, and what was
+    /// created after that by ECS's clock began so much later. Else nobody knows how far the clocks are apart, so it is taken to have
+    /// begun as early as may be; but one that may be Everleaf's, whose end was not seen, is not: it would be begun a second time.
+    pub fn dated(&self, deployment: Deployment) -> Deployment {
+        let Some(followed) = &self.deployment else { return deployment };
+        let began = match (followed.created, deployment.created) {
+            _ if followed.id == deployment.id => *followed.began,
+            _ if self.lock.is_some() => *deployment.began,
+            (Some(before), Some(created)) if before <= created => {
+                (*followed.began + (*created - *before)).max(*deployment.began - CLOCKS_APART)
+            }
+            _ => *deployment.began - CLOCKS_APART,
+        };
+        Deployment { began: began.into(), ..deployment }
     }
 
     /// Whether the followed deployment failed on the pair that became current at `since`: its task definition had worked before, and
@@ -185,7 +216,13 @@ mod tests {
     const PAIR: &str = "2026-11-22T06:00:00.5Z";
 
     fn deployment(began: &str, progress: Progress) -> Deployment {
-        Deployment { id: "ecs-svc/1".to_owned(), began: at(began).into(), progress, task_definition: "web:1".to_owned() }
+        Deployment {
+            id: "ecs-svc/1".to_owned(),
+            began: at(began).into(),
+            created: Some(at(began).into()),
+            progress,
+            task_definition: "web:1".to_owned(),
+        }
     }
 
     fn service(status: &str, controller: &str, began: Option<&str>) -> Service {
@@ -216,6 +253,59 @@ mod tests {
                 Rollout::Refused(why) => assert!(why.contains(expected), "{what}: {why}"),
             }
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_canary_once_what_runs_is_late_to_be_replaced() {
+        use crate::record::Pair;
+        let [first, second] = ["a/first", "a/second"].map(|name| name.parse::<ServiceName>().unwrap());
+        let mut new = samples::issued();
+        new.options.canary = Some(first);
+        // Thirty days that end on 1 December, 01:00: late five days before that.
+        new.previous = new.current.replace(Pair { since: at("2026-11-22T06:00:00Z").into(), ..samples::pair() });
+        let works =
+            BindingState { deployment: Some(deployment("2026-11-22T07:00:00Z", Progress::Completed)), ..Default::default() };
+        for (now, of_second, waiting) in [
+            ("2026-11-26T00:59:59Z", None, true),
+            ("2026-11-26T01:00:00Z", None, false),
+            ("2026-11-26T01:00:00Z", Some(&works), true),
+        ] {
+            let state = |service: &ServiceName| of_second.filter(|_| *service == second);
+            assert_eq!(waits(&second, std::slice::from_ref(&new), state, at(now)), waiting, "{now} {of_second:?}");
+        }
+    }
+
+    #[test]
+    fn what_somebody_else_deployed_is_taken_to_have_begun_as_early_as_the_clocks_allow() {
+        let seen = |id: &str, began: &str, created: &str| Deployment {
+            id: id.to_owned(),
+            created: Some(at(created).into()),
+            ..deployment(began, Progress::Running)
+        };
+        // The clock of ECS shows three minutes more than that of Secrets Manager.
+        let (pair, created, later) = ("2026-11-22T06:00:00.501Z", "2026-11-22T06:03:00Z", "2026-11-22T06:04:00Z");
+        let followed = BindingState { deployment: Some(seen("1", pair, created)), ..BindingState::default() };
+        let undated = Deployment { created: None, ..seen("1", pair, created) };
+        let undated = BindingState { deployment: Some(undated), ..BindingState::default() };
+        let lock = Some(Lock { holder: "somebody".to_owned(), until: at(pair).into() });
+        let before = "2026-11-22T06:02:59Z";
+        for (what, state, (id, created), began) in [
+            ("it is followed", &followed, ("1", created), pair),
+            ("it came a minute later", &followed, ("2", later), "2026-11-22T06:01:00.501Z"),
+            ("it came much later", &followed, ("2", "2026-11-23T06:00:00Z"), "2026-11-23T05:57:00.501Z"),
+            ("it came before", &followed, ("2", before), "2026-11-22T05:57:59Z"),
+            ("it came later than one of an earlier version", &undated, ("2", later), "2026-11-22T05:59:00Z"),
+            ("whoever was at it was not heard of again", &BindingState { lock, ..followed.clone() }, ("2", later), later),
+            ("nothing was followed", &BindingState::default(), ("2", later), later),
+        ] {
+            assert_eq!(state.dated(seen(id, created, created)), seen(id, began, created), "{what}");
+        }
+        let old = BindingState { deployment: Some(seen("1", "2026-11-01T06:00:00Z", "2026-11-22T06:03:00Z")), ..followed };
+        assert_eq!(
+            old.dated(seen("2", later, later)),
+            seen("2", "2026-11-22T05:59:00Z", later),
+            "what was followed began long after its pair"
+        );
     }
 
     #[test]
@@ -312,7 +402,7 @@ mod tests {
                 service if *service == other => of_other.as_ref(),
                 _ => None,
             };
-            let waits = [&one, &other, &third].into_iter().filter(|service| waits(service, &certificates, state));
+            let waits = [&one, &other, &third].into_iter().filter(|service| waits(service, &certificates, state, at(later)));
             assert_eq!(waits.collect::<Vec<_>>(), waiting, "{what}");
         }
     }
@@ -332,7 +422,7 @@ mod tests {
             (
                 full,
                 format!(
-                    r#"{{"deployment":{{"id":"ecs-svc/1","began":"{PAIR}","progress":"running","task_definition":"web:1"}},"#
+                    r#"{{"deployment":{{"id":"ecs-svc/1","began":"{PAIR}","created":"{PAIR}","progress":"running","task_definition":"web:1"}},"#
                 ) + &format!(
                     r#""lock":{{"holder":"me","until":"{PAIR}"}},"fault":{{"at":"{PAIR}","reason":"it is DRAINING"}},"before":"{PAIR}","success":{{"began":"{PAIR}","task_definition":"web:1"}}}}"#
                 ),

@@ -21,8 +21,15 @@ pub(crate) fn item(input: &[u8]) -> bool {
     let record = read::<Record>(text);
     if let Some(record) = &record {
         let services = record.options.services.iter().map(|service| (service.clone(), BindingState::default())).collect();
-        let facts =
-            Facts { secret: Secret::Good, astray: None, held: None, untagged: false, services, rollover: None, waits_for: Default::default() };
+        let facts = Facts {
+            secret: Secret::Good,
+            astray: None,
+            held: None,
+            untagged: false,
+            services,
+            rollover: None,
+            waits_for: Default::default(),
+        };
         // The sweep meets every record, and must get past it.
         _ = plan(record, &facts, SWEEP, NOW);
         _ = lifecycle::attempt::turn(record, "me", "due", None, NOW);

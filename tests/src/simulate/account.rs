@@ -429,7 +429,7 @@ impl Spoiling {
     }
 }
 
-/// Somebody goes back to the pair before, where that is good for some more hours.
+/// Somebody goes back to the pair before, where that is good for two more days: a look comes within one.
 async fn move_label(aws: &LocalAws, certificate: &str) {
     let now = aws.now();
     let versions = aws.world(|world, _| {
@@ -437,7 +437,7 @@ async fn move_label(aws: &LocalAws, certificate: &str) {
         let staged = |label: &str| secret.versions.iter().find(|version| version.stages.contains(label));
         let (current, previous) = (staged("AWSCURRENT")?, staged("AWSPREVIOUS")?);
         let not_after = crate::watch::not_after(previous.secret_string.as_deref()?)?;
-        (not_after > now + Duration::hours(12)).then(|| (current.id.clone(), previous.id.clone()))
+        (not_after > now + Duration::days(2)).then(|| (current.id.clone(), previous.id.clone()))
     });
     if let Some((current, previous)) = versions {
         let back = json!({

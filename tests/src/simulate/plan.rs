@@ -272,7 +272,7 @@ impl Plan {
             // Who takes the tags away and the table on one day has taken away what both say.
             match what {
                 What::TagsRemoved { .. } => untagged = at,
-                What::ItemDeleted { .. } | What::TableEmptied if at < untagged + Duration::DAY * 2 => {
+                What::ItemDeleted { .. } | What::ItemAltered { .. } | What::TableEmptied if at < untagged + Duration::DAY * 2 => {
                     at += Duration::HOUR;
                     continue;
                 }

@@ -26,6 +26,9 @@ use crate::plan::{Certificate, Counts, Origin, Plan, What, day};
 /// <https://docs.aws.amazon.com/privateca/latest/APIReference/API_IssueCertificate.html>
 const TOKEN_LIFETIME: Duration = Duration::minutes(5);
 
+/// By how much the clocks of ECS and Secrets Manager may differ, and a little more: who is not sure deploys once more.
+const CLOCKS: Duration = Duration::minutes(7);
+
 /// What a service may wait for a new pair, with a canary before it, when nothing fails.
 const ROLLOUT: Duration = Duration::hours(60);
 
@@ -47,15 +50,13 @@ pub(crate) struct Watch {
     services: BTreeMap<String, Deployed>,
     /// The serials of versions, and which version was current when each was put.
     put: HashMap<String, (Option<String>, Option<String>)>,
-    /// When a CA refused a certificate for good.
-    refused: BTreeMap<String, OffsetDateTime>,
+    /// When a CA refused a certificate for good, time and again.
+    refused: BTreeMap<String, Vec<OffsetDateTime>>,
     /// When the tags of a secret were changed last.
     tagged: BTreeMap<String, OffsetDateTime>,
     told: BTreeMap<(String, String), OffsetDateTime>,
     leaks: Leaks,
     trace: bool,
-    /// By how much the clocks of ECS and Secrets Manager may differ.
-    apart: Duration,
 }
 
 #[derive(Default)]
@@ -101,10 +102,6 @@ struct Deployed {
 impl Watch {
     /// `trace` tells everything that writes or is told as it comes.
     pub(crate) fn new(account: &Account, trace: bool) -> Self {
-        let clocks = account.plan.incidents.iter().find_map(|incident| match incident.what {
-            What::Clocks { ecs, secretsmanager, .. } => Some(Duration::seconds((ecs - secretsmanager).abs())),
-            _ => None,
-        });
         Self {
             plan: account.plan.clone(),
             begin: account.begin,
@@ -121,7 +118,6 @@ impl Watch {
             told: BTreeMap::new(),
             leaks: Leaks::default(),
             trace,
-            apart: clocks.unwrap_or_default() + Duration::minutes(1),
         }
     }
 
@@ -225,7 +221,7 @@ impl Watch {
     /// Everleaf deploys a service: one of its pairs must have become current since the last deployment began. Whose record is lost
     /// is known by the last change of the secret, and that may have been its tags.
     fn was_due(&mut self, service: &str, at: OffsetDateTime) {
-        let began = self.services.get(service).map_or(self.begin, |deployed| deployed.began - self.apart);
+        let began = self.services.get(service).map_or(self.begin, |deployed| deployed.began - CLOCKS);
         let plan = self.plan.clone();
         let is_new = |certificate: &Certificate| {
             let promoted = self.promotions.get(&certificate.name).and_then(|all| all.last()).is_some_and(|last| last.at > began);
@@ -270,18 +266,21 @@ impl Watch {
         drop(self.leaks.learn(pem, passphrase));
     }
 
-    /// What is permanent is not repeated at once: a quarter of the time to renew has to pass, or a day.
+    /// What is permanent is not repeated for a quarter of the time to renew, or for a day. Lambda tries each event three times,
+    /// and an event may come twice, and late.
     fn is_not_refused(&mut self, call: &Call) {
         let Some((name, _)) = csr(call) else { return };
         let plan = self.plan.clone();
         let Some(certificate) = plan.certificates.iter().find(|certificate| certificate.name == name) else { return };
-        let rest = Duration::min(certificate.lifetime / 12, Duration::DAY).max(Duration::minutes(plan.sweep_minutes))
-            - Duration::minutes(15);
-        if self.refused.get(&name).is_some_and(|at| call.at - *at < rest) {
-            self.breaks(8, call.at, format!("a CA was asked for {name} again, soon after it had refused it for good"));
-        }
+        let rest = Duration::min(certificate.lifetime / 12, Duration::DAY) - Duration::minutes(15);
+        let refused = self.refused.entry(name.clone()).or_default();
+        refused.retain(|at| call.at - *at < rest);
         if call.error.as_deref() == Some("InvalidStateException") {
-            self.refused.insert(name, call.at);
+            refused.push(call.at);
+        }
+        let times = refused.len();
+        if times > 9 {
+            self.breaks(8, call.at, format!("a CA that refuses {name} for good was asked {times} times in {rest}"));
         }
     }
 

@@ -470,6 +470,21 @@ fn a_secret_that_is_not_as_it_should_be_is_a_persons_and_nothing_is_overwritten(
 }
 
 #[test]
+fn tags_that_do_not_say_what_the_record_says_are_written_anew() {
+    let has = BTreeMap::from([("everleaf:serial".to_owned(), "1".to_owned())]);
+    let facts = |secret| Facts { secret, astray: Some(has.clone()), ..facts() };
+    let (quiet, day) = (at(QUIET), at(QUIET) + DAY);
+    for (what, record, secret, steps) in [
+        ("current", issued(), Secret::Good, &["write the tags of its secret anew"][..]),
+        ("to be deleted", issued(), Secret::PendingDeletion, &["tell a person: secret-deleted"]),
+    ] {
+        assert_plan(what, (&record, &facts(secret)), quiet, steps, day);
+    }
+    let new = plan(&Record { current: None, ..issued() }, &facts(Secret::Good), HOUR, quiet);
+    assert!(!new.steps.iter().any(|step| matches!(step, Step::Tag { .. })), "what is not issued is tagged as it is: {new:?}");
+}
+
+#[test]
 fn services_older_than_the_pair_are_asked_for_again() {
     let since = *pair().since;
     let quiet = at(QUIET);
@@ -478,6 +493,7 @@ fn services_older_than_the_pair_are_asked_for_again() {
         deployment: Some(Deployment {
             id: "ecs-svc/1".to_owned(),
             began: began.into(),
+            created: None,
             progress,
             task_definition: String::new(),
         }),
@@ -927,6 +943,7 @@ fn everything(now: OffsetDateTime, mut see: impl FnMut(&Record, &Facts)) {
                                 &record,
                                 &Facts {
                                     secret: Secret::Good,
+                                    astray: None,
                                     held: held.clone(),
                                     untagged: false,
                                     services,
@@ -983,6 +1000,7 @@ fn once_a_step_is_under_way_it_is_not_planned_again() {
                     let done = Deployment {
                         id: "ecs-svc/1".to_owned(),
                         began: now.into(),
+                        created: None,
                         progress: Progress::Completed,
                         task_definition: String::new(),
                     };
@@ -1011,6 +1029,10 @@ fn once_a_step_is_under_way_it_is_not_planned_again() {
                         turn => assert!(matches!(turn, Turn::Exhausted { .. }), "{turn:?}"),
                     }
                     "trust"
+                }
+                Step::Tag { .. } => {
+                    facts.astray = None;
+                    "tags"
                 }
                 // Whoever tells a person asks the record first.
                 Step::Tell { .. } => continue,

@@ -415,7 +415,13 @@ fn a_client_passes_with_a_current_pair_of_a_held_ca_that_all_its_services_run() 
     revoked.revoked(&pair().serial, at(NOW));
     let since = *pair().since;
     let deployed = |began: OffsetDateTime, progress| {
-        let deployment = Deployment { id: "ecs-svc/1".to_owned(), began: began.into(), progress, task_definition: String::new() };
+        let deployment = Deployment {
+            id: "ecs-svc/1".to_owned(),
+            began: began.into(),
+            created: None,
+            progress,
+            task_definition: String::new(),
+        };
         Some(BindingState { deployment: Some(deployment), ..BindingState::default() })
     };
     let second = Duration::from_secs(1);
