@@ -77,7 +77,7 @@ impl DynamoDb {
     }
 }
 
-pub(crate) fn call(world: &mut World, now: OffsetDateTime, operation: &str, input: &Value) -> Result<Value, AwsError> {
+pub fn call(world: &mut World, now: OffsetDateTime, operation: &str, input: &Value) -> Result<Value, AwsError> {
     // What expressions have replaced, and what nothing here needs.
     let legacy = "AttributesToGet AttributeUpdates ConditionalOperator Expected KeyConditions QueryFilter ScanFilter Segment";
     if let Some(member) = legacy.split(' ').find(|member| input.get(member).is_some()) {
@@ -131,10 +131,11 @@ fn get(dynamodb: &mut DynamoDb, now: OffsetDateTime, input: &Value) -> Result<Va
 fn batch_get(dynamodb: &mut DynamoDb, now: OffsetDateTime, input: &Value) -> Result<Value, AwsError> {
     let mut requests = Vec::new();
     for (table, request) in input["RequestItems"].as_object().into_iter().flatten() {
-        for key in list(&request["Keys"]) {
-            let mut one = request.clone();
-            (one["TableName"], one["Key"]) = (json!(table), key.clone());
-            requests.push(one);
+        let mut one = request.clone();
+        one["TableName"] = json!(table);
+        for mut key in one["Keys"].take().as_array_mut().into_iter().flat_map(std::mem::take) {
+            one["Key"] = key.take();
+            requests.push(one.clone());
         }
     }
     let keys: Vec<_> = requests.iter().map(|one| (&one["TableName"], &one["Key"])).collect();

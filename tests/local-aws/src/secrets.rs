@@ -2,6 +2,7 @@
 //! <https://docs.aws.amazon.com/secretsmanager/latest/apireference/Welcome.html>
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -24,7 +25,8 @@ const FORCED_DELETION: Duration = Duration::seconds(2);
 #[derive(Default)]
 pub struct SecretsManager {
     secrets: BTreeMap<String, Secret>,
-    ever_created: u64,
+    /// The names in the order of creation, by [`Secret::number`]; of some the secret is gone.
+    ever_created: BTreeMap<u64, String>,
 }
 
 pub struct Secret {
@@ -90,7 +92,7 @@ impl SecretsManager {
     }
 }
 
-pub(crate) fn call(world: &mut World, now: OffsetDateTime, operation: &str, input: &Value) -> Result<Value, AwsError> {
+pub fn call(world: &mut World, now: OffsetDateTime, operation: &str, input: &Value) -> Result<Value, AwsError> {
     check_model(input)?;
     let secrets = &mut world.secrets;
     match operation {
@@ -143,7 +145,7 @@ fn create(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value
         versions: Vec::new(),
         description: input["Description"].clone(),
         kms_key_id: input["KmsKeyId"].clone(),
-        number: world.secrets.ever_created,
+        number: world.secrets.ever_created.len() as u64,
         created: now,
         changed: now,
         accessed: None,
@@ -156,7 +158,7 @@ fn create(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value
         let labels = secret.add(now, version, BTreeSet::new())?;
         announce(world, now, &answer, &labels);
     }
-    world.secrets.ever_created += 1;
+    world.secrets.ever_created.insert(secret.number, name.to_owned());
     world.secrets.secrets.insert(name.to_owned(), secret);
     Ok(answer)
 }
@@ -264,14 +266,17 @@ fn list(secrets: &SecretsManager, now: OffsetDateTime, input: &Value) -> Result<
         Some(number) => Some(number.map_err(|_| AwsError::new("InvalidNextTokenException", "The NextToken value is invalid."))?),
         None => None,
     };
-    let newest_first = input["SortOrder"] == "desc";
-    let mut found: Vec<_> = secrets.secrets.values().collect();
-    found.retain(|secret| {
-        start.is_none_or(|start| if newest_first { secret.number < start } else { secret.number > start })
-            && secret.deletion.is_none_or(|when| when > now && input["IncludePlannedDeletion"] == true)
+    let start = start.map_or(Bound::Unbounded, Bound::Excluded);
+    let created: Box<dyn Iterator<Item = _>> = match input["SortOrder"] == "desc" {
+        true => Box::new(secrets.ever_created.range((Bound::Unbounded, start)).rev()),
+        false => Box::new(secrets.ever_created.range((start, Bound::Unbounded))),
+    };
+    let living = created.filter_map(|(number, name)| secrets.secrets.get(name).filter(|secret| secret.number == *number));
+    let listed = living.filter(|secret| {
+        secret.deletion.is_none_or(|when| when > now && input["IncludePlannedDeletion"] == true)
             && filters.iter().all(|filter| secret.passes(filter))
     });
-    found.sort_by_key(|secret| if newest_first { u64::MAX - secret.number } else { secret.number });
+    let found: Vec<_> = listed.take(page_size(input) + 1).collect();
     let page = &found[..found.len().min(page_size(input))];
     let entries: Vec<_> = page.iter().map(|secret| secret.described("SecretVersionsToStages")).collect();
     let mut answer = json!({ "SecretList": entries });
