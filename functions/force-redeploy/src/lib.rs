@@ -21,7 +21,7 @@ use lifecycle::setback::{Blame, blame};
 use records::table::Saved;
 use records::{Records, Settings};
 use runtime::vars::Vars;
-use runtime::{Failure, Invocation, Trigger, publish};
+use runtime::{Failure, Failures, Invocation, Trigger, publish};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -126,7 +126,7 @@ async fn deployment_changed(
 async fn see_to(app: &App, services: BTreeSet<ServiceName>, invocation: &Invocation) -> Result<Value, Failure> {
     let (bound, mut certificates, described) = gather(app, &services, invocation.now()).await?;
     go_back(app, certificates.values_mut(), invocation).await?;
-    let (mut redeployed, mut unchanged, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut redeployed, mut unchanged, mut failures) = (Vec::new(), Vec::new(), Failures::default());
     for service in services {
         let Some(binding) = bound.get(&service).cloned() else {
             failures.push(Failure::permanent(
@@ -143,7 +143,7 @@ async fn see_to(app: &App, services: BTreeSet<ServiceName>, invocation: &Invocat
             Err(failure) => failures.push(failure),
         }
     }
-    Failure::several("redeploy services", failures)?;
+    failures.into_result("redeploy services")?;
     let outcome = if redeployed.is_empty() { "unchanged" } else { "redeployed" };
     Ok(json!({"outcome": outcome, "redeployed": redeployed, "unchanged": unchanged}))
 }

@@ -29,7 +29,7 @@ use lifecycle::rollout::Lock;
 use lifecycle::trust::{Declaration, Store, Stores, Trust};
 use records::{Records, Settings};
 use runtime::vars::Vars;
-use runtime::{Failure, Invocation, Trigger, publish};
+use runtime::{Failure, Failures, Invocation, Trigger, publish};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -163,7 +163,7 @@ async fn refresh(
         Scope::Waiting(name) => app.records.load(name).await?,
         _ => None,
     };
-    let (mut looks, mut failures) = (Vec::new(), Vec::new());
+    let (mut looks, mut failures) = (Vec::new(), Failures::default());
     for name in in_scope(app, &stores, scope, waiting.as_ref())? {
         let look = store::look(app, &name, &stores.stores[&name], invocation.now()).await;
         looks.push((name, look));
@@ -209,7 +209,7 @@ async fn refresh(
     }
     let next = waiting.and_then(|record| may_go_on(app, &stores, &record));
     publish(&app.eventbridge, next.as_slice()).await?;
-    Failure::several("refresh trust stores", failures)?;
+    failures.into_result("refresh trust stores")?;
     let changed = reports.iter().any(|report| report["outcome"] != "unchanged");
     Ok(json!({"outcome": if changed { "refreshed" } else { "unchanged" }, "trust_stores": reports}))
 }

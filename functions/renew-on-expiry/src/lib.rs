@@ -22,7 +22,7 @@ use lifecycle::record::{Origin, Record};
 use lifecycle::trust::Trust;
 use records::{Records, Settings};
 use runtime::vars::Vars;
-use runtime::{Failure, Invocation, Trigger};
+use runtime::{Failure, Failures, Invocation, Trigger};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -126,7 +126,7 @@ async fn by_name(app: &App, name: &CertificateName, retry: bool, invocation: &In
 
 /// Looks at every certificate whose time has come, then goes on with the daily walk. Stops in time; what is left is still due.
 async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
-    let (mut looked_at, mut asked, mut failures) = (0, 0, Vec::new());
+    let (mut looked_at, mut asked, mut failures) = (0, 0, Failures::default());
     let mut shared = Shared::of_this_hour(app.hourly_budget);
     let mut after = None;
     'pages: loop {
@@ -161,10 +161,10 @@ async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
         sweep.looked_at = looked_at,
         sweep.asked = asked,
         sweep.found = found,
-        sweep.failed = failures.len(),
+        sweep.failed = failures.count(),
         "Swept {looked_at} certificates"
     );
-    Failure::several("sweep", failures)?;
+    failures.into_result("sweep")?;
     Ok(json!({"outcome": "swept", "looked_at": looked_at, "asked": asked, "found": found}))
 }
 

@@ -7,7 +7,7 @@ use aws_sdk_acm::types::{CertificateExport, CertificateStatus, CertificateType};
 use lifecycle::names::Arn;
 use lifecycle::record::{Origin, Record};
 use records::table::{Place, Walk};
-use runtime::{Failure, Invocation};
+use runtime::{Failure, Failures, Invocation};
 
 use crate::look::{Shared, look, look_in_sweep};
 use crate::{App, enough_time};
@@ -20,7 +20,7 @@ const BETWEEN_TAGS: Duration = Duration::from_millis(200);
 
 /// Goes on with the walk, or begins it when a day has passed. Says how many certificates it found; what it could not take over
 /// goes to `failures` and does not keep it from going on.
-pub(crate) async fn walk(app: &App, failures: &mut Vec<Failure>, invocation: &Invocation) -> Result<usize, Failure> {
+pub(crate) async fn walk(app: &App, failures: &mut Failures, invocation: &Invocation) -> Result<usize, Failure> {
     let now = invocation.now().unix_timestamp();
     let mut walk = app.records.walk().await?;
     if walk.place.is_none() {
@@ -65,7 +65,7 @@ pub(crate) async fn walk(app: &App, failures: &mut Vec<Failure>, invocation: &In
 async fn secrets(
     app: &App,
     token: Option<String>,
-    failures: &mut Vec<Failure>,
+    failures: &mut Failures,
     invocation: &Invocation,
 ) -> Result<(usize, Option<String>), Failure> {
     let (names, next) = app.records.list(token).await?;
@@ -97,7 +97,7 @@ async fn secrets(
 async fn certificates(
     app: &App,
     token: Option<String>,
-    failures: &mut Vec<Failure>,
+    failures: &mut Failures,
     invocation: &Invocation,
 ) -> Result<(usize, Option<String>), Failure> {
     let answer = app

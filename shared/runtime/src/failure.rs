@@ -42,20 +42,6 @@ impl Failure {
         Self { again, doing: doing.into(), why: said(&error), advice }
     }
 
-    /// Several items of one invocation that failed: each is named, and one that is worth another try makes the whole so.
-    pub fn several(doing: impl Into<String>, mut failures: Vec<Self>) -> Result<(), Self> {
-        match failures.len() {
-            0 => Ok(()),
-            1 => Err(failures.remove(0)),
-            count => Err(Self {
-                again: failures.iter().any(|failure| failure.again),
-                doing: format!("{} ({count} failures)", doing.into()),
-                why: failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-                advice: None,
-            }),
-        }
-    }
-
     /// The same failure, as a part of something larger.
     pub fn within(self, doing: impl Into<String>) -> Self {
         Self { again: self.again, why: self.to_string(), doing: doing.into(), advice: None }
@@ -63,6 +49,58 @@ impl Failure {
 
     pub fn is_permanent(&self) -> bool {
         !self.again
+    }
+}
+
+/// What failed of the items of one invocation. However many fail, it holds no more than the first, which the invocation's error
+/// names; the others are logged as they come.
+#[derive(Default)]
+pub struct Failures {
+    named: Vec<Failure>,
+    count: usize,
+    again: bool,
+}
+
+/// An error that names thousands is too long for the on-failure queue, and Lambda drops what the queue does not take.
+const NAMED: usize = 50;
+
+impl Failures {
+    pub fn push(&mut self, failure: Failure) {
+        self.count += 1;
+        self.again |= failure.again;
+        match self.named.len() < NAMED {
+            true => self.named.push(failure),
+            false => tracing::error!("{failure}"),
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// One that is worth another try makes the whole so.
+    pub fn into_result(mut self, doing: &str) -> Result<(), Failure> {
+        match self.count {
+            0 => Ok(()),
+            1 => Err(self.named.remove(0)),
+            count => {
+                let logged = count - self.named.len();
+                let named = self.named.iter().map(ToString::to_string);
+                let rest = (logged > 0).then(|| format!("{logged} more, which the log names"));
+                Err(Failure {
+                    again: self.again,
+                    doing: format!("{doing} ({count} failures)"),
+                    why: named.chain(rest).collect::<Vec<_>>().join("; "),
+                    advice: None,
+                })
+            }
+        }
+    }
+}
+
+impl Extend<Failure> for Failures {
+    fn extend<T: IntoIterator<Item = Failure>>(&mut self, failures: T) {
+        failures.into_iter().for_each(|failure| self.push(failure));
     }
 }
 
@@ -127,5 +165,45 @@ impl From<Failure> for Diagnostic {
     fn from(failure: Failure) -> Self {
         let error_type = if failure.again { "Retryable" } else { "Permanent" };
         Self { error_type: error_type.to_owned(), error_message: failure.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(count: usize) -> Result<(), Failure> {
+        let mut failures = Failures::default();
+        failures.extend((0..count).map(|number| Failure::permanent(format!("look at `orders-{number}`"), "it is gone")));
+        failures.into_result("sweep")
+    }
+
+    #[test]
+    fn of_many_failures_the_first_are_named_and_the_others_counted() {
+        assert!(failed(0).is_ok());
+        let rows: [(usize, &str, &str); 3] = [
+            (1, "failed to look at `orders-0`: it is gone", "orders-0`: it is gone"),
+            (2, "failed to sweep (2 failures): failed to look at `orders-0`: it is gone; ", "orders-1`: it is gone"),
+            (100_000, "failed to sweep (100000 failures): failed to ", "orders-49`: it is gone; 99950 more, which the log names"),
+        ];
+        for (count, begin, end) in rows {
+            let failure = failed(count).unwrap_err();
+            let told = failure.to_string();
+            assert!(told.starts_with(begin) && told.ends_with(end) && failure.is_permanent(), "{count}: {told}");
+        }
+    }
+
+    #[test]
+    fn one_failure_that_is_worth_another_try_makes_the_whole_so_even_when_it_is_not_named() {
+        for place in [0, NAMED, 2 * NAMED] {
+            let mut failures = Failures::default();
+            for number in 0..=2 * NAMED {
+                failures.push(match number == place {
+                    true => Failure::retryable("look", "later"),
+                    false => Failure::permanent("look", "never"),
+                });
+            }
+            assert!(!failures.into_result("sweep").unwrap_err().is_permanent(), "{place}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-pub use crate::failure::Failure;
+pub use crate::failure::{Failure, Failures};
 pub use crate::publish::publish;
 pub use crate::trigger::Trigger;
 
