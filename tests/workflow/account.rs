@@ -15,8 +15,6 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use workflow::Stack;
 
-use crate::roles;
-
 /// What came about, by AWS's own events and by what the secrets hold: `issued 1, version of orders 2, Certificate Current 1`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Effects(pub(crate) BTreeMap<String, usize>);
@@ -111,7 +109,7 @@ pub(crate) fn staged<'a>(secret: &'a Secret, stage: &str) -> Option<&'a Version>
     secret.versions.iter().find(|version| version.stages.contains(stage))
 }
 
-/// Promise 1, watched: before each call that arrives every secret is looked at, and whether the caller's role allows the call.
+/// Promise 1, watched: before each call that arrives every secret is looked at.
 pub(crate) struct Watch(Arc<Mutex<Watched>>);
 
 #[derive(Default)]
@@ -126,16 +124,15 @@ impl Watch {
         let watched: Arc<Mutex<Watched>> = Arc::default();
         // What is current by now may have expired long ago.
         stack.aws.world(|world, _| watched.lock().unwrap().look(world.secrets.secrets(), None));
-        let (watch, aws, functions) = (watched.clone(), stack.aws.clone(), stack.template.functions.clone());
+        let (watch, aws) = (watched.clone(), stack.aws.clone());
         stack.aws.set_faults(Some(Box::new(move |call| {
-            watch.lock().unwrap().bad.extend(roles::denies(&functions, call));
             aws.world(|world, now| watch.lock().unwrap().look(world.secrets.secrets(), Some(now)));
             plan(call)
         })));
         Self(watched)
     }
 
-    /// Panics when some version that was current was not a good pair, or a call was made that the template does not allow.
+    /// Panics when some version that was current was not a good pair.
     pub(crate) fn assert_good(&self, stack: &Stack, story: &str) {
         let mut watched = self.0.lock().unwrap();
         stack.aws.world(|world, now| watched.look(world.secrets.secrets(), Some(now)));

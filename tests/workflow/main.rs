@@ -19,7 +19,6 @@ mod kinds;
 mod pairs;
 mod recovery;
 mod retirement;
-mod roles;
 mod rollbacks;
 mod triggers;
 mod trust;

@@ -3,15 +3,16 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use local_aws::{AwsError, Call, Fault, elbv2, pca, s3};
+use local_aws::iam::{Need, Statement, allows};
+use local_aws::{elbv2, pca, s3};
 use runtime::vars::Vars;
 use serde_json::{Value, json};
 use workflow::{Stack, root};
 
 use crate::recovery::empty_the_table;
 use crate::scenario::{
-    Scenario, acm_available_renewal, days, declare_by_hand, issue_by_hand, lose_deliveries, minutes, order, order_for_listener,
-    request, run, self_signed, service, user,
+    KMS_KEY, Scenario, acm_available_renewal, days, declare_by_hand, issue_by_hand, lose_deliveries, minutes, order,
+    order_for_listener, request, run, self_signed, service, user,
 };
 
 /// Every file of `events/`: the function it is for, its name, what it holds.
@@ -159,25 +160,10 @@ async fn used(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
     days(2).await;
     let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for call in stack.aws.take_calls().into_iter().filter(|call| call.caller != "user") {
-        let actions = actions(&call);
+        let actions = call.needs.into_iter().map(|need| need.action);
         used.entry(call.caller).or_default().extend(actions);
     }
     used
-}
-
-/// What a call needs to be allowed.
-fn actions(call: &Call) -> Vec<String> {
-    match call.operation.as_str() {
-        // It has no right of its own: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis.html>.
-        "TransactWriteItems" => vec!["dynamodb:PutItem".to_owned(), "dynamodb:UpdateItem".to_owned()],
-        "ImportCertificate" if !call.input["Tags"].is_null() => vec![call.action(), "acm:AddTagsToCertificate".to_owned()],
-        "ListObjectsV2" => vec!["s3:ListBucket".to_owned()],
-        // Elastic Load Balancing reads what it is told of with its caller's rights.
-        "CreateTrustStore" => {
-            vec![call.action(), "elasticloadbalancing:AddTags".to_owned(), "s3:GetObjectVersion".to_owned()]
-        }
-        _ => vec![call.action()],
-    }
 }
 
 /// Three certificates on listeners: one is made for it, one takes the place of somebody else's, one is adopted.
@@ -222,23 +208,16 @@ const SELDOM: &[(&str, &str)] = &[
     ("export-to-secrets", "secretsmanager:GetSecretValue"),
     ("issue-client-cert", "acm:ListCertificates"),
     ("refresh-truststore", "elasticloadbalancing:GetTrustStoreRevocationContent"),
-    // AWS Private CA asks for these of whoever revokes, and uses rights of its own.
-    ("issue-client-cert", "s3:GetBucketAcl"),
-    ("issue-client-cert", "s3:GetBucketLocation"),
-    ("issue-client-cert", "s3:PutObject"),
-    ("issue-client-cert", "s3:PutObjectAcl"),
 ];
 
 #[test]
-fn each_role_allows_what_its_function_calls_and_nothing_else() {
+fn each_role_allows_nothing_that_its_function_does_not_call() {
     run(async {
-        let stack = Stack::deploy_on("EC_prime256v1", &[("SweepMinutes", "240"), ("CrlBucketArns", "arn:aws:s3:::crls")]).await;
+        let parameters = [("SweepMinutes", "240"), ("CrlBucketArns", "arn:aws:s3:::crls"), ("KmsKeyArn", KMS_KEY)];
+        let stack = Stack::deploy_on("EC_prime256v1", &parameters).await;
         let used = used(&stack).await;
         for function in &stack.template.functions {
             let used = &used[&function.binary];
-            for action in used {
-                assert!(function.allows(action, None), "the role of {} lacks {action}", function.binary);
-            }
             let granted: BTreeSet<_> = function
                 .statements
                 .iter()
@@ -256,8 +235,9 @@ fn each_role_allows_what_its_function_calls_and_nothing_else() {
 
 #[test]
 fn without_any_one_of_its_rights_a_function_fails_in_some_scenario() {
-    let template = run(async { Stack::deploy().await.template.functions });
-    let mut needed: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let parameters = [("CrlBucketArns", "arn:aws:s3:::crls"), ("KmsKeyArn", KMS_KEY)];
+    let template = run(async { Stack::deploy_with(&parameters).await.template.functions });
+    let mut needed: BTreeMap<&str, BTreeSet<(usize, String)>> = BTreeMap::new();
     let retire = Scenario::of("issue-client-cert", "retire", |stack| {
         Box::pin(async move {
             issue_by_hand().set_up(stack).await;
@@ -311,41 +291,148 @@ fn without_any_one_of_its_rights_a_function_fails_in_some_scenario() {
             json!({"certificate": "orders"})
         })
     });
-    let more = [retire, fewer, untagged, in_its_place, a_ca_leaves, clients_first, lost_table];
+    let no_crl_yet = Scenario::of("refresh-truststore", "a CA that has just begun to publish CRLs", |stack| {
+        Box::pin(async move {
+            let declaration = declare_by_hand().set_up(stack).await;
+            stack.aws.world(|world, now| {
+                s3::create_bucket(world, "crls");
+                pca::enable_crl(world, now, &stack.issuing_ca, "crls", 7).unwrap();
+            });
+            declaration
+        })
+    });
+    let more = [retire, fewer, untagged, in_its_place, a_ca_leaves, clients_first, lost_table, no_crl_yet];
     for scenario in crate::scenario::all().into_iter().chain(more) {
-        let calls = run(async {
+        let (calls, statements) = run(async {
             let (stack, event) = scenario.begin().await;
             stack.handle(scenario.function, event, "allowed").await.unwrap();
-            stack.aws.take_calls()
+            (stack.aws.take_calls(), stack.template.function(scenario.function).unwrap().statements.clone())
         });
         let needed = needed.entry(scenario.function).or_default();
         let mine = calls.iter().filter(|call| call.caller == scenario.function);
-        for action in mine.flat_map(actions).collect::<BTreeSet<_>>() {
-            let fails = !needed.contains(&action)
+        let by = |need: &Need| statements.iter().position(|statement| statement.applies(need));
+        let used: BTreeSet<_> =
+            mine.flat_map(|call| &call.needs).filter_map(|need| Some((by(need)?, need.action.clone()))).collect();
+        for right in used {
+            let fails = !needed.contains(&right)
                 && run(async {
                     let (stack, event) = scenario.begin().await;
-                    let (function, denied) = (scenario.function, action.clone());
-                    stack.aws.set_faults(Some(Box::new(move |call| {
-                        let is_denied = call.caller == function && actions(call).contains(&denied);
-                        is_denied.then(|| {
-                            Fault::Refuse(AwsError::new("AccessDeniedException", "User is not authorized to perform this"))
-                        })
-                    })));
-                    stack.handle(function, event, "denied").await.is_err()
+                    stack.aws.set_role(scenario.function, without(&statements, &right));
+                    stack.handle(scenario.function, event, "denied").await.is_err()
                 });
             if fails {
-                needed.insert(action);
+                needed.insert(right);
             }
         }
     }
     let mut idle = Vec::new();
     for function in &template {
-        let allows = function.statements.iter().filter(|statement| statement.allow);
-        let granted: BTreeSet<_> = allows.flat_map(|statement| statement.actions.clone()).collect();
-        let seldom = |action: &str| SELDOM.contains(&(function.binary.as_str(), action)) || action == "sqs:SendMessage";
         let needed = needed.remove(function.binary.as_str()).unwrap_or_default();
-        let unneeded = granted.difference(&needed).filter(|action| !seldom(action));
-        idle.extend(unneeded.map(|action| format!("{} {action}", function.binary)));
+        for (place, statement) in function.statements.iter().enumerate() {
+            let seldom = |action: &str| SELDOM.contains(&(function.binary.as_str(), action)) || action == "sqs:SendMessage";
+            let unneeded =
+                statement.actions.iter().filter(|action| !needed.contains(&(place, (*action).clone())) && !seldom(action));
+            idle.extend(unneeded.map(|action| format!("{} {action} of statement {place}", function.binary)));
+        }
     }
     assert!(idle.is_empty(), "done without: {idle:?}");
+}
+
+/// The statements without one of their rights; where conditions stand on it, they stay and cannot be met.
+fn without(statements: &[Statement], (place, action): &(usize, String)) -> Vec<Statement> {
+    let mut statements = statements.to_vec();
+    let mut unmet = Statement { actions: vec![action.clone()], ..statements[*place].clone() };
+    statements[*place].actions.retain(|allowed| allowed != action);
+    unmet.conditions.iter_mut().for_each(|condition| condition.values.clear());
+    let conditional = !unmet.conditions.is_empty();
+    statements.extend(conditional.then_some(unmet));
+    statements
+}
+
+/// Calls that a condition is there to deny, for a certificate of ACM that is not the stack's: the function, what it calls, and the
+/// key of the condition.
+fn denied_by_conditions(arn: &str, ca: &str) -> Vec<(&'static str, &'static str, Value, &'static str)> {
+    let (of_resource, of_request) = ("aws:ResourceTag/everleaf:certificate", "aws:RequestTag/everleaf:certificate");
+    let (theirs, arn) = (json!([{"Key": "everleaf:certificate", "Value": "everleaf2/web"}]), json!({"CertificateArn": arn}));
+    let tagged = json!({"CertificateArn": arn["CertificateArn"], "Tags": theirs});
+    let of = |template: &str| format!("arn:aws:acm-pca:::template/{template}/V1");
+    let issue = |template: &str| json!({"CertificateAuthorityArn": ca, "TemplateArn": of(template)});
+    let mut rows = vec![
+        ("issue-client-cert", "acm:GetCertificate", arn.clone(), of_resource),
+        ("issue-client-cert", "acm:ImportCertificate", arn.clone(), of_resource),
+        ("issue-client-cert", "acm:ImportCertificate", json!({"Tags": theirs}), of_request),
+        ("issue-client-cert", "acm:ImportCertificate", json!({}), of_request),
+        ("issue-client-cert", "acm:RemoveTagsFromCertificate", tagged.clone(), of_resource),
+        ("issue-client-cert", "acm:AddTagsToCertificate", tagged, of_request),
+        ("issue-client-cert", "acm-pca:IssueCertificate", issue("SubordinateCACertificate_PathLen0"), "acm-pca:TemplateArn"),
+        ("issue-client-cert", "acm-pca:IssueCertificate", issue("EndEntityCertificate_CSRPassthrough"), "acm-pca:TemplateArn"),
+        ("issue-client-cert", "acm-pca:IssueCertificate", json!({"CertificateAuthorityArn": ca}), "acm-pca:TemplateArn"),
+        ("export-to-secrets", "acm:ExportCertificate", arn.clone(), of_resource),
+        ("renew-on-expiry", "acm:RenewCertificate", arn, of_resource),
+    ];
+    for function in ["issue-client-cert", "export-to-secrets", "renew-on-expiry", "force-redeploy", "refresh-truststore"] {
+        let entry = |source: &str| json!({"Source": source, "DetailType": "Certificate Current", "Detail": "{}"});
+        // One among others is enough.
+        rows.push((function, "events:PutEvents", json!({"Entries": [entry("everleaf"), entry("other")]}), "events:source"));
+    }
+    rows
+}
+
+#[test]
+fn what_a_condition_of_a_role_is_there_to_deny_is_denied_by_it_alone() {
+    run(async {
+        let stack = Stack::deploy_with(&[("KmsKeyArn", KMS_KEY)]).await;
+        lose_deliveries(&stack);
+        let arn = request(&stack, "web", false).await;
+        let theirs = json!([{"Key": "everleaf:certificate", "Value": "everleaf2/web"}]);
+        user(&stack, "acm:AddTagsToCertificate", json!({"CertificateArn": arn, "Tags": theirs})).await;
+        let untagged = user(&stack, "acm:RequestCertificate", json!({"DomainName": "web.example.com"})).await;
+        minutes(1).await;
+        let arns = [arn.as_str(), untagged["CertificateArn"].as_str().unwrap()];
+        let mut shown = BTreeSet::new();
+        for (function, action, input, key) in arns.into_iter().flat_map(|arn| denied_by_conditions(arn, &stack.issuing_ca)) {
+            // Each has its own second of the quotas.
+            let is_denied = async || {
+                minutes(1).await;
+                let answer = stack.aws.call_as(function, action, input.clone()).await;
+                answer.is_err_and(|error| error.code == "AccessDeniedException" && error.message.contains(function))
+            };
+            assert!(is_denied().await, "{function} {action} {input}");
+            let statements = &stack.template.function(function).unwrap().statements;
+            stack.aws.set_role(function, lifted(statements, key));
+            assert!(!is_denied().await, "{function} {action} {input} without the condition on {key}");
+            stack.aws.set_role(function, statements.clone());
+            shown.insert((function.to_owned(), action.to_owned(), key.to_owned()));
+        }
+        // KMS has no calls here: the services ask it on a function's behalf.
+        for function in &stack.template.functions {
+            for action in ["kms:Decrypt", "kms:GenerateDataKey"] {
+                let by_itself = Need { action: action.to_owned(), resource: KMS_KEY.to_owned(), context: BTreeMap::new() };
+                let service = "kms:ViaService".to_owned();
+                let by_another =
+                    Need { context: [(service.clone(), "s3.eu-central-1.amazonaws.com".to_owned())].into(), ..by_itself.clone() };
+                for need in [by_itself, by_another] {
+                    assert!(!allows(&function.statements, &need), "{} {need:?}", function.binary);
+                    assert!(allows(&lifted(&function.statements, &service), &need), "{} {need:?}", function.binary);
+                }
+                shown.insert((function.binary.clone(), action.to_owned(), service));
+            }
+        }
+        let mut conditions = BTreeSet::new();
+        for function in &stack.template.functions {
+            for statement in &function.statements {
+                let keys = statement.conditions.iter().map(|condition| &condition.key);
+                let of_each = keys.flat_map(|key| statement.actions.iter().map(move |action| (action.clone(), key.clone())));
+                conditions.extend(of_each.map(|(action, key)| (function.binary.clone(), action, key)));
+            }
+        }
+        assert_eq!(shown, conditions, "each condition has a call that it denies");
+    });
+}
+
+/// The statements without the conditions on this key.
+fn lifted(statements: &[Statement], key: &str) -> Vec<Statement> {
+    let mut statements = statements.to_vec();
+    statements.iter_mut().for_each(|statement| statement.conditions.retain(|condition| condition.key != key));
+    statements
 }

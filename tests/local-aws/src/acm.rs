@@ -35,6 +35,11 @@ pub struct Acm {
 }
 
 impl Acm {
+    /// The tags of a certificate.
+    pub(crate) fn tags(&self, certificate_arn: &str) -> impl Iterator<Item = (&String, &String)> {
+        self.certificates.get(certificate_arn).into_iter().flat_map(|entry| &entry.tags)
+    }
+
     /// Says which resources of other services use a certificate; none to begin with.
     pub fn set_in_use_by(&mut self, certificate_arn: &str, resource_arns: &[&str]) {
         if let Some(entry) = self.certificates.get_mut(certificate_arn) {

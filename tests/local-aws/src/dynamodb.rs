@@ -68,6 +68,11 @@ impl DynamoDb {
         self.tables.iter().flat_map(|(name, table)| table.rows.all().map(|item| (name.as_str(), &**item)))
     }
 
+    /// The customer's key that a table is encrypted with.
+    pub(crate) fn kms_key(&self, table: &str) -> Option<&str> {
+        self.tables.get(table)?.kms_key.as_deref()
+    }
+
     /// The table that the input names, as it is by now.
     fn table(&mut self, now: OffsetDateTime, input: &Value) -> Result<&mut Table, AwsError> {
         let missing = || AwsError::new("ResourceNotFoundException", "Requested resource not found");
@@ -363,6 +368,7 @@ fn create_table(world: &mut World, now: OffsetDateTime, input: &Value) -> Result
     }
     let mut table = Table::new(now, key(input)?, indexes);
     let time_to_live = &input["TimeToLiveSpecification"];
+    table.kms_key = input["SSESpecification"]["KMSMasterKeyId"].as_str().map(str::to_owned);
     table.set_time_to_live(time_to_live["AttributeName"].as_str().filter(|_| time_to_live["Enabled"] == true));
     world.dynamodb.tables.insert(name.to_owned(), table);
     Ok(json!({ "TableDescription": described(world, now, input)? }))

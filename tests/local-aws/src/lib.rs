@@ -12,6 +12,7 @@ pub mod ecs;
 pub mod elbv2;
 mod error;
 pub mod events;
+pub mod iam;
 mod input;
 pub mod lambda;
 pub mod pca;
@@ -70,6 +71,8 @@ pub struct Call {
     pub service: &'static str,
     pub operation: String,
     pub input: Value,
+    /// What it needs its caller's role to allow. Empty for a fault plan: AWS looks at that later.
+    pub needs: Vec<iam::Need>,
     /// The error's code where one was answered.
     pub error: Option<String>,
 }
@@ -215,12 +218,17 @@ impl LocalAws {
 
     /// One call of a user, without an SDK: `action` such as `acm:RequestCertificate`, and its input as it stands on the wire.
     pub async fn call(&self, action: &str, input: Value) -> Result<Value, AwsError> {
+        self.call_as("user", action, input).await
+    }
+
+    /// As [`call`](Self::call), with the role of a function.
+    pub async fn call_as(&self, caller: &str, action: &str, input: Value) -> Result<Value, AwsError> {
         let (service, operation) = action.split_once(':').unwrap_or_default();
         let known =
             ["acm", "acm-pca", "dynamodb", "ecs", "elasticloadbalancing", "events", "lambda", "s3", "secretsmanager", "sqs"];
         let known = known.into_iter().find(|known| *known == service);
         let service = known.ok_or_else(|| AwsError::unknown_operation(service, operation))?;
-        self.serve("user", service, operation, input).await.map_err(|no_answer| match no_answer {
+        self.serve(caller, service, operation, input).await.map_err(|no_answer| match no_answer {
             NoAnswer::Error(error) => error,
             NoAnswer::ConnectionReset => AwsError::internal(),
         })
@@ -234,8 +242,8 @@ impl LocalAws {
         operation: &str,
         input: Value,
     ) -> Result<Value, NoAnswer> {
-        let mut call =
-            Call { at: self.now(), caller: caller.to_owned(), service, operation: operation.to_owned(), input, error: None };
+        let (caller, operation) = (caller.to_owned(), operation.to_owned());
+        let mut call = Call { at: self.now(), caller, service, operation, input, needs: Vec::new(), error: None };
         let fault = lock(&self.0.faults).as_mut().and_then(|plan| plan(&call));
         match fault {
             Some(Fault::Reset) => return Err(NoAnswer::ConnectionReset),
@@ -245,11 +253,19 @@ impl LocalAws {
         if !self.0.latency.is_zero() {
             tokio::time::sleep(self.0.latency).await;
         }
+        let allowed = {
+            let world = lock(&self.0.world);
+            call.needs = iam::needs(&world, service, &call.operation, &call.input);
+            iam::check(&world, &call.caller, &call.needs)
+        };
         let answer = match &fault {
             Some(Fault::Refuse(error)) => Err(error.clone()),
-            _ if !lock(&self.0.quotas).admits(service, operation, self.now()) => Err(AwsError::throttled_by(service)),
-            _ if service == "lambda" => lambda::call(self, operation, &call.input).await,
-            _ => self.world(|world, now| answer(world, now, service, operation, &call.input)),
+            _ if !lock(&self.0.quotas).admits(service, &call.operation, self.now()) => Err(AwsError::throttled_by(service)),
+            _ => match allowed {
+                Err(denied) => Err(denied),
+                Ok(()) if service == "lambda" => lambda::call(self, &call.operation, &call.input).await,
+                Ok(()) => self.world(|world, now| answer(world, now, service, &call.operation, &call.input)),
+            },
         };
         let answer = answer.map(|answer| {
             let before = question(&call).and_then(|question| lock(&self.0.listed).insert(question, answer.clone()));

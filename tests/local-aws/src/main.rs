@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 const HELP: &str = "\
 Local AWS: the AWS operations that Everleaf calls, on this machine, for the AWS CLI, boto3 and any SDK.
 
-It deploys a SAM template: runs the real function binaries, with the environment, rules and schedules of the template.
+It deploys a SAM template: runs the real function binaries, with the environment, roles, rules and schedules of the template.
 Everything lives in memory and ends with Ctrl-C.
 
 usage: local-aws [options]

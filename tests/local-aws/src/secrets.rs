@@ -68,6 +68,11 @@ impl SecretsManager {
         whole.or_else(|| self.secrets.get(named).filter(|secret| secret.arn.starts_with(id)))
     }
 
+    /// The customer's key that a secret is encrypted with.
+    pub(crate) fn kms_key(&self, id: &str) -> Option<&str> {
+        self.find(id)?.kms_key_id.as_str()
+    }
+
     /// All secrets, those that wait for their deletion too.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         self.secrets.values()

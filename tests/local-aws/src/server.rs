@@ -184,6 +184,9 @@ mod tests {
             |key: &str| format!("authorization: AWS4-HMAC-SHA256 Credential={key}/20261122/eu-central-1/events/aws4_request\r\n");
         let list = "x-amz-target: AWSEvents.ListRules\r\n";
         let (head, body) = send(address, "POST /", &(list.to_owned() + &signed("everleaf-renew")), "{}").await;
+        assert!(head.starts_with("http/1.1 400"), "{head}");
+        assert_eq!(body["__type"], "AccessDeniedException", "its role does not have it: {body}");
+        let (head, body) = send(address, "POST /", list, "{}").await;
         assert!(
             head.starts_with("http/1.1 200") && head.contains("x-amz-json-1.1") && head.contains("x-amzn-requestid"),
             "{head}"
@@ -196,7 +199,7 @@ mod tests {
         let (head, _) = send(address, "POST /", &queues, "{}").await;
         assert!(head.starts_with("http/1.1 200") && head.contains("x-amz-json-1.0"), "{head}");
         let callers: Vec<String> = aws.take_calls().into_iter().map(|call| call.caller).collect();
-        assert_eq!(callers, ["everleaf-renew", "user", "user"]);
+        assert_eq!(callers, ["everleaf-renew", "user", "user", "user"]);
     }
 
     #[tokio::test]

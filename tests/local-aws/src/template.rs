@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use self::stack::{Stack, dead_letter_queue, from_yaml, many, on_failure_queue, string};
 use crate::events::{self, Expression, Pattern, Rule, Schedule, ScheduleSource, Target};
+use crate::iam::{Condition, Statement};
 use crate::lambda::{self, Runner};
 use crate::{AwsError, LocalAws, dynamodb, s3};
 
@@ -56,15 +57,6 @@ pub struct Function {
     pub schedules: Vec<Schedule>,
     /// What its role may do.
     pub statements: Vec<Statement>,
-}
-
-/// A statement of an IAM policy.
-#[derive(Clone, Debug)]
-pub struct Statement {
-    pub allow: bool,
-    pub actions: Vec<String>,
-    pub resources: Vec<String>,
-    pub condition: Option<Value>,
 }
 
 /// What in the template cannot be read, and where it stands.
@@ -151,21 +143,6 @@ impl Template {
     }
 }
 
-impl Function {
-    /// Whether its role allows `action` (`acm:ExportCertificate`), on `resource` where one is given. Conditions are taken as met
-    /// where they allow, and as not met where they deny: a test that cares looks at [`Function::statements`].
-    pub fn allows(&self, action: &str, resource: Option<&str>) -> bool {
-        let applies = |statement: &&Statement| {
-            statement.actions.iter().any(|pattern| like(pattern.to_lowercase().as_bytes(), action.to_lowercase().as_bytes()))
-                && resource.is_none_or(|resource| {
-                    statement.resources.iter().any(|pattern| like(pattern.as_bytes(), resource.as_bytes()))
-                })
-        };
-        let denied = self.statements.iter().filter(applies).any(|statement| !statement.allow && statement.condition.is_none());
-        !denied && self.statements.iter().filter(applies).any(|statement| statement.allow)
-    }
-}
-
 impl LocalAws {
     /// Deploys a stack; `runner` says what runs each function.
     pub fn deploy(&self, template: &Template, runner: impl Fn(&Arc<Function>) -> Runner) -> Result<(), AwsError> {
@@ -193,6 +170,15 @@ impl LocalAws {
 }
 
 impl LocalAws {
+    /// Gives the function that runs this binary another role.
+    pub fn set_role(&self, binary: &str, statements: Vec<Statement>) {
+        self.world(|world, _| {
+            for function in world.lambda.functions.values_mut().filter(|function| function.config.binary == binary) {
+                Arc::make_mut(&mut function.config).statements = statements.clone();
+            }
+        });
+    }
+
     /// Updates a stack whose parameters changed what its functions are told: their environment and roles. Nothing else of a
     /// template is updated here.
     pub fn update(&self, template: &Template, runner: impl Fn(&Arc<Function>) -> Runner) {
@@ -231,7 +217,7 @@ fn function(stack: &Stack, id: &str, resource: &Value) -> Result<Function, Templ
     let mut statements = policies(&properties["Policies"]).map_err(|error| error.within("Policies"))?;
     if let Some(queue) = &on_failure_queue_arn {
         let (actions, resources) = (vec!["sqs:SendMessage".into()], vec![queue.clone()]);
-        statements.push(Statement { allow: true, actions, resources, condition: None });
+        statements.push(Statement { allow: true, actions, resources, conditions: vec![] });
     }
     let mut function = Function {
         logical_id: id.to_owned(),
@@ -311,7 +297,7 @@ fn policies(policies: &Value) -> Result<Vec<Statement>, TemplateError> {
                         allow: statement["Effect"] == "Allow",
                         actions: many(&statement["Action"]).map(string).collect::<Result<_, _>>()?,
                         resources: many(&statement["Resource"]).map(string).collect::<Result<_, _>>()?,
-                        condition: statement.get("Condition").cloned(),
+                        conditions: Condition::read(&statement["Condition"]).map_err(TemplateError)?,
                     });
                 }
             }
@@ -319,16 +305,6 @@ fn policies(policies: &Value) -> Result<Vec<Statement>, TemplateError> {
         }
     }
     Ok(statements)
-}
-
-/// IAM's wildcards: `*` is any text, `?` any one character.
-fn like(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern, text) {
-        ([b'*', pattern @ ..], _) => (0..=text.len()).any(|at| like(pattern, &text[at..])),
-        ([b'?', pattern @ ..], [_, text @ ..]) => like(pattern, text),
-        ([wanted, pattern @ ..], [found, text @ ..]) => wanted == found && like(pattern, text),
-        _ => pattern.is_empty() && text.is_empty(),
-    }
 }
 
 /// What would change what happens is never passed over in silence.
@@ -350,6 +326,7 @@ mod example;
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::iam::{Need, allows};
 
     pub(crate) const TEMPLATE: &str = r#"
 Parameters:
@@ -513,17 +490,24 @@ Outputs:
 
     #[test]
     fn a_role_allows_what_its_statements_say() {
-        let function = renew(&[]);
-        let secret = |name: &str| format!("arn:aws:secretsmanager:eu-central-1:111122223333:secret:{name}-AbCdEf");
-        assert!(function.allows("acm:DescribeCertificate", Some("arn:aws:acm:eu-central-1:111122223333:certificate/1")));
-        assert!(function.allows("ACM:listtagsforcertificate", None));
-        assert!(!function.allows("acm:ListCertificates", None));
-        assert!(!function.allows("acm:RenewCertificate", None));
-        assert!(function.allows("secretsmanager:GetSecretValue", Some(&secret("everleaf/web"))));
-        assert!(!function.allows("secretsmanager:GetSecretValue", Some(&secret("another/web"))));
-        assert!(function.allows("sqs:SendMessage", function.on_failure_queue_arn.as_deref()));
-        assert!(!function.allows("ecs:UpdateService", None));
-        assert!(renew(&[("Stage", "live")]).allows("ecs:UpdateService", None));
+        let queue = renew(&[]).on_failure_queue_arn.clone().unwrap();
+        let certificate = "arn:aws:acm:eu-central-1:111122223333:certificate/1";
+        let secret = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:everleaf/web-AbCdEf";
+        let rows = [
+            ("test", "acm:DescribeCertificate", certificate, true),
+            ("test", "ACM:listtagsforcertificate", certificate, true),
+            ("test", "acm:ListCertificates", "*", false),
+            ("test", "acm:RenewCertificate", certificate, false),
+            ("test", "secretsmanager:GetSecretValue", secret, true),
+            ("test", "secretsmanager:GetSecretValue", &secret.replace("everleaf", "another"), false),
+            ("test", "sqs:SendMessage", &queue, true),
+            ("test", "ecs:UpdateService", "*", false),
+            ("live", "ecs:UpdateService", "*", true),
+        ];
+        for (stage, action, resource, allowed) in rows {
+            let need = Need { action: action.into(), resource: resource.into(), context: BTreeMap::new() };
+            assert_eq!(allows(&renew(&[("Stage", stage)]).statements, &need), allowed, "{stage} {action} {resource}");
+        }
     }
 
     #[test]
@@ -543,6 +527,11 @@ Outputs:
             ("Type: ScheduleV2", "Type: Api", "Api"),
             ("Input: '", "GroupName: mine, Input: '", "GroupName"),
             ("Action: secretsmanager:GetSecretValue", "NotAction: secretsmanager:GetSecretValue", "NotAction"),
+            (
+                "Action: secretsmanager:GetSecretValue",
+                "Condition: { Bool: { a: b } }\n              Action: secretsmanager:GetSecretValue",
+                "Bool",
+            ),
             ("MemorySize:", "Role: mine\n      MemorySize:", "Role"),
             (
                 "Key: { Type: AWS::KMS::Key, Properties: {} }",

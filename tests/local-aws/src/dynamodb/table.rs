@@ -20,6 +20,8 @@ pub(super) struct Table {
     pub(super) indexes: Vec<Index>,
     /// How long after a write the indexes show it.
     pub(super) lag: Duration,
+    /// The customer's key that it is encrypted with.
+    pub(super) kms_key: Option<String>,
     /// Writes that the indexes do not show yet: when they will, the item before, the item after.
     pending: VecDeque<(OffsetDateTime, Key, Option<Item>, Option<Item>)>,
     time_to_live: Option<String>,
@@ -93,7 +95,7 @@ impl Deref for Item {
 impl Table {
     pub(super) fn new(created: OffsetDateTime, key: KeySchema, indexes: Vec<Index>) -> Self {
         let (rows, pending, expiries) = (Rows::new(key), VecDeque::new(), BTreeSet::new());
-        Self { created, rows, indexes, lag: INDEX_LAG, pending, time_to_live: None, expiries }
+        Self { created, rows, indexes, lag: INDEX_LAG, kms_key: None, pending, time_to_live: None, expiries }
     }
 
     /// Lets happen what time has brought: items expire, and indexes learn of writes.

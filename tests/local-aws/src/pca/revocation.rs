@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
-use super::{Issuance, certificate_arn, find, invalid_args, invalid_state};
+use super::{Issuance, PrivateCa, certificate_arn, find, invalid_args, invalid_state};
 use crate::input::{constraint, in_progress, invalid, not_found, one_of, text};
 use crate::x509::{Certificate, RevocationList, RevokedEntry};
 use crate::{AwsError, Timer, World, acm, s3};
@@ -108,6 +108,15 @@ impl Revocation {
         let since = self.last.map_or(now, |(_, at)| at);
         let listed = self.revoked.iter().filter(|(_, revoked)| revoked.not_after >= since);
         listed.map(|(&serial, revoked)| RevokedEntry { serial, revoked_at: revoked.at, reason: revoked.reason }).collect()
+    }
+}
+
+impl PrivateCa {
+    /// The bucket and the key of a CA's CRL, if it publishes one.
+    pub(crate) fn crl(&self, authority_arn: &str) -> Option<(String, String)> {
+        let revocation = &self.authorities.get(authority_arn)?.revocation;
+        let bucket = revocation.configuration["CrlConfiguration"]["S3BucketName"].as_str().filter(|_| revocation.has_crl())?;
+        Some((bucket.to_owned(), revocation.key(authority_arn)))
     }
 }
 

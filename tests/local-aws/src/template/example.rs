@@ -6,6 +6,7 @@ use time::Duration;
 
 use super::stack::{Stack, from_yaml, string};
 use super::*;
+use crate::iam::like;
 use crate::pca::tests::{Account, base64};
 use crate::s3;
 
@@ -133,7 +134,7 @@ impl Made {
         assert_eq!(self.statement["Action"], actions);
         assert_eq!(condition["StringEquals"]["aws:SourceAccount"], json!(self.account.world.account));
         let source = string(&condition["ArnLike"]["aws:SourceArn"]).expect("a pattern");
-        assert!(like(source.as_bytes(), string(authority).expect("an ARN").as_bytes()), "{source}");
+        assert!(like(&source, &string(authority).expect("an ARN")), "{source}");
     }
 }
 
