@@ -198,6 +198,9 @@ impl Dice {
 /// What comes before all incidents, so that the first of them meet something.
 const FIRST_DAY: Duration = Duration::hours(6);
 
+/// The time to renew of a certificate that lives so long leaves a day for a lost record to come back.
+const LONG_ENOUGH: Duration = Duration::days(5);
+
 impl Plan {
     pub(crate) fn of(settings: &Settings) -> Self {
         let dice = &mut Dice::of(settings.seed, 0);
@@ -266,17 +269,24 @@ impl Plan {
             self.add(at, lasts, what);
             at += dice.between(window / 4, window);
         }
-        let (mut at, mut untagged) = (FIRST_DAY, Duration::DAY * -2);
+        let (mut at, mut lost) = (FIRST_DAY, Duration::DAY * -2);
         while at < self.lasts {
             let what = self.somebody(dice);
-            // Who takes the tags away and the table on one day has taken away what both say.
-            match what {
-                What::TagsRemoved { .. } => untagged = at,
-                What::ItemDeleted { .. } | What::ItemAltered { .. } | What::TableEmptied if at < untagged + Duration::DAY * 2 => {
+            // What is lost or moved is put right within a day. Who takes away the tags and the record as well within that time has
+            // taken away all that could be put right.
+            let loses = match &what {
+                What::TagsRemoved { certificate } | What::ItemDeleted { certificate } | What::ItemAltered { certificate } => {
+                    Some(self.lifetime(certificate))
+                }
+                What::TableEmptied => Some(self.shortest_window() * 3),
+                _ => None,
+            };
+            if let Some(lifetime) = loses {
+                if at < lost + Duration::DAY * 2 || lifetime < LONG_ENOUGH {
                     at += Duration::HOUR;
                     continue;
                 }
-                _ => {}
+                lost = at;
             }
             self.add(at, Duration::ZERO, what);
             at += dice.between(Duration::HOUR * 3, window * 2);
@@ -292,6 +302,11 @@ impl Plan {
             let at = dice.between(self.lasts / 4, self.lasts * 3 / 4);
             self.add(at, Duration::ZERO, What::AuthorityReplaced);
         }
+    }
+
+    fn lifetime(&self, certificate: &str) -> Duration {
+        let found = self.certificates.iter().find(|known| known.name == certificate);
+        found.map_or(Duration::ZERO, |certificate| certificate.lifetime)
     }
 
     /// Something of AWS that works badly for a time.

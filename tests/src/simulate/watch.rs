@@ -52,8 +52,6 @@ pub(crate) struct Watch {
     put: HashMap<String, (Option<String>, Option<String>)>,
     /// When a CA refused a certificate for good, time and again.
     refused: BTreeMap<String, Vec<OffsetDateTime>>,
-    /// When the tags of a secret were changed last.
-    tagged: BTreeMap<String, OffsetDateTime>,
     told: BTreeMap<(String, String), OffsetDateTime>,
     leaks: Leaks,
     trace: bool,
@@ -114,7 +112,6 @@ impl Watch {
             services: BTreeMap::new(),
             put: HashMap::new(),
             refused: BTreeMap::new(),
-            tagged: BTreeMap::new(),
             told: BTreeMap::new(),
             leaks: Leaks::default(),
             trace,
@@ -184,7 +181,7 @@ impl Watch {
         match call.action().as_str() {
             "secretsmanager:PutSecretValue" => self.put(call),
             "secretsmanager:UpdateSecretVersionStage" if call.input["VersionStage"] == "AWSCURRENT" => self.promoted(call),
-            "secretsmanager:TagResource" | "secretsmanager:UntagResource" => self.tags(call),
+            "secretsmanager:TagResource" => self.tags(call),
             "acm-pca:IssueCertificate" => self.asks(call),
             "acm:ExportCertificate" => self.counts.exported += 1,
             "acm:ImportCertificate" => self.counts.imported += 1,
@@ -204,7 +201,6 @@ impl Watch {
     /// Tags are written last: what they say is current by then.
     fn tags(&mut self, call: &Call) {
         let Some(name) = self.name_of(call) else { return };
-        self.tagged.insert(name.clone(), call.at);
         let tags = call.input["Tags"].as_array().into_iter().flatten();
         let serial = tags.filter(|tag| tag["Key"] == "everleaf:serial").find_map(|tag| tag["Value"].as_str());
         let current = self.promotions.get(&name).and_then(|all| all.last()).map(|last| last.serial.clone());
@@ -218,16 +214,14 @@ impl Watch {
         deployed.or_insert(Deployed { created: at, began: at, failed: None }).began = at;
     }
 
-    /// Everleaf deploys a service: one of its pairs must have become current since the last deployment began. Whose record is lost
-    /// is known by the last change of the secret, and that may have been its tags.
+    /// Everleaf deploys a service: one of its pairs must have become current since the last deployment began. When that was is
+    /// forgotten with the record: then once more does no harm.
     fn was_due(&mut self, service: &str, at: OffsetDateTime) {
         let began = self.services.get(service).map_or(self.begin, |deployed| deployed.began - CLOCKS);
         let plan = self.plan.clone();
         let is_new = |certificate: &Certificate| {
-            let promoted = self.promotions.get(&certificate.name).and_then(|all| all.last()).is_some_and(|last| last.at > began);
-            promoted
-                || self.tagged.get(&certificate.name).is_some_and(|at| *at > began)
-                    && self.is_forgotten(&certificate.name, began, at)
+            let last = self.promotions.get(&certificate.name).and_then(|all| all.last());
+            last.is_some_and(|last| last.at > began || self.is_forgotten(&certificate.name, began, at))
         };
         if !plan.of_service(service).any(is_new) {
             self.breaks(3, at, format!("{service} was deployed again, and no pair of it is new"));
@@ -358,7 +352,7 @@ impl Watch {
                 let last = self.told.insert((certificate.to_string(), code.clone()), at);
                 // Who is not sure that it was told tells it again.
                 let spoilt = self.plan.incidents.iter().any(|incident| {
-                    let lasts = incident.from - Duration::DAY..incident.to + Duration::HOUR;
+                    let lasts = incident.from - Duration::DAY..incident.to + Duration::DAY;
                     !matches!(incident.what, What::Clocks { .. } | What::IndexesLate { .. } | What::Events { .. })
                         && lasts.contains(&(at - self.begin))
                 });
