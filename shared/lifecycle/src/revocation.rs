@@ -268,7 +268,7 @@ mod tests {
     use super::*;
     use crate::record::{Options, Pair};
     use crate::rollout::{Deployment, Progress};
-    use crate::samples::{CA, HOUR, IN_ACM, arn, at, exported, issued, pair};
+    use crate::samples::{CA, DAY, HOUR, IN_ACM, arn, at, exported, issued, pair};
 
     const NOW: &str = "2026-11-22T06:00:00Z";
     const OTHER_CA: &str = "arn:aws:acm-pca:eu-central-1:111122223333:certificate-authority/33333333-3333-3333-3333-333333333333";
@@ -458,7 +458,7 @@ mod tests {
         record.ask_to_revoke(compromised.clone());
         record.not_revoked(&compromised.serial, false, at(NOW));
         let refused = record.revocations[0].clone();
-        for (passed, ready) in [(Duration::ZERO, false), (REST - Duration::from_secs(1), false), (REST, true)] {
+        for (passed, ready) in [(Duration::ZERO, false), (DAY - Duration::from_secs(1), false), (DAY, true)] {
             assert_eq!(refused.is_ready(&record, &BTreeMap::new(), at(NOW) + passed), ready, "{passed:?}");
         }
         assert!(!record.is_revoked(&compromised.serial) && record.revocation_of_current().is_some());
@@ -472,6 +472,7 @@ mod tests {
     fn what_is_asked_for_twice_is_answered_by_what_was_recorded_the_first_time() {
         let mut record = issued();
         record.ask_to_revoke(superseded());
+        assert!(!record.is_compromised());
         for reason in [Reason::Superseded, Reason::PrivilegeWithdrawn] {
             assert_eq!(revocation(&asked("a01", reason), &record, at(NOW) + HOUR).unwrap(), superseded());
         }
@@ -479,6 +480,7 @@ mod tests {
         let worse = revocation(&asked("a01", Reason::KeyCompromise), &record, at(NOW) + HOUR).unwrap();
         assert_eq!(worse, Revocation { reason: Reason::KeyCompromise, after_rollout: false, ..superseded() });
         record.ask_to_revoke(worse.clone());
+        assert!(record.is_compromised());
         assert_eq!(record.revocations, std::slice::from_ref(&worse));
         assert!(worse.is_ready(&record, &BTreeMap::new(), at(NOW) + HOUR));
         record.ask_to_revoke(superseded());
@@ -493,7 +495,7 @@ mod tests {
     #[test]
     fn the_ca_is_told_once_the_replacement_runs_everywhere_and_of_a_compromised_key_at_once() {
         let since = at("2026-11-22T07:00:00Z");
-        let (second, grace) = (Duration::from_secs(1), since + ROLLOUT_GRACE);
+        let (second, grace) = (Duration::from_secs(1), since + Duration::from_secs(600));
         let services: [ServiceName; 2] = ["payments/orders", "payments/refunds"].map(|name| name.parse().unwrap());
         let options = Options { services: services.clone().into(), ..Options::default() };
         let old = Record { options, ..issued() };
@@ -544,10 +546,10 @@ mod tests {
             ),
             ("replaced, without services", superseded(), &without_services, BTreeMap::new(), grace, true),
             ("replaced, without services, a moment ago", superseded(), &without_services, BTreeMap::new(), grace - second, false),
-            ("by agents, in less than an hour", superseded(), &by_agents, BTreeMap::new(), since + AGENT_GRACE - second, false),
-            ("by agents, after an hour", superseded(), &by_agents, BTreeMap::new(), since + AGENT_GRACE, true),
-            ("one by its agent, one not deployed", superseded(), &mixed, BTreeMap::new(), since + AGENT_GRACE, false),
-            ("one by its agent, one deployed", superseded(), &mixed, of(vec![completed()]), since + AGENT_GRACE, true),
+            ("by agents, in less than an hour", superseded(), &by_agents, BTreeMap::new(), since + HOUR - second, false),
+            ("by agents, after an hour", superseded(), &by_agents, BTreeMap::new(), since + HOUR, true),
+            ("one by its agent, one not deployed", superseded(), &mixed, BTreeMap::new(), since + HOUR, false),
+            ("one by its agent, one deployed", superseded(), &mixed, of(vec![completed()]), since + HOUR, true),
             ("one by its agent too soon, one deployed", superseded(), &mixed, of(vec![completed()]), grace, false),
             ("nothing current", superseded(), &Record { current: None, ..old.clone() }, BTreeMap::new(), since, true),
             ("done", done(superseded()), &new, everywhere(), grace, false),

@@ -6,7 +6,8 @@ use crate::leaf::Serial;
 use crate::record::{Halt, Moment, RenewalAsked};
 use crate::revocation::{Reason, Revocation};
 use crate::rollout::{Deployment, Fault, Progress};
-use crate::samples::{self, HOUR, at, attempt, exported, held, issued, pair};
+use crate::samples::{self, DAY, HOUR, at, attempt, exported, held, issued, pair};
+use crate::setback::Setback;
 
 /// Neither due nor anything else.
 const QUIET: &str = "2026-11-10T06:00:00Z";
@@ -1108,4 +1109,170 @@ fn five_failing_attempts_a_day_are_made_until_one_succeeds_and_a_person_knows() 
     assert_eq!(days, [5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 1]);
     // On the second day they are used up earlier than on the first, when it is not a day since.
     assert_eq!(told.into_iter().collect::<Vec<_>>(), [("attempts-exhausted", 9), ("renewal-late", 5)]);
+}
+
+/// Pairs were rejected `in_a_row`, the last of them `at`, and the secret has gone back to the current one.
+fn set_back(record: Record, at: OffsetDateTime, in_a_row: u32) -> Record {
+    let serial = Serial::from_hex("0c03");
+    let setback = Setback {
+        at: at.into(),
+        rejected: "version-2".to_owned(),
+        serial: serial.clone(),
+        restored: pair().version_id,
+        in_a_row,
+        done: true,
+        reason: "its tasks fail".to_owned(),
+    };
+    Record { setback: Some(setback), rejected: [serial].into(), ..record }
+}
+
+#[test]
+fn a_new_pair_is_wanted_for_each_reason() {
+    let (quiet, due) = (at(QUIET), at(DUE));
+    let revoked = |reason| Record { revocations: vec![revocation(reason)], ..issued() };
+    let of_another_ca = Pair { issuer: Some(rollover([]).successor), ..pair() };
+    let unfinished = Record { attempt: Some(attempt(quiet)), ..issued() };
+    let twice = |record| set_back(record, quiet, 2);
+    for (what, record, now, is_due) in [
+        ("nothing", issued(), due - SECOND, false),
+        ("it is time", issued(), due, true),
+        ("nothing is current", Record { current: None, ..issued() }, quiet, true),
+        ("an attempt was left unfinished", unfinished.clone(), quiet, true),
+        ("it is of another CA", Record { current: Some(of_another_ca), ..issued() }, quiet, true),
+        ("it is to be revoked", revoked(Reason::Superseded), quiet, true),
+        ("its key is lost", revoked(Reason::KeyCompromise), quiet, true),
+        ("it is time, and the next may be tried", set_back(issued(), quiet, 1), due, true),
+        ("it is time, and a person has to see to it", twice(issued()), due, false),
+        ("a person has to see to it, and its key is lost", twice(revoked(Reason::KeyCompromise)), quiet, true),
+        ("a person has to see to it, and an attempt was left", twice(unfinished), quiet, true),
+    ] {
+        assert_eq!(super::is_due(&record, HOUR, now), is_due, "{what}");
+    }
+}
+
+#[test]
+fn a_setback_is_finished_first_and_the_next_pair_waits_for_its_rest() {
+    let due = at(DUE);
+    let rested = due + DAY;
+    let mut unfinished = set_back(with_services(issued()), due, 1);
+    unfinished.setback.as_mut().unwrap().done = false;
+    let compromised = Record { revocations: vec![revocation(Reason::KeyCompromise)], ..issued() };
+    let left = Record { attempt: Some(attempt(due - HOUR)), ..issued() };
+    let issue = "issue a new pair: ";
+    let again = "tell a person: rejected-again: deployments failed on 2 new pairs of `orders-client` in a row";
+    for (what, record, now, steps, look_at) in [
+        ("not finished", unfinished, due, &["redeploy payments/orders, payments/refunds"][..], due + HOUR),
+        ("finished", set_back(issued(), due - DAY * 9, 1), due - DAY * 9, &[], due - DAY * 8),
+        ("before its rest is over", set_back(issued(), due, 1), rested - SECOND, &[], rested),
+        ("its rest is over", set_back(issued(), due, 1), rested, &[issue], rested + HOUR),
+        ("a second in a row", set_back(issued(), due, 2), rested, &[again], rested + DAY),
+        ("compromised", set_back(compromised, due, 1), due, &[issue, "revoke: "], due + HOUR),
+        ("an attempt was left", set_back(left, due, 1), due, &[issue], due + HOUR),
+    ] {
+        assert_plan(what, (&record, &facts()), now, steps, look_at);
+    }
+}
+
+#[test]
+fn what_acm_has_and_was_rejected_is_renewed_after_its_rest() {
+    let quiet = at("2026-06-01T00:00:00Z");
+    let (rested, patience) = (quiet + DAY, quiet + HOUR * 72);
+    let rejected = Held { serial: Some(Serial::from_hex("0c03")), ..held() };
+    let ineligible = Held { eligible: false, ..rejected.clone() };
+    let once = |record| set_back(record, quiet, 1);
+    let asked = |serial: &str| {
+        let asked = RenewalAsked { at: quiet.into(), serial: Serial::from_hex(serial) };
+        once(Record { renewal_asked: Some(asked), ..exported() })
+    };
+    let revoked = Revocation { serial: Serial::from_hex("0c03"), ..done(revocation(Reason::Superseded)) };
+    let revoked = Record { revocations: vec![revoked], ..exported() };
+    let renew = "ask ACM to renew it: a deployment failed on what ACM holds";
+    let again = "tell a person: rejected-again: deployments failed on 2 new pairs";
+    let refused = "tell a person: renewal-refused: ";
+    for (what, record, held, now, steps, look_at) in [
+        ("before its rest is over", once(exported()), &rejected, rested - SECOND, &[][..], rested),
+        ("its rest is over", once(exported()), &rejected, rested, &[renew], rested + HOUR),
+        ("a second in a row", set_back(exported(), quiet, 2), &rejected, rested, &[again], rested + DAY),
+        ("ACM was asked", asked("0a01"), &rejected, patience - SECOND, &[], patience - SECOND + HOUR),
+        ("ACM was asked 72 hours ago", asked("0a01"), &rejected, patience, &[renew], patience + HOUR),
+        ("ACM was asked about another", asked("0909"), &rejected, rested, &[renew], rested + HOUR),
+        ("ACM cannot", once(exported()), &ineligible, rested, &[refused], rested + DAY),
+        ("it was revoked", once(revoked), &rejected, rested, &["tell a person: acm-refused: "], rested + DAY),
+    ] {
+        assert_plan(what, (&record, &Facts { held: Some(held.clone()), ..facts() }), now, steps, look_at);
+    }
+}
+
+#[test]
+fn a_staged_pair_waits_for_the_stores_and_for_nothing_else() {
+    let (quiet, late) = (at(QUIET), at("2026-11-26T01:00:00Z"));
+    let new = rollover([]).successor;
+    let waits = &*format!("refresh trust stores: clients, partners does not hold {new} yet; a new pair waits");
+    let tell_late = "tell a person: renewal-late: ";
+    let tell_acms = "tell a person: acm-ca-retired: ";
+    let waiting = |record: Record| Record { attempt: Some(staged(quiet)), ..record };
+    for (what, record, now, steps, look_at) in [
+        ("issued", waiting(issued()), quiet, &[waits][..], quiet + HOUR),
+        ("issued, and late", waiting(issued()), late, &[waits, tell_late], late + HOUR),
+        ("a caller's", waiting(callers()), quiet, &[waits], quiet + HOUR),
+        ("ACM's", waiting(exported()), quiet, &[waits, tell_acms], quiet + HOUR),
+        ("not staged yet", Record { attempt: Some(attempt(quiet)), ..issued() }, quiet, &[], quiet + attempt::LEASE),
+    ] {
+        let waits_for = ["clients", "partners"].map(|name| name.parse().unwrap()).into();
+        assert_plan(what, (&record, &Facts { waits_for, rollover: Some(rollover([])), ..facts() }), now, steps, look_at);
+    }
+}
+
+#[test]
+fn nothing_is_begun_while_it_is_held_back() {
+    let due = at(DUE);
+    let late = at("2026-11-26T01:00:00Z");
+    let mut paused = issued();
+    paused.options.paused = true;
+    let during = |window: &str| {
+        let mut record = issued();
+        record.options.maintenance_window = window.parse().ok();
+        record
+    };
+    // 2026-11-21 is a Saturday.
+    let (open, closed) = (during("Sat 01:00-05:00"), during("Sat 02:45-06:00"));
+    for (what, record, now, steps, look_at) in [
+        ("paused", &paused, due, &[][..], due + HOUR),
+        ("paused, and late", &paused, late, &["tell a person: renewal-late: "], late + HOUR),
+        ("open", &open, due, &["issue a new pair: "], due + HOUR),
+        ("closed", &closed, due, &[], at("2026-11-21T02:45:00Z")),
+    ] {
+        assert_plan(what, (record, &facts()), now, steps, look_at);
+    }
+}
+
+#[test]
+fn what_was_imported_by_hand_and_is_not_described_yet_is_looked_at_again_soon() {
+    let facts = Facts { secret: Secret::Missing, held: Some(Held { not_after: None, ..held() }), ..facts() };
+    assert_plan("no dates", (&adopted(), &facts), at(QUIET), &[], at(QUIET) + HOUR);
+}
+
+#[test]
+fn a_pair_is_not_imported_while_the_next_one_is_made() {
+    let quiet = at(QUIET);
+    let halted = Halt { at: quiet.into(), reason: "the CA is disabled".to_owned() };
+    let record = Record { attempt: Some(attempt(quiet)), halted: Some(halted), ..imported() };
+    let over = quiet + attempt::LEASE;
+    for (what, now, steps, look_at) in [
+        ("it is being made", over - SECOND, &[][..], quiet + DAY),
+        ("it was left, and may not be made now", over, &["import it into ACM: "], over + HOUR),
+    ] {
+        assert_plan(what, (&record, &facts()), now, steps, look_at);
+    }
+}
+
+#[test]
+fn who_waits_for_the_canary_is_looked_at_again_soon() {
+    let quiet = at(QUIET);
+    let mut record = with_services(issued());
+    let canary = record.options.services.first().cloned().unwrap();
+    record.options.canary = Some(canary.clone());
+    let fault = Some(Fault { at: quiet.into(), reason: String::new() });
+    let services = [(canary, BindingState { fault, ..BindingState::default() })].into();
+    assert_plan("its canary failed", (&record, &Facts { services, ..facts() }), quiet, &[], quiet + HOUR);
 }
