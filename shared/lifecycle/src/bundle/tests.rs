@@ -86,7 +86,7 @@ fn an_object_that_is_not_the_file_of_one_certificate_is_refused_and_the_rest_sta
     let cut = &good[..good.len() - end.len()];
     for (what, body, why) in [
         ("nothing", vec![], "it is empty"),
-        ("a large file", format!("{good}{}", "# filler\n".repeat(LARGEST_OBJECT / 9)).into(), "it has more than 65536 bytes"),
+        ("a large file", format!("{good}{:#<1$}", "", LARGEST_OBJECT + 1 - good.len()).into(), "it has more than 65536 bytes"),
         ("nothing but space", b" \n\n".to_vec(), "it is empty"),
         ("a word", b"clients\n".to_vec(), "line 1: it is neither PEM nor a comment"),
         ("a page of HTML", b"<html>\n<body>404</body>\n".to_vec(), "line 1: it is neither PEM nor a comment"),
@@ -312,6 +312,7 @@ fn an_odd_object_that_alb_takes_is_in_the_bundle_in_the_one_form() {
     let der = &der("plain");
     for (what, body) in [
         ("comments", format!("# of the payments team\n#\n{good}# until 2030\n")),
+        ("as many comments as there is room for", format!("{good}{:#<1$}", "", LARGEST_OBJECT - good.len())),
         ("no final newline", good.trim_end().to_owned()),
         ("one line of Base64", pem(der, 10_000)),
         ("lines of 76", pem(der, 76)),

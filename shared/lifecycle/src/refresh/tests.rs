@@ -256,6 +256,10 @@ fn what_may_not_be_uploaded_leaves_the_store_as_it_is_and_no_listener_begins_to_
         site.facts.arn = Some(arn(STORE));
         site.facts.held = vec![cas.below["theirs"].der().to_vec()];
     });
+    let anew = |site: &mut Site| {
+        site.facts.arn = Some(arn(&STORE.replace("0123456789abcdef", "fedcba9876543210")));
+        site.facts.held = vec![cas.below["theirs"].der().to_vec()];
+    };
     let beside = foreign.with(|site| site.facts.held.extend(cas.chain("a")));
     let off = || Some(Attached { authentication: Authentication { mode: Mode::Off, ..Authentication::default() }, store: None });
     let full = "its CAs and their chains are 26 certificates, and a trust store holds 25";
@@ -272,6 +276,12 @@ fn what_may_not_be_uploaded_leaves_the_store_as_it_is_and_no_listener_begins_to_
         ("too many, and nothing was made", cas.declared(&[]).with(too_many), &[], full),
         ("too many", cas.held(&["a"]).with(too_many), &["a"], "its CAs and their chains are 27 certificates"),
         ("from before Everleaf", foreign, &[], "the store was there before Everleaf and holds `CN=theirs`"),
+        (
+            "made anew by somebody else",
+            cas.held(&["a"]).with(anew),
+            &[],
+            "the store was there before Everleaf and holds `CN=theirs`",
+        ),
         (
             "from before Everleaf, with what is declared beside others",
             beside,
@@ -420,6 +430,11 @@ fn a_ca_that_is_retired_or_undeclared_stays_while_it_is_needed_is_announced_and_
             site.facts.published.insert(authority("a"), Ok(Published::Same));
         }
     };
+    let published = |entries: usize| {
+        let crl = Crl { entries, ..crl(&cas.below["a"], 2, Duration::ZERO, 3_600) };
+        Ok(Published::Crl { crl, e_tag: Some("e2".to_owned()) })
+    };
+    let in_a_new_table = "stays until the daily walk has found every certificate";
     for (what, site, leaving, removed, notes) in [
         ("undeclared and needed", cas.held(&["a", "b"]).with(undeclared).with(needed), false, &[][..], &[stays][..]),
         ("undeclared", cas.held(&["a", "b"]).with(undeclared), true, &[], &[announced]),
@@ -438,6 +453,27 @@ fn a_ca_that_is_retired_or_undeclared_stays_while_it_is_needed_is_announced_and_
             false,
             &[],
             &[with_its_crl],
+        ),
+        (
+            "its root would let in what it revokes since",
+            cas.held(&["a", "b"]).with(undeclared).with(since(NOTICE)).with(revokes(0)).publishes("a", published(1)),
+            false,
+            &[],
+            &[with_its_crl],
+        ),
+        (
+            "what it had revoked has expired",
+            cas.held(&["a", "b"]).with(undeclared).with(since(NOTICE)).with(revokes(1)).publishes("a", published(0)),
+            false,
+            &["a"],
+            &[root_stays],
+        ),
+        (
+            "not every certificate is known",
+            cas.held(&["a", "b"]).with(undeclared).with(since(NOTICE)).with(|site| site.facts.table_is_new = true),
+            false,
+            &[],
+            &[in_a_new_table],
         ),
         (
             "nobody would let in what it has revoked",

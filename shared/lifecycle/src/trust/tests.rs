@@ -204,6 +204,34 @@ fn a_list_of_declarations_is_read_whole_or_refused_with_every_reason() {
 }
 
 #[test]
+fn a_listener_of_another_store_is_refused_and_one_of_the_same_store_is_not() {
+    let with = |name: &str, listeners: &[&str]| {
+        let listener = |name: &&str| Listener {
+            listener_arn: arn(&listener_arn(name)),
+            authentication: Authentication::default(),
+            clients: BTreeSet::new(),
+        };
+        Declaration { listeners: listeners.iter().map(listener).collect(), ..declaration(name, []) }
+    };
+    let kept = [with("clients", &["x"]), with("partners", &["y", "z"])];
+    let stores = Stores::default().declared_by(&kept);
+    for (declaration, taken) in [
+        (with("clients", &["x"]), &[][..]),
+        (with("clients", &["new"]), &[]),
+        (with("others", &[]), &[]),
+        (with("others", &["new", "x"]), &[("x", "clients")]),
+        (with("clients", &["y", "x", "z"]), &[("y", "partners"), ("z", "partners")]),
+    ] {
+        let reason = |(listener, store): &(&str, &str)| {
+            format!("listeners: {} is a listener of `{store}`; take it out there", listener_arn(listener))
+        };
+        let reasons: Vec<_> = taken.iter().map(reason).collect();
+        let expected = (!reasons.is_empty()).then_some(Refusal { reasons });
+        assert_eq!(stores.collision(&declaration), expected, "{declaration:?}");
+    }
+}
+
+#[test]
 fn a_mode_reads_back_as_written_in_text_and_in_json() {
     for mode in Mode::ALL {
         assert_eq!(mode.as_str().parse(), Ok(mode));
@@ -456,10 +484,10 @@ fn a_client_passes_with_a_current_pair_of_a_held_ca_that_all_its_services_run() 
         ("being deployed", Some(bound.clone()), deployed(since + second, Progress::Running), Some(late)),
         ("its deployment failed", Some(bound.clone()), deployed(since + second, Progress::Failed), Some(late)),
         ("deployed since", Some(bound), deployed(since + second, Progress::Completed), None),
-        ("by an agent, after an hour", Some(by_agent(at(NOW) - AGENT_GRACE)), None, None),
+        ("by an agent, after an hour", Some(by_agent(at(NOW) - HOUR)), None, None),
         (
             "by an agent, in less than an hour",
-            Some(by_agent(at(NOW) - AGENT_GRACE + second)),
+            Some(by_agent(at(NOW) - HOUR + second)),
             None,
             Some("the agent of payments/orders may not have fetched `orders-client` before 2026-11-22 06:00 UTC"),
         ),
