@@ -199,6 +199,13 @@ mod tests {
     }
 
     #[test]
+    fn an_event_about_nothing_in_particular_has_a_reason_alone() {
+        let Event { kind, detail } = Event::general(Kind::ActionRequired, "everleaf", "the table cannot be read");
+        assert_eq!(kind, Kind::ActionRequired);
+        assert_eq!(serde_json::to_value(detail).unwrap(), json!({"prefix": "everleaf", "reason": "the table cannot be read"}));
+    }
+
+    #[test]
     fn what_does_not_apply_to_an_event_is_left_out() {
         let new = Record { current: None, ..issued() };
         let Event { detail, .. } = Event::about(Kind::ActionRequired, "everleaf", &new, "not issued yet");

@@ -460,6 +460,7 @@ mod tests {
     fn an_arn_keeps_its_partition() {
         let arn = Arn::of("arn:aws-cn:acm:cn-north-1:111122223333:certificate/1", "acm", "certificate/").unwrap();
         assert_eq!((arn.partition(), arn.service(), arn.resource()), ("aws-cn", "acm", "certificate/1"));
+        assert_eq!(arn.as_str(), "arn:aws-cn:acm:cn-north-1:111122223333:certificate/1");
         let with_colons: Arn = "arn:aws:secretsmanager:r:1:secret:everleaf/orders-AbCd3F".parse().unwrap();
         assert_eq!(with_colons.resource(), "secret:everleaf/orders-AbCd3F");
         for bad in [

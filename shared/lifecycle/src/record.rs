@@ -466,8 +466,9 @@ mod tests {
         endless["origin"]["lifetime"] = json!(u64::MAX);
         endless["options"]["renew_before"] = json!(u64::MAX);
         let record: Record = serde_json::from_value(endless).unwrap();
-        assert_eq!(record.specification().map(|wanted| wanted.lifetime), Some(LONGEST));
-        assert_eq!(record.options.renew_before, Some(LONGEST));
+        let longest = Some(DAY * 100_000);
+        assert_eq!(record.specification().map(|wanted| wanted.lifetime), longest);
+        assert_eq!(record.options.renew_before, longest);
     }
 
     #[test]
@@ -534,10 +535,15 @@ mod tests {
     #[test]
     fn only_what_the_ca_issues_here_has_a_specification() {
         let callers = Record { origin: Origin::CallerKey(samples::specification()), ..issued() };
-        for (record, kind, specified) in
-            [(issued(), "issued", true), (callers, "caller-key", true), (exported(), "exported", false)]
-        {
+        let adopted = Record { origin: Origin::Adopted { certificate_arn: arn(samples::IN_ACM) }, ..issued() };
+        for (record, kind, specified) in [
+            (issued(), "issued", true),
+            (callers, "caller-key", true),
+            (exported(), "exported", false),
+            (adopted, "adopted", false),
+        ] {
             assert_eq!((record.origin.as_str(), record.specification().is_some()), (kind, specified));
+            assert_eq!(record.is_adopted(), kind == "adopted");
             assert_eq!(serde_json::to_value(&record.origin).unwrap()["kind"], kind);
         }
     }

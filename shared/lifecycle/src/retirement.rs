@@ -74,6 +74,7 @@ mod tests {
         }
         for (fields, parts) in [
             (json!({"retire": "a b", "reason": "BORED", "force": 1}), &["retire: ", "reason: ", "force: "][..]),
+            (json!({"retire": "orders-mtls", "reason": "BORED"}), &["reason: "]),
             (json!({"retire": null}), &["retire: is missing"]),
             (json!(null), &["not a JSON object"]),
         ] {

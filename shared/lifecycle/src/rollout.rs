@@ -291,6 +291,7 @@ mod tests {
         let before = "2026-11-22T06:02:59Z";
         for (what, state, (id, created), began) in [
             ("it is followed", &followed, ("1", created), pair),
+            ("it is followed since an earlier version", &undated, ("1", created), pair),
             ("it came a minute later", &followed, ("2", later), "2026-11-22T06:01:00.501Z"),
             ("it came much later", &followed, ("2", "2026-11-23T06:00:00Z"), "2026-11-23T05:57:00.501Z"),
             ("it came before", &followed, ("2", before), "2026-11-22T05:57:59Z"),

@@ -147,7 +147,10 @@ mod tests {
     #[test]
     fn a_window_reads_back_as_it_was_written() {
         for text in ["Sat Sun 01:00-05:00", "daily 22:00-04:30", "Mon 00:00-23:59"] {
-            assert_eq!(text.parse::<Window>().unwrap().to_string(), text);
+            let window = text.parse::<Window>().unwrap();
+            assert_eq!(window.to_string(), text);
+            assert_eq!(serde_json::to_value(&window).unwrap(), text);
+            assert_eq!(serde_json::from_value::<Window>(text.into()).unwrap(), window);
         }
         assert_eq!("Sun Sat Sun 01:00-05:00".parse::<Window>().unwrap().to_string(), "Sat Sun 01:00-05:00");
         for text in [
