@@ -14,6 +14,8 @@
 #:   make planted  bugs planted on purpose, one at a time: the simulator has to find each
 #:   make fuzz     hostile input for each parser of bytes from outside, or for one, as long as it is given
 #:                   PARSER=csr  SECONDS=60
+#:   make mutants  changes the core in one place after another: each change must fail one of its tests; takes hours, or one file
+#:                   FILE=names
 #:   make build    the functions' release binaries, for this machine's architecture
 #:   make deploy   builds for Lambda and deploys to your AWS account, asking for each parameter; template.yaml explains them
 #:                   ARCHITECTURE=arm64
@@ -35,7 +37,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo local invoke lint test simulate soak planted fuzz handshake build deploy agent agent-image clean
+.PHONY: help demo local invoke lint test simulate soak planted fuzz mutants handshake build deploy agent agent-image clean
 
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
@@ -112,6 +114,11 @@ fuzz:
 			$(FUZZ)/corpus/$$parser tests/fuzz/corpus/$$parser || exit; \
 	done
 
+# Each run works on a copy of the tree; what that depends on is built once.
+mutants: export CARGO_TARGET_DIR = $(abspath $(TARGET))/mutants
+mutants: .venv/bin/cargo-mutants
+	cargo mutants -p lifecycle $(if $(FILE),--file shared/lifecycle/src/$(FILE).rs) --output $(TARGET)
+
 build: .venv/build.stamp
 	cargo lambda build --locked --release
 
@@ -152,3 +159,6 @@ clean:
 
 .venv/bin/cargo-deny:
 	cargo install --locked --debug --root .venv cargo-deny@0.20.2
+
+.venv/bin/cargo-mutants:
+	cargo install --locked --debug --root .venv cargo-mutants@27.1.0

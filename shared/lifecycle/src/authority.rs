@@ -126,7 +126,7 @@ fn broken_rule(certificate: &X509Certificate<'_>, der: &[u8], now: OffsetDateTim
     let size = pem("CERTIFICATE", der).len();
     let broken = [
         (certificate.version() != X509Version::V3, "it is not of X.509 version 3".to_owned()),
-        (size > LARGEST, format!("its PEM has {size} bytes, more than the {LARGEST} that ALB takes")),
+        (LARGEST < size, format!("its PEM has {size} bytes, more than the {LARGEST} that ALB takes")),
         (certificate.subject().iter_rdn().next().is_none(), "its subject is empty".to_owned()),
         (
             is_negative(certificate.raw_serial()),
