@@ -255,7 +255,11 @@ impl Account {
                         let update = json!({"cluster": cluster, "service": service, "forceNewDeployment": true});
                         let services = json!({"cluster": cluster, "services": [service]});
                         let seen = user(&self.stack.aws, "ecs:DescribeServices", services).await;
-                        let failed = |deployment: &Value| deployment["rolloutState"] == "FAILED";
+                        // Without a circuit breaker ECS tries for ever.
+                        let failed = |deployment: &Value| {
+                            let starts_none = deployment["runningCount"] == 0 && deployment["failedTasks"] != 0;
+                            deployment["rolloutState"] == "FAILED" || deployment["status"] == "PRIMARY" && starts_none
+                        };
                         if seen["services"][0]["deployments"].as_array().is_some_and(|all| all.iter().any(failed)) {
                             user(&self.stack.aws, "ecs:UpdateService", update).await;
                         }
