@@ -105,6 +105,7 @@ fn multiply(world: &mut World, now: OffsetDateTime, size: usize) -> Result<usize
     let (table, record) = found.expect("`orders` has a record");
     let (table, record) = (table.to_owned(), json!(record));
     let value = world.secrets.value("everleaf/orders", None, None).expect("`orders` has a secret").to_owned();
+    let tags = world.secrets.find("everleaf/orders").expect("`orders` has a secret").tags.clone();
     for number in 1..size {
         let (name, mut item) = (format!("orders-{number}-mtls"), record.clone());
         (item["id"], item["name"]) = (json!({"S": format!("certificate#{name}")}), json!({"S": name}));
@@ -116,9 +117,13 @@ fn multiply(world: &mut World, now: OffsetDateTime, size: usize) -> Result<usize
                 item["current"]["M"][member] = json!({"S": moment});
             }
         }
+        let tags = tags.iter().map(|(key, value)| match key.as_str() {
+            "everleaf:certificate" => json!({"Key": key, "Value": format!("everleaf/{name}")}),
+            _ => json!({"Key": key, "Value": value}),
+        });
         let secret = json!({
             "Name": format!("everleaf/{name}"), "ClientRequestToken": item["current"]["M"]["version_id"]["S"],
-            "SecretString": value, "Tags": [{"Key": "everleaf:certificate", "Value": format!("everleaf/{name}")}],
+            "SecretString": value, "Tags": tags.collect::<Vec<_>>(),
         });
         secrets::call(world, now, "CreateSecret", &secret)?;
         dynamodb::call(world, now, "PutItem", &json!({"TableName": table, "Item": item}))?;

@@ -219,8 +219,7 @@ async fn redeploy(app: &App, binding: &mut Binding, newest: OffsetDateTime, invo
     binding.state.lock = Some(Lock { holder: invocation.id.clone(), until: (now + LOCK).into() });
     app.records.save_binding(binding).await?.or_retry(format_args!("the lock of {service}"))?;
     let deployment = ecs::redeploy(&app.ecs, &service, now).await?;
-    // It began after that, whatever the clock of ECS shows.
-    let deployment = Deployment { began: (newest + Duration::from_millis(1)).into(), ..deployment };
+    let deployment = deployment.begun_after(newest);
     let id = deployment.id.clone();
     binding.state.lock = None;
     binding.state.fault = None;

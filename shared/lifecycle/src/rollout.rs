@@ -90,6 +90,14 @@ pub struct Service {
     pub primary: Option<Deployment>,
 }
 
+impl Deployment {
+    /// Begun here, after a pair became current, whatever the clock of ECS shows.
+    pub fn begun_after(self, pair: OffsetDateTime) -> Self {
+        let at_least = pair + Duration::from_millis(1);
+        Self { began: at_least.max(*self.began - CLOCKS_APART).into(), ..self }
+    }
+}
+
 /// What is to be done with a service.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Rollout {
@@ -272,6 +280,18 @@ mod tests {
         ] {
             let state = |service: &ServiceName| of_second.filter(|_| *service == second);
             assert_eq!(waits(&second, std::slice::from_ref(&new), state, at(now)), waiting, "{now} {of_second:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_deployed_for_a_pair_began_after_it_and_not_much_before_ecs_says_so() {
+        for (what, created, began) in [
+            ("the clock of ECS is behind", "2026-11-22T05:58:00Z", "2026-11-22T06:00:00.501Z"),
+            ("it is ahead", "2026-11-22T06:04:00Z", "2026-11-22T06:00:00.501Z"),
+            ("the pair is old", "2026-11-22T09:00:00Z", "2026-11-22T08:55:00Z"),
+        ] {
+            let deployment = deployment(created, Progress::Running).begun_after(at(PAIR));
+            assert_eq!((*deployment.began, deployment.created), (at(began), Some(at(created).into())), "{what}");
         }
     }
 

@@ -529,7 +529,12 @@ impl Watch {
             if !self.services.contains_key(&service.name) {
                 continue;
             }
-            for certificate in self.plan.of_service(&service.name) {
+            // With a canary before it a service follows at the second sweep.
+            let is_settled = |certificate: &&Certificate| {
+                let last = self.promotions.get(&certificate.name).and_then(|all| all.last());
+                last.is_none_or(|last| last.at < now - Duration::DAY)
+            };
+            for certificate in self.plan.of_service(&service.name).filter(is_settled) {
                 let current = account
                     .stack
                     .aws
