@@ -312,7 +312,7 @@ impl Plan {
     /// Something of AWS that works badly for a time.
     fn trouble(&mut self, dice: &mut Dice) -> What {
         let service = dice.one_of(&AWS);
-        let one_in = dice.one_of(&[2, 3, 5, 8, 13, 20]);
+        let one_in: usize = dice.one_of(&[2, 3, 5, 8, 13, 20]);
         let some = one_in + 4;
         let (spoilt, one_in) = match dice.below(11) {
             0 => return What::AuthorityDisabled,

@@ -245,7 +245,7 @@ impl Watch {
         let values: Value = serde_json::from_str(text).unwrap_or_default();
         if let (Some(version), Some(name)) = (call.input["ClientRequestToken"].as_str(), self.name_of(call)) {
             let current = self.promotions.get(&name).and_then(|all| all.last()).map(|last| last.version.clone());
-            self.put.entry(version.to_owned()).or_insert((serial(text), current));
+            self.put.entry(version.to_owned()).or_insert_with(|| (serial(text), current));
         }
         let Some(pem) = values["private_key"].as_str() else { return };
         let passphrase = values["passphrase"].as_str();
