@@ -112,6 +112,34 @@ fn a_bad_rollout_undoes_itself_and_another_pair_is_tried_a_day_later() {
 }
 
 #[test]
+fn clocks_that_are_minutes_apart_bring_neither_a_second_deployment_nor_leave_an_old_pair() {
+    run(async {
+        for (ecs, secretsmanager) in [(-140, 140), (140, -140)] {
+            let (stack, first) = running(json!({}), &["payments/orders"]).await;
+            let ahead = [("ecs", ecs), ("secretsmanager", secretsmanager)];
+            stack.aws.world(|world, _| {
+                world.ahead = ahead.map(|(service, seconds)| (service, time::Duration::seconds(seconds))).into();
+            });
+            lose_deliveries(&stack);
+            days(22).await;
+            stack.handle("renew-on-expiry", json!({"certificate": "orders"}), "due").await.unwrap();
+            let due = crate::scenario::last_event(&stack, "Certificate Due");
+            // Somebody deploys it, and a minute later it gets another pair.
+            deploy(&stack, "payments/orders").await;
+            minutes(1).await;
+            stack.handle("issue-client-cert", due, "due").await.unwrap();
+            assert_ne!(current(&stack, "orders").await, first);
+            stack.aws.take_calls();
+            stack.aws.set_deliveries(None);
+            days(2).await;
+            let deployed = stack.aws.take_calls().iter().filter(|call| call.operation == "UpdateService").count();
+            assert_eq!(deployed, 1, "ECS {ecs} s ahead, Secrets Manager {secretsmanager} s");
+            assert_settled(&stack, "on it").await;
+        }
+    });
+}
+
+#[test]
 fn services_that_share_a_certificate_go_back_together_and_so_do_certificates_that_changed_together() {
     run(async {
         let (stack, first) = running(json!({}), &["payments/orders"]).await;

@@ -502,7 +502,8 @@ impl Watch {
             };
             let left = pair.not_after - now;
             let window = if certificate.origin == Origin::Exported { Duration::days(57) } else { certificate.lifetime / 3 };
-            if left < window / 2 {
+            // A maintenance window is waited for until then; the next sweep but one is late.
+            if left < window / 2 - Duration::minutes(2 * self.plan.sweep_minutes) {
                 wrong.push(format!("{name} is not renewed"));
             }
             let tag = |key: &str| tags.get(&format!("everleaf:{key}")).map(String::as_str).unwrap_or_default().to_owned();
