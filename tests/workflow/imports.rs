@@ -36,6 +36,8 @@ async fn issue(stack: &Stack, changes: Value) -> Result<Value, String> {
 
 /// The function has ACM import for the first time, and never hears that it did.
 async fn import_unanswered(stack: &Stack) {
+    // ACM takes one import a second.
+    minutes(1).await;
     stack.aws.set_faults(Some(Box::new(|call| {
         let first = call.operation == "ImportCertificate" && call.input["CertificateArn"].is_null();
         first.then_some(local_aws::Fault::Crash)

@@ -112,6 +112,9 @@ pub enum Rollout {
 /// By how much the clocks of ECS and Secrets Manager may differ.
 const CLOCKS_APART: Duration = Duration::from_secs(5 * 60);
 
+/// So long a clock goes right, whatever it shows.
+const CLOCKS_KEEP: Duration = Duration::from_secs(60 * 60);
+
 /// Judges a service by the moment when the newest of its pairs became current. A deployment that began at that very moment may have
 /// started tasks before it.
 pub fn rollout(service: Option<&Service>, newest_pair: OffsetDateTime) -> Rollout {
@@ -175,14 +178,14 @@ impl BindingState {
     }
 
     /// A deployment as ECS shows it, with its beginning by the clock of Secrets Manager. What is followed has it already, and what was
-    /// created after that by ECS's clock began so much later. Else nobody knows how far the clocks are apart, so it is taken to have
+    /// created soon after that by ECS's clock, such as its rollback, began so much later. Else nobody knows how far the clocks are apart, so it is taken to have
     /// begun as early as may be; but one that may be Everleaf's, whose end was not seen, is not: it would be begun a second time.
     pub fn dated(&self, deployment: Deployment) -> Deployment {
         let Some(followed) = &self.deployment else { return deployment };
         let began = match (followed.created, deployment.created) {
             _ if followed.id == deployment.id => *followed.began,
             _ if self.lock.is_some() => *deployment.began,
-            (Some(before), Some(created)) if before <= created => {
+            (Some(before), Some(created)) if (*before..*before + CLOCKS_KEEP).contains(&*created) => {
                 (*followed.began + (*created - *before)).max(*deployment.began - CLOCKS_APART)
             }
             _ => *deployment.began - CLOCKS_APART,
@@ -313,7 +316,7 @@ mod tests {
             ("it is followed", &followed, ("1", created), pair),
             ("it is followed since an earlier version", &undated, ("1", created), pair),
             ("it came a minute later", &followed, ("2", later), "2026-11-22T06:01:00.501Z"),
-            ("it came much later", &followed, ("2", "2026-11-23T06:00:00Z"), "2026-11-23T05:57:00.501Z"),
+            ("it came much later", &followed, ("2", "2026-11-23T06:00:00Z"), "2026-11-23T05:55:00Z"),
             ("it came before", &followed, ("2", before), "2026-11-22T05:57:59Z"),
             ("it came later than one of an earlier version", &undated, ("2", later), "2026-11-22T05:59:00Z"),
             ("whoever was at it was not heard of again", &BindingState { lock, ..followed.clone() }, ("2", later), later),
