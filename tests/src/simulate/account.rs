@@ -47,13 +47,15 @@ impl Account {
         stack.aws.set_deliveries(Some(Box::new(|_, _| Vec::new())));
         let exported = plan.certificates.iter().filter(|certificate| certificate.origin == Origin::Exported);
         let mut arns = BTreeMap::new();
+        let apart =
+            Duration::min(plan.lasts / 12, Duration::days(240) / i32::try_from(plan.certificates.len()).unwrap_or(i32::MAX));
         for certificate in exported {
             let request = json!({
                 "DomainName": host(&certificate.name), "KeyAlgorithm": "EC_prime256v1", "CertificateAuthorityArn": stack.issuing_ca,
             });
             let arn = user(&stack.aws, "acm:RequestCertificate", request).await["CertificateArn"].as_str().map(str::to_owned);
             arns.extend(arn.map(|arn| (certificate.name.clone(), arn)));
-            tokio::time::sleep(std(plan.lasts / 12)).await;
+            tokio::time::sleep(std(apart)).await;
         }
         // ACM renews at 60 days: some of it is to happen while somebody looks.
         if !arns.is_empty() && plan.lasts < Duration::days(300) {

@@ -265,7 +265,9 @@ impl Watch {
     fn is_not_refused(&mut self, call: &Call) {
         let Some((name, _)) = csr(call) else { return };
         let plan = self.plan.clone();
-        let Some(certificate) = plan.certificates.iter().find(|certificate| certificate.name == name) else { return };
+        // Until there is a first pair it is people who ask, and once an hour.
+        let known = plan.certificates.iter().find(|certificate| certificate.name == name);
+        let Some(certificate) = known.filter(|_| self.promotions.contains_key(&name)) else { return };
         let rest = Duration::min(certificate.lifetime / 12, Duration::DAY) - Duration::minutes(15);
         let refused = self.refused.entry(name.clone()).or_default();
         refused.retain(|at| call.at - *at < rest);
