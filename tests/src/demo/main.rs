@@ -1,7 +1,7 @@
 //! `make demo`: a year of a small fleet on Local AWS, in under a minute. The story is on this page.
 //!
 //! - [`fleet`]: the certificates and services, and how people ask for them
-//! - [`watch`], [`trust`] and [`leaks`]: the promises of Everleaf, checked from the outside
+//! - [`watch`], [`trust`] and [`leaks`](workflow::leaks): the promises of Everleaf, checked from the outside
 //! - [`mod@print`]: what a person gets to see of it
 
 mod fleet;
