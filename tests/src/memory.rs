@@ -83,10 +83,7 @@ async fn peak_of_sweeps(binaries: &Path, size: usize) -> Outcome<u64> {
         return Err(format!("{due} wanted to be looked at, and this was done: {swept}").into());
     }
     let (peak, seconds) = (peak_of(&binaries.join("renew-on-expiry"))?, begun.elapsed().as_secs());
-    println!(
-        "{size:>7} certificates: {peak} KiB at most; {due} looked at twice in {seconds} s, {} steps taken",
-        swept["asked"]
-    );
+    println!("{size:>7} certificates: {peak} KiB at most; {due} looked at twice in {seconds} s, {} steps taken", swept["asked"]);
     Ok(peak)
 }
 
