@@ -1,8 +1,11 @@
 //! Certificates that ACM holds too: what a listener serves follows the secret, under the ARN that it was given.
 
+use std::sync::Arc;
+
 use lifecycle::leaf::Serial;
 use local_aws::elbv2;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use workflow::Stack;
 
 use crate::account::{assert_settled, imported};
@@ -32,6 +35,19 @@ async fn issue(stack: &Stack, changes: Value) -> Result<Value, String> {
         order[field] = value.clone();
     }
     stack.handle("issue-client-cert", order, "by hand").await.map_err(|error| error.error_message)
+}
+
+/// Tells when ACM is asked to import.
+fn import_begun(stack: &Stack) -> Arc<Notify> {
+    let begun = Arc::new(Notify::new());
+    let begins = begun.clone();
+    stack.aws.set_faults(Some(Box::new(move |call| {
+        if call.operation == "ImportCertificate" {
+            begins.notify_one();
+        }
+        None
+    })));
+    begun
 }
 
 /// The function has ACM import for the first time, and never hears that it did.
@@ -378,14 +394,7 @@ fn a_request_that_changes_what_is_in_acm_waits_for_the_import_that_is_under_way(
     run(async {
         let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
         lose_deliveries(&stack);
-        let (begun, import) = (std::sync::Arc::new(tokio::sync::Notify::new()), issue(&stack, json!({})));
-        let begins = begun.clone();
-        stack.aws.set_faults(Some(Box::new(move |call| {
-            if call.operation == "ImportCertificate" {
-                begins.notify_one();
-            }
-            None
-        })));
+        let (begun, import) = (import_begun(&stack), issue(&stack, json!({})));
         let mut order = order_for_listener();
         (order["import_to_acm"], order["replace"]) = (json!(false), json!(true));
         let another = async {
@@ -473,14 +482,7 @@ fn what_others_record_of_a_certificate_while_it_is_imported_is_kept() {
     run(async {
         let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
         lose_deliveries(&stack);
-        let (begun, import) = (std::sync::Arc::new(tokio::sync::Notify::new()), issue(&stack, json!({})));
-        let begins = begun.clone();
-        stack.aws.set_faults(Some(Box::new(move |call| {
-            if call.operation == "ImportCertificate" {
-                begins.notify_one();
-            }
-            None
-        })));
+        let (begun, import) = (import_begun(&stack), issue(&stack, json!({})));
         let serial = "4a6f1c0d2b3e4f5061728394a5b6c7d8";
         let revoke = json!({
             "revoke": "orders", "serial_number": serial, "reason": "SUPERSEDED", "certificate_authority_arn": stack.issuing_ca

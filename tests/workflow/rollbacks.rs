@@ -64,6 +64,23 @@ async fn deploy(stack: &Stack, service: &str) {
     user(stack, "ecs:UpdateService", json!({"cluster": cluster, "service": service, "forceNewDeployment": true})).await;
 }
 
+/// `orders` is due from now on, and nothing is delivered; the event that asks for another pair.
+async fn due(stack: &Stack) -> Value {
+    lose_deliveries(stack);
+    days(22).await;
+    stack.handle("renew-on-expiry", json!({"certificate": "orders"}), "due").await.unwrap();
+    crate::scenario::last_event(stack, "Certificate Due")
+}
+
+/// `orders` is renewed, and nothing is delivered. Later by so much that nobody deploys a second time for fear that the clocks of ECS
+/// and Secrets Manager are apart.
+async fn renewed(stack: &Stack) -> Serial {
+    let due = due(stack).await;
+    stack.handle("issue-client-cert", due, "due").await.unwrap();
+    minutes(10).await;
+    current(stack, "orders").await
+}
+
 /// `orders` is issued for these services, which run on it; its serial.
 async fn running(changes: Value, services: &[&str]) -> (Stack, Serial) {
     let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
@@ -120,10 +137,7 @@ fn clocks_that_are_minutes_apart_bring_neither_a_second_deployment_nor_leave_an_
             stack.aws.world(|world, _| {
                 world.ahead = ahead.map(|(service, seconds)| (service, time::Duration::seconds(seconds))).into();
             });
-            lose_deliveries(&stack);
-            days(22).await;
-            stack.handle("renew-on-expiry", json!({"certificate": "orders"}), "due").await.unwrap();
-            let due = crate::scenario::last_event(&stack, "Certificate Due");
+            let due = due(&stack).await;
             // Somebody deploys it, and a minute later it gets another pair.
             deploy(&stack, "payments/orders").await;
             minutes(1).await;
@@ -178,15 +192,8 @@ fn a_deployment_that_fails_for_another_reason_is_left_alone() {
     run(async {
         let (stack, first) = running(json!({}), &["payments/orders"]).await;
         // Somebody deploys another image after the renewal, before the certificate's own deployment has worked.
-        lose_deliveries(&stack);
-        days(22).await;
-        stack.handle("renew-on-expiry", json!({"certificate": "orders"}), "due").await.unwrap();
-        let due = crate::scenario::last_event(&stack, "Certificate Due");
-        stack.handle("issue-client-cert", due, "due").await.unwrap();
-        let second = current(&stack, "orders").await;
+        let second = renewed(&stack).await;
         assert_ne!(second, first);
-        // Nobody deploys a second time for fear that the clocks of ECS and Secrets Manager are apart.
-        minutes(10).await;
         deploy_in_vain(&stack, "payments/orders", &["orders"]).await;
         stack.aws.set_deliveries(None);
         stack.handle("force-redeploy", json!({"certificate": "orders"}), "look").await.unwrap();
@@ -468,15 +475,8 @@ fn a_failure_of_another_cause_that_others_wait_for_is_told_once_a_day_until_it_i
     run(async {
         let services = ["payments/canary", "payments/orders"];
         let (stack, first) = running(json!({"canary": "payments/canary"}), &services).await;
-        lose_deliveries(&stack);
-        days(22).await;
-        stack.handle("renew-on-expiry", json!({"certificate": "orders"}), "due").await.unwrap();
-        let due = crate::scenario::last_event(&stack, "Certificate Due");
-        stack.handle("issue-client-cert", due, "due").await.unwrap();
-        let second = current(&stack, "orders").await;
+        let second = renewed(&stack).await;
         assert_ne!(second, first);
-        // Nobody deploys a second time for fear that the clocks of ECS and Secrets Manager are apart.
-        minutes(10).await;
         deploy_in_vain(&stack, "payments/canary", &["orders"]).await;
         stack.aws.set_deliveries(None);
         stack.handle("force-redeploy", json!({"certificate": "orders"}), "look").await.unwrap();

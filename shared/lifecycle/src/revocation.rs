@@ -267,8 +267,8 @@ mod tests {
 
     use super::*;
     use crate::record::{Options, Pair};
-    use crate::rollout::{Deployment, Progress};
-    use crate::samples::{CA, DAY, HOUR, IN_ACM, arn, at, exported, issued, pair};
+    use crate::rollout::Progress;
+    use crate::samples::{CA, DAY, HOUR, IN_ACM, arn, at, exported, followed, issued, pair};
 
     const NOW: &str = "2026-11-22T06:00:00Z";
     const OTHER_CA: &str = "arn:aws:acm-pca:eu-central-1:111122223333:certificate-authority/33333333-3333-3333-3333-333333333333";
@@ -506,17 +506,7 @@ mod tests {
             Record { options: Options { services, agent_services, ..Options::default() }, ..new.clone() }
         };
         let (by_agents, mixed) = (agents(&[], &services), agents(&services[..1], &services[1..]));
-        let state = |began: OffsetDateTime, progress| {
-            let deployment = Deployment {
-                id: "ecs-svc/1".to_owned(),
-                began: began.into(),
-                created: None,
-                progress,
-                task_definition: String::new(),
-            };
-            BindingState { deployment: Some(deployment), ..BindingState::default() }
-        };
-        let completed = || state(since + second, Progress::Completed);
+        let completed = || followed(since + second, Progress::Completed);
         let of = |states: Vec<BindingState>| services.iter().cloned().zip(states).collect::<BTreeMap<_, _>>();
         let everywhere = || of(vec![completed(), completed()]);
         let compromised = Revocation { reason: Reason::KeyCompromise, after_rollout: false, ..superseded() };
@@ -527,12 +517,19 @@ mod tests {
             ("replaced everywhere a moment ago", superseded(), &new, everywhere(), grace - second, false),
             ("replaced, nothing deployed", superseded(), &new, BTreeMap::new(), grace, false),
             ("replaced, one of two deployed", superseded(), &new, of(vec![completed()]), grace, false),
-            ("one deployed before", superseded(), &new, of(vec![completed(), state(since, Progress::Completed)]), grace, false),
+            (
+                "one deployed before",
+                superseded(),
+                &new,
+                of(vec![completed(), followed(since, Progress::Completed)]),
+                grace,
+                false,
+            ),
             (
                 "one being deployed",
                 superseded(),
                 &new,
-                of(vec![state(since + second, Progress::Running), completed()]),
+                of(vec![followed(since + second, Progress::Running), completed()]),
                 grace,
                 false,
             ),
@@ -540,7 +537,7 @@ mod tests {
                 "one failed, so that older tasks may still run",
                 superseded(),
                 &new,
-                of(vec![completed(), state(since + second, Progress::Failed)]),
+                of(vec![completed(), followed(since + second, Progress::Failed)]),
                 grace,
                 false,
             ),

@@ -11,6 +11,7 @@ use crate::export::Held;
 use crate::leaf::{KeyAlgorithm, Serial, Subject, Usage};
 use crate::names::Arn;
 use crate::record::{Options, Origin, Pair, Record, Specification};
+use crate::rollout::{BindingState, Deployment, Progress};
 
 pub(crate) const CA: &str =
     "arn:aws:acm-pca:eu-central-1:111122223333:certificate-authority/11111111-1111-1111-1111-111111111111";
@@ -145,4 +146,11 @@ pub(crate) fn attempt(started: OffsetDateTime) -> Attempt {
         end: None,
         reason: "due".to_owned(),
     }
+}
+
+/// What is known of a service whose deployment began then.
+pub(crate) fn followed(began: OffsetDateTime, progress: Progress) -> BindingState {
+    let deployment =
+        Deployment { id: "ecs-svc/1".to_owned(), began: began.into(), created: None, progress, task_definition: String::new() };
+    BindingState { deployment: Some(deployment), ..BindingState::default() }
 }

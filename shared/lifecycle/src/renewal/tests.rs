@@ -5,8 +5,8 @@ use crate::import::Imported;
 use crate::leaf::Serial;
 use crate::record::{Halt, Moment, RenewalAsked};
 use crate::revocation::{Reason, Revocation};
-use crate::rollout::{Deployment, Fault, Progress};
-use crate::samples::{self, DAY, HOUR, at, attempt, exported, held, issued, pair};
+use crate::rollout::{Fault, Progress};
+use crate::samples::{self, DAY, HOUR, at, attempt, exported, followed, held, issued, pair};
 use crate::setback::Setback;
 
 /// Neither due nor anything else.
@@ -490,22 +490,12 @@ fn services_older_than_the_pair_are_asked_for_again() {
     let since = *pair().since;
     let quiet = at(QUIET);
     let record = with_services(issued());
-    let deployed = |began: OffsetDateTime, progress| BindingState {
-        deployment: Some(Deployment {
-            id: "ecs-svc/1".to_owned(),
-            began: began.into(),
-            created: None,
-            progress,
-            task_definition: String::new(),
-        }),
-        ..BindingState::default()
-    };
     let faulty = |at: OffsetDateTime| BindingState {
         fault: Some(Fault { at: at.into(), reason: "it is DRAINING".to_owned() }),
         ..BindingState::default()
     };
-    let good = || deployed(since + SECOND, Progress::Completed);
-    let failed = |at| BindingState { fault: faulty(at).fault, ..deployed(since + SECOND, Progress::Failed) };
+    let good = || followed(since + SECOND, Progress::Completed);
+    let failed = |at| BindingState { fault: faulty(at).fault, ..followed(since + SECOND, Progress::Failed) };
     let both = "redeploy payments/orders, payments/refunds";
     for (what, orders, refunds, now, steps, look_at) in [
         ("both deployed since", Some(good()), Some(good()), quiet, &[][..], quiet + DAY),
@@ -513,7 +503,7 @@ fn services_older_than_the_pair_are_asked_for_again() {
         ("one deployed since", Some(good()), None, quiet, &["redeploy payments/refunds"], quiet + HOUR),
         (
             "deployed before",
-            Some(deployed(since - SECOND, Progress::Completed)),
+            Some(followed(since - SECOND, Progress::Completed)),
             Some(good()),
             quiet,
             &["redeploy payments/orders"],
@@ -521,7 +511,7 @@ fn services_older_than_the_pair_are_asked_for_again() {
         ),
         (
             "deployed at the same moment",
-            Some(deployed(since, Progress::Completed)),
+            Some(followed(since, Progress::Completed)),
             Some(good()),
             quiet,
             &["redeploy payments/orders"],
@@ -529,13 +519,13 @@ fn services_older_than_the_pair_are_asked_for_again() {
         ),
         (
             "still deploying",
-            Some(deployed(since + SECOND, Progress::Running)),
+            Some(followed(since + SECOND, Progress::Running)),
             Some(good()),
             quiet,
             &["redeploy payments/orders"],
             quiet + HOUR,
         ),
-        ("failed since", Some(deployed(since + SECOND, Progress::Failed)), Some(good()), quiet, &[], quiet + DAY),
+        ("failed since", Some(followed(since + SECOND, Progress::Failed)), Some(good()), quiet, &[], quiet + DAY),
         ("failed since, and told", Some(failed(quiet)), Some(good()), quiet + HOUR, &[], quiet + DAY),
         (
             "failed since, and told a day ago",
@@ -998,14 +988,7 @@ fn once_a_step_is_under_way_it_is_not_planned_again() {
                     "renewal"
                 }
                 Step::Redeploy { services } => {
-                    let done = Deployment {
-                        id: "ecs-svc/1".to_owned(),
-                        began: now.into(),
-                        created: None,
-                        progress: Progress::Completed,
-                        task_definition: String::new(),
-                    };
-                    let state = BindingState { deployment: Some(done), ..BindingState::default() };
+                    let state = followed(now, Progress::Completed);
                     facts.services.extend(services.iter().map(|service| (service.clone(), state.clone())));
                     "deployment"
                 }

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::record::{Options, Pair};
-use crate::rollout::{Deployment, Progress};
+use crate::rollout::Progress;
 use crate::samples::{self, CA, HOUR, arn, at, issued, pair};
 
 const NOW: &str = "2026-11-22T06:00:00Z";
@@ -442,16 +442,7 @@ fn a_client_passes_with_a_current_pair_of_a_held_ca_that_all_its_services_run() 
     let asked = revoked.clone();
     revoked.revoked(&pair().serial, at(NOW));
     let since = *pair().since;
-    let deployed = |began: OffsetDateTime, progress| {
-        let deployment = Deployment {
-            id: "ecs-svc/1".to_owned(),
-            began: began.into(),
-            created: None,
-            progress,
-            task_definition: String::new(),
-        };
-        Some(BindingState { deployment: Some(deployment), ..BindingState::default() })
-    };
+    let deployed = |began: OffsetDateTime, progress| Some(samples::followed(began, progress));
     let second = Duration::from_secs(1);
     let late = "the service payments/orders has not been redeployed since `orders-client` became current 2026-11-01 01:00 UTC";
     for (what, record, state, why) in [
