@@ -16,6 +16,17 @@ pub(crate) async fn empty_the_table(stack: &Stack) {
     }
 }
 
+/// Somebody alters the item of `orders`.
+async fn alter_the_record(stack: &Stack, alter: fn(&mut serde_json::Map<String, Value>)) {
+    let found = stack.aws.world(|world, _| {
+        let mut items = world.dynamodb.items().map(|(table, item)| (table.to_owned(), item.clone()));
+        items.find(|(_, item)| item["id"]["S"] == "certificate#orders")
+    });
+    let (table, mut item) = found.unwrap();
+    alter(&mut item);
+    user(stack, "dynamodb:PutItem", json!({"TableName": table, "Item": item})).await;
+}
+
 /// Two certificates with a service each, one issued and one of ACM's, after a quiet day.
 async fn fleet() -> Stack {
     let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
@@ -82,6 +93,24 @@ fn a_walk_that_could_not_read_a_secret_reads_it_at_the_next_sweep_and_not_a_day_
 }
 
 #[test]
+fn a_walk_that_could_not_look_at_an_altered_record_does_so_at_the_next_sweep_and_not_a_day_later() {
+    run(async {
+        let stack = fleet().await;
+        lose_deliveries(&stack);
+        alter_the_record(&stack, |item| item["look_at"]["N"] = json!("1900000000")).await;
+        days(1).await;
+        stack.aws.set_faults(Some(Box::new(|call| {
+            (call.operation == "DescribeSecret").then_some(local_aws::Fault::Refuse(local_aws::AwsError::throttled()))
+        })));
+        stack.handle("renew-on-expiry", json!({"sweep": true}), "throttled").await.unwrap_err();
+        stack.aws.set_faults(None);
+        stack.handle("renew-on-expiry", json!({"sweep": true}), "next").await.unwrap();
+        let look_at = stack.record("orders").await.unwrap().look_at;
+        assert!(look_at < (stack.aws.now() + time::Duration::days(2)).unix_timestamp(), "{look_at}");
+    });
+}
+
+#[test]
 fn where_record_and_secret_differ_the_secret_wins() {
     run(async {
         let stack = fleet().await;
@@ -144,13 +173,7 @@ fn a_record_that_somebody_altered_is_put_right_within_a_day() {
             let stack = fleet().await;
             let version = async || stack.record("orders").await.unwrap().current.unwrap().version_id;
             let before = version().await;
-            let table = stack.records().await.settings.table;
-            let mut item = stack.aws.world(|world, _| {
-                let mut items = world.dynamodb.items().map(|(_, item)| item.clone());
-                items.find(|item| item["id"]["S"] == "certificate#orders").unwrap()
-            });
-            alter(&mut item);
-            user(&stack, "dynamodb:PutItem", json!({"TableName": table, "Item": item})).await;
+            alter_the_record(&stack, alter).await;
             days(1).await;
             minutes(90).await;
             assert_eq!(version().await, before);

@@ -73,23 +73,30 @@ async fn secrets(
     failures.extend(missed.unreadable);
     let mut found = 0;
     for mut record in missed.records {
+        // Not as it was found: so it is written.
         record.look_at = invocation.now().unix_timestamp();
-        match look_in_sweep(app, record, &mut Shared::unlimited(), invocation).await {
-            Ok(_) => found += 1,
-            Err(failure) => failures.push(failure),
-        }
+        let looked = look_in_sweep(app, record, &mut Shared::unlimited(), invocation).await;
+        found += taken(looked.map(|_| true), failures)?;
     }
     for name in missed.unknown {
-        match app.records.rebuild(&name, invocation.now()).await {
-            Ok(Some(_)) => found += 1,
-            // Never issued, or ACM's: that is found in ACM.
-            Ok(None) => {}
-            Err(failure) if failure.is_permanent() => failures.push(failure),
-            // The page is read again: until the walk has come to its end, no CA leaves a trust store.
-            Err(failure) => return Err(failure),
-        }
+        // `None`: never issued, or ACM's; that is found in ACM.
+        let rebuilt = app.records.rebuild(&name, invocation.now()).await;
+        found += taken(rebuilt.map(|record| record.is_some()), failures)?;
     }
     Ok((found, next))
+}
+
+/// How many came of it: one or none. What failed for good goes to `failures`; after anything else the page is read again, because
+/// until the walk has come to its end no CA leaves a trust store.
+fn taken(taken: Result<bool, Failure>, failures: &mut Failures) -> Result<usize, Failure> {
+    match taken {
+        Ok(taken) => Ok(usize::from(taken)),
+        Err(failure) if failure.is_permanent() => {
+            failures.push(failure);
+            Ok(0)
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 /// One page of ACM's certificates that can be exported or replaced; what is tagged for this stack and has no record is looked at.
@@ -118,11 +125,7 @@ async fn certificates(
     let known = app.records.known_arns(&arns).await?;
     let mut found = 0;
     for arn in arns.into_iter().filter(|arn| !known.contains(arn)) {
-        match certificate(app, arn, invocation).await {
-            Ok(new) => found += usize::from(new),
-            Err(failure) if failure.is_permanent() => failures.push(failure),
-            Err(failure) => return Err(failure),
-        }
+        found += taken(certificate(app, arn, invocation).await, failures)?;
         tokio::time::sleep(BETWEEN_TAGS).await;
     }
     Ok((found, answer.next_token))
