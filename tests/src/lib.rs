@@ -1,5 +1,6 @@
 //! Everleaf deployed on Local AWS in one process: the real handlers behind the real SDK, wired by `template.yaml`.
 
+pub mod dice;
 pub mod leaks;
 
 use std::collections::BTreeMap;

@@ -29,6 +29,7 @@ use local_aws::{AwsError, Call, Fault, World, elbv2, pca, s3};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use workflow::Stack;
+use workflow::dice::Dice;
 
 use crate::account::staged;
 use crate::scenario::{lose_deliveries, minutes, run, user};
@@ -69,32 +70,6 @@ async fn history(seed: u64) -> BTreeMap<&'static str, usize> {
     }
     history.end().await;
     steps
-}
-
-/// splitmix64: the same seed gives the same history, but for the milliseconds by which the SDK spreads its retries.
-#[derive(Clone)]
-struct Dice(u64);
-
-impl Dice {
-    fn throw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.throw() >> 1).unwrap() % bound
-    }
-
-    fn one_in(&mut self, bound: usize) -> bool {
-        self.below(bound) == 0
-    }
-
-    fn one_of<T: Clone>(&mut self, all: impl IntoIterator<Item = T>) -> Option<T> {
-        let all: Vec<T> = all.into_iter().collect();
-        (!all.is_empty()).then(|| all[self.below(all.len())].clone())
-    }
 }
 
 struct History {
@@ -395,10 +370,10 @@ fn der(pem: &str) -> Vec<u8> {
 
 impl History {
     async fn begin(seed: u64) -> Self {
-        let mut dice = Dice(seed);
+        let mut dice = Dice::of(seed, 0);
         let parameters = [("SweepMinutes", "240"), ("CrlBucketArns", "arn:aws:s3:::crls")];
         let stack = Stack::deploy_on("EC_prime256v1", &parameters).await;
-        let seen: Arc<Mutex<Seen>> = Arc::new(Mutex::new(Seen { dice: Some(Dice(seed ^ 1)), ..Seen::default() }));
+        let seen: Arc<Mutex<Seen>> = Arc::new(Mutex::new(Seen { dice: Some(Dice::of(seed, 1)), ..Seen::default() }));
         let issuing = stack.issuing_ca.clone();
         let mut history = Self {
             seed,
@@ -419,7 +394,7 @@ impl History {
         for name in ["clients", "partners"].into_iter().take(1 + dice.below(2)) {
             let listener = history.stack.aws.world(|world, now| elbv2::create_listener(world, now, name, 8443));
             let by_hand = dice.one_in(2);
-            let first = dice.one_of(history.active()).unwrap();
+            let first = dice.any_of(history.active()).unwrap();
             let since = history.stack.aws.now();
             let store = Store {
                 listener,
@@ -657,7 +632,7 @@ impl History {
 
     async fn issue(&mut self) -> &'static str {
         let name = format!("client-{}", 1 + self.dice.below(4));
-        let authority = self.dice.one_of(self.active()).unwrap();
+        let authority = self.dice.any_of(self.active()).unwrap();
         self.order(&name, &authority).await;
         "a certificate is issued"
     }
@@ -676,8 +651,8 @@ impl History {
 
     async fn replace(&mut self) -> Option<&'static str> {
         let issued = self.certificates().into_iter().filter(|name| name != "gateway");
-        let name = self.dice.one_of(issued)?;
-        let authority = self.dice.one_of(self.active())?;
+        let name = self.dice.any_of(issued)?;
+        let authority = self.dice.any_of(self.active())?;
         self.order(&name, &authority).await;
         Some("a certificate is replaced")
     }
@@ -688,8 +663,8 @@ impl History {
         let of = |pair: &Pair| (pair.certificate.clone(), pair.not_after, pair.serial.clone(), pair.issuer.clone());
         let mut live: Vec<_> = self.seen().pairs.values().filter(live).map(of).collect();
         live.sort_by_key(|(certificate, not_after, ..)| (certificate.clone(), *not_after));
-        let (certificate, _, serial, issuer) = self.dice.one_of(live)?;
-        let reason = self.dice.one_of(Reason::ALL)?.as_str();
+        let (certificate, _, serial, issuer) = self.dice.any_of(live)?;
+        let reason = self.dice.any_of(Reason::ALL)?.as_str();
         self.note(format!("serial {serial} of `{certificate}` is to be revoked, {reason}"));
         let request = json!({
             "revoke": certificate, "serial_number": serial, "reason": reason, "certificate_authority_arn": issuer,
@@ -707,10 +682,10 @@ impl History {
                 let below_first = self.dice.one_in(2);
                 self.new_authority(below_first)
             }
-            false => self.dice.one_of(self.active())?,
+            false => self.dice.any_of(self.active())?,
         };
         let names: Vec<String> = self.seen().stores.keys().cloned().collect();
-        let name = self.dice.one_of(names)?;
+        let name = self.dice.any_of(names)?;
         self.note(format!("`{name}` declares {authority}"));
         let now = self.stack.aws.now();
         {
@@ -743,7 +718,7 @@ impl History {
             let all = |store: &Store| seen.in_order(store.declares.keys().cloned().collect());
             several.flat_map(|(name, store)| all(store).into_iter().map(|arn| (name.clone(), arn))).collect()
         };
-        let (name, authority) = self.dice.one_of(several)?;
+        let (name, authority) = self.dice.any_of(several)?;
         self.note(format!("`{name}` declares {authority} no longer"));
         self.seen().stores.get_mut(&name).unwrap().declares.remove(&authority);
         self.declare(&name).await;
@@ -752,9 +727,9 @@ impl History {
 
     async fn retire(&mut self) -> &'static str {
         let active = self.active();
-        let retired = self.dice.one_of(active.clone()).unwrap();
+        let retired = self.dice.any_of(active.clone()).unwrap();
         let others = active.into_iter().filter(|arn| *arn != retired);
-        let successor = match self.dice.one_of(others) {
+        let successor = match self.dice.any_of(others) {
             Some(other) if self.seen().authorities.len() > 8 || self.dice.one_in(3) => other,
             _ => {
                 let below_first = self.dice.one_in(2);
@@ -777,7 +752,7 @@ impl History {
             let seen = self.seen();
             seen.in_order(seen.authorities.keys().cloned().collect())
         };
-        let authority = self.dice.one_of(all).unwrap();
+        let authority = self.dice.any_of(all).unwrap();
         self.note(format!("{authority} gets a new certificate"));
         let certificate = self.stack.aws.world(|world, now| {
             pca::renew_authority(world, now, &authority).unwrap();
@@ -798,7 +773,7 @@ impl History {
 
     fn change_extras(&mut self) -> Option<&'static str> {
         let names: Vec<String> = self.seen().stores.keys().cloned().collect();
-        let (name, bucket, number) = (self.dice.one_of(names)?, self.bucket(), self.dice.below(3));
+        let (name, bucket, number) = (self.dice.any_of(names)?, self.bucket(), self.dice.below(3));
         let key = format!("trust/extra/{name}/{number}.pem");
         let kind = self.dice.below(3);
         self.note(format!("{} {key}", ["a partner's CA is", "garbage is", "nothing is any more"][kind]));
@@ -838,7 +813,7 @@ impl History {
             .iter()
             .map(|store| (store["Name"].clone(), store["TrustStoreArn"].clone()))
             .collect();
-        let (name, arn) = self.dice.one_of(stores)?;
+        let (name, arn) = self.dice.any_of(stores)?;
         let name = name.as_str()?.to_owned();
         let now = self.stack.aws.now();
         match self.dice.below(3) {
@@ -858,7 +833,7 @@ impl History {
                 let lists = user(&self.stack, "elasticloadbalancing:DescribeTrustStoreRevocations", request).await;
                 let ids: Vec<_> =
                     lists["TrustStoreRevocations"].as_array()?.iter().map(|list| list["RevocationId"].clone()).collect();
-                let id = self.dice.one_of(ids)?;
+                let id = self.dice.any_of(ids)?;
                 self.note(format!("somebody removes CRL {id} of `{name}`"));
                 self.seen().stores.get_mut(&name)?.crls_removed_by_hand = Some(now);
                 let remove = json!({"TrustStoreArn": arn, "RevocationIds": [id]});
@@ -907,7 +882,7 @@ impl History {
         }
         let all =
             [(Spoils::Throttle, 2), (Spoils::ServerError, 3), (Spoils::Reset, 4), (Spoils::LoseAnswer, 5), (Spoils::Crash, 15)];
-        let (spoils, one_in) = self.dice.one_of(all)?;
+        let (spoils, one_in) = self.dice.any_of(all)?;
         self.trouble(Some((spoils, one_in)));
         self.note(format!("until {} one call in {one_in} goes wrong: {spoils:?}", lifecycle::date(self.trouble_until?)));
         Some("calls are spoiled")

@@ -8,8 +8,9 @@ use local_aws::{AwsError, Call, Fault, LocalAws, elbv2, pca};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 use workflow::Stack;
+use workflow::dice::Dice;
 
-use crate::plan::{Certificate, Counts, Delivered, Dice, Incident, Origin, Plan, Settings, Spoilt, What};
+use crate::plan::{Certificate, Counts, Delivered, Incident, Origin, Plan, Settings, Spoilt, What};
 
 pub(crate) const CLUSTER: &str = "payments";
 
@@ -113,7 +114,7 @@ impl Account {
             let mut order = json!({
                 "name": name, "subject": {"common_name": name}, "subject_alternative_names": [format!("dns:{}", host(name))],
                 "usage": certificate.usage, "validity": {"hours": hours}, "services": services(certificate),
-                "key_format": if certificate.encrypted { "encrypted" } else { "plain" },
+                "key_format": key_format(certificate),
             });
             if certificate.origin == Origin::Imported {
                 order["import_to_acm"] = true.into();
@@ -152,7 +153,7 @@ impl Account {
                 aws.world(|world, _| world.ecs.fail_deployments(CLUSTER, service, *count));
             }
             What::SomebodyDeploys { service, version } if !self.without_service.contains(service) => {
-                let mut update = json!({"cluster": CLUSTER, "service": service, "forceNewDeployment": true});
+                let mut update = new_deployment(service);
                 if *version {
                     let definition = self.task_definition(service);
                     user(&aws, "ecs:RegisterTaskDefinition", definition).await;
@@ -243,49 +244,55 @@ impl Account {
     /// What people do once an hour: they ask again for what has failed, do what they were told, and set up services whose
     /// certificates are there.
     pub(crate) async fn people(&mut self, told: &[Value]) {
-        let now = self.stack.aws.now();
         for detail in told {
-            let code = detail["reason"].as_str().unwrap_or_default().split(':').next().unwrap_or_default();
-            let later = now + Duration::hours(3);
-            match code {
-                "rejected-again" => {
+            match detail["reason"].as_str().unwrap_or_default().split(':').next() {
+                Some("rejected-again") => {
+                    let later = self.stack.aws.now() + Duration::hours(3);
                     self.asks.push((later, "renew-on-expiry", json!({"retry": detail["certificate"]})));
                 }
-                "rollout-failed" => {
+                Some("rollout-failed") => {
                     for service in detail["services"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                        let (cluster, service) = service.split_once('/').unwrap_or_default();
-                        let update = json!({"cluster": cluster, "service": service, "forceNewDeployment": true});
-                        let services = json!({"cluster": cluster, "services": [service]});
-                        let seen = user(&self.stack.aws, "ecs:DescribeServices", services).await;
-                        // Without a circuit breaker ECS tries for ever.
-                        let failed = |deployment: &Value| {
-                            let starts_none = deployment["runningCount"] == 0 && deployment["failedTasks"] != 0;
-                            deployment["rolloutState"] == "FAILED" || deployment["status"] == "PRIMARY" && starts_none
-                        };
-                        if seen["services"][0]["deployments"].as_array().is_some_and(|all| all.iter().any(failed)) {
-                            user(&self.stack.aws, "ecs:UpdateService", update).await;
-                        }
+                        self.deploy_what_failed(service).await;
                     }
                 }
                 _ => {}
             }
         }
         self.ask().await;
-        for (name, arn) in &self.arns {
-            let certificate = self.plan.certificates.iter().find(|certificate| certificate.name == *name);
-            let Some(certificate) = certificate.filter(|certificate| self.begin + certificate.ordered <= now) else { continue };
-            let listed = user(&self.stack.aws, "acm:ListTagsForCertificate", json!({"CertificateArn": arn})).await;
-            if listed["Tags"].as_array().is_none_or(Vec::is_empty) {
-                let tag = |key: &str, value: String| json!({"Key": format!("everleaf:{key}"), "Value": value});
-                let services = services(certificate).into_iter().enumerate();
-                let services = services.map(|(number, service)| tag(&format!("service-{}", number + 1), service));
-                let format = if certificate.encrypted { "encrypted" } else { "plain" };
-                let tags = [tag("certificate", secret(name)), tag("key-format", format.to_owned())].into_iter().chain(services);
-                let add = json!({"CertificateArn": arn, "Tags": tags.collect::<Vec<_>>()});
-                user(&self.stack.aws, "acm:AddTagsToCertificate", add).await;
-            }
-        }
+        self.tag_in_acm().await;
         self.create_services().await;
+    }
+
+    async fn deploy_what_failed(&self, service: &str) {
+        let (cluster, service) = service.split_once('/').unwrap_or_default();
+        let services = json!({"cluster": cluster, "services": [service]});
+        let seen = user(&self.stack.aws, "ecs:DescribeServices", services).await;
+        // Without a circuit breaker ECS tries for ever.
+        let failed = |deployment: &Value| {
+            let starts_none = deployment["runningCount"] == 0 && deployment["failedTasks"] != 0;
+            deployment["rolloutState"] == "FAILED" || deployment["status"] == "PRIMARY" && starts_none
+        };
+        if seen["services"][0]["deployments"].as_array().is_some_and(|all| all.iter().any(failed)) {
+            user(&self.stack.aws, "ecs:UpdateService", new_deployment(service)).await;
+        }
+    }
+
+    /// ACM's certificates are Everleaf's once they bear its tags.
+    async fn tag_in_acm(&self) {
+        for (name, arn) in &self.arns {
+            let ordered = |certificate: &&Certificate| self.begin + certificate.ordered <= self.stack.aws.now();
+            let Some(certificate) = self.plan.certificate(name).filter(ordered) else { continue };
+            let listed = user(&self.stack.aws, "acm:ListTagsForCertificate", json!({"CertificateArn": arn})).await;
+            if listed["Tags"].as_array().is_some_and(|tags| !tags.is_empty()) {
+                continue;
+            }
+            let tag = |key: &str, value: String| json!({"Key": format!("everleaf:{key}"), "Value": value});
+            let services = services(certificate).into_iter().enumerate();
+            let services = services.map(|(number, service)| tag(&format!("service-{}", number + 1), service));
+            let tags = [tag("certificate", secret(name)), tag("key-format", key_format(certificate).to_owned())];
+            let add = json!({"CertificateArn": arn, "Tags": tags.into_iter().chain(services).collect::<Vec<_>>()});
+            user(&self.stack.aws, "acm:AddTagsToCertificate", add).await;
+        }
     }
 
     async fn ask(&mut self) {
@@ -305,10 +312,8 @@ impl Account {
         let plan = self.plan.clone();
         for service in &plan.services {
             let there = |certificate: &Certificate| {
-                let current = |secret: &str| {
-                    self.stack.aws.world(|world, _| world.secrets.value(secret, None, None).map(|value| value != "{}"))
-                };
-                current(&secret(&certificate.name)) == Some(true)
+                let secret = secret(&certificate.name);
+                self.stack.aws.world(|world, _| world.secrets.value(&secret, None, None).is_some_and(|value| value != "{}"))
             };
             if !self.without_service.contains(&service.name) || !plan.of_service(&service.name).all(there) {
                 continue;
@@ -329,18 +334,15 @@ impl Account {
         for certificate in self.plan.of_service(service) {
             let arn =
                 self.stack.aws.world(|world, _| world.arn("secretsmanager", &format!("secret:{}", secret(&certificate.name))));
-            for value in ["certificate", "certificate_chain", "private_key"]
-                .into_iter()
-                .chain(certificate.encrypted.then_some("passphrase"))
-            {
-                secrets.push(json!({"name": format!("{} {value}", certificate.name), "valueFrom": format!("{arn}:{value}::")}));
+            let values = ["certificate", "certificate_chain", "private_key"].into_iter();
+            for value in values.chain(certificate.encrypted.then_some("passphrase")) {
+                secrets.push(json!({"name": variable(certificate, value), "valueFrom": format!("{arn}:{value}::")}));
             }
         }
         json!({"family": service, "containerDefinitions": [{"name": "app", "image": "app", "secrets": secrets}]})
     }
 
-    /// Whether nobody has anything left to ask for.
-    pub(crate) fn is_asked(&self) -> bool {
+    pub(crate) fn asks_nothing(&self) -> bool {
         self.asks.is_empty()
     }
 }
@@ -387,17 +389,15 @@ impl Spoiling {
         let asked = call.input["SecretId"].as_str().unwrap_or_default();
         let name = self.watched.keys().find(|name| asked.contains(&secret(name))).cloned();
         let Some((name, moves_label)) = name.and_then(|name| self.watched.remove_entry(&name)) else { return };
-        let certificate = self.plan.certificates.iter().find(|certificate| certificate.name == name);
-        let service = certificate.and_then(|certificate| certificate.services.first()).cloned();
+        let service = self.plan.certificate(&name).and_then(|certificate| certificate.services.first()).cloned();
         self.count("done meanwhile");
         let aws = aws.clone();
         tokio::spawn(async move {
             if moves_label {
                 move_label(&aws, &name).await;
             } else if let Some(service) = service {
-                let update = json!({"cluster": CLUSTER, "service": service, "forceNewDeployment": true});
                 // It may not be there yet.
-                drop(aws.call("ecs:UpdateService", update).await);
+                drop(aws.call("ecs:UpdateService", new_deployment(&service)).await);
             }
         });
     }
@@ -473,6 +473,19 @@ pub(crate) fn secret(certificate: &str) -> String {
 
 pub(crate) fn host(certificate: &str) -> String {
     format!("{certificate}.example.internal")
+}
+
+/// The variable in which a container finds one value of a secret.
+pub(crate) fn variable(certificate: &Certificate, value: &str) -> String {
+    format!("{} {value}", certificate.name)
+}
+
+fn key_format(certificate: &Certificate) -> &'static str {
+    if certificate.encrypted { "encrypted" } else { "plain" }
+}
+
+fn new_deployment(service: &str) -> Value {
+    json!({"cluster": CLUSTER, "service": service, "forceNewDeployment": true})
 }
 
 fn services(certificate: &Certificate) -> Vec<String> {

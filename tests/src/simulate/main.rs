@@ -8,7 +8,7 @@ mod account;
 mod plan;
 mod watch;
 
-use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -175,8 +175,7 @@ impl Asked {
         command.args(certificates).args(only);
         let child = command.stdout(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
         let output = child.wait_with_output().map_err(|error| error.to_string())?;
-        let last = BufReader::new(&output.stdout[..]).lines().map_while(Result::ok).last().unwrap_or_default();
-        serde_json::from_str(&last).map_err(|_| format!("seed {seed} ended without a line: {}", output.status))
+        serde_json::from_slice(&output.stdout).map_err(|_| format!("seed {seed} ended without a line: {}", output.status))
     }
 
     /// Of the incidents of a broken promise those without which it is kept.

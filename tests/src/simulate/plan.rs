@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use time::{Duration, OffsetDateTime};
+use time::Duration;
+use workflow::dice::Dice;
 
 /// What is asked for on the command line.
 #[derive(Clone, Debug)]
@@ -158,41 +159,10 @@ pub(crate) enum Delivered {
     Anyhow,
 }
 
-/// splitmix64
-#[derive(Clone)]
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    /// Others for each number, so that what is drawn for one thing does not hang on another.
-    pub(crate) fn of(seed: u64, number: usize) -> Self {
-        let mut dice = Self(seed ^ (number as u64).wrapping_mul(0xd6e8_feb8_6659_fd93));
-        dice.throw();
-        dice
-    }
-
-    fn throw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        (self.throw() % bound.max(1) as u64) as usize
-    }
-
-    pub(crate) fn one_in(&mut self, bound: usize) -> bool {
-        self.below(bound) == 0
-    }
-
-    pub(crate) fn one_of<T: Clone>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())].clone()
-    }
-
-    pub(crate) fn between(&mut self, least: Duration, most: Duration) -> Duration {
-        let minutes = (most - least).whole_minutes().max(0) as usize;
-        least + Duration::minutes(self.below(minutes + 1) as i64)
-    }
+/// To the minute.
+fn between(dice: &mut Dice, least: Duration, most: Duration) -> Duration {
+    let minutes = (most - least).whole_minutes().max(0) as usize;
+    least + Duration::minutes(dice.below(minutes + 1) as i64)
 }
 
 /// What comes before all incidents, so that the first of them meet something.
@@ -244,30 +214,30 @@ impl Plan {
         while at < self.lasts {
             let service = dice.one_of(&AWS);
             let spoilt = dice.one_of(&[Spoilt::Throttled, Spoilt::Failed, Spoilt::Reset, Spoilt::Stale]);
-            let lasts = dice.between(Duration::HOUR, window / 6);
+            let lasts = between(dice, Duration::HOUR, window / 6);
             let what = match dice.below(4) {
                 0 => What::Events { own: true, delivered: dice.one_of(&[Delivered::Twice, Delivered::Late(30)]) },
                 1 => What::SomebodyDeploys { service: self.service(dice), version: dice.one_in(2) },
                 _ => What::Calls { spoilt, service, one_in: 10 + dice.below(20) },
             };
             self.add(at, lasts, what);
-            at += dice.between(window / 2, window * 2);
+            at += between(dice, window / 2, window * 2);
         }
     }
 
     fn heavy(&mut self, dice: &mut Dice) {
-        let minutes = |dice: &mut Dice| dice.below(360) as i64 - 180;
-        let clocks = What::Clocks { ecs: minutes(dice), secretsmanager: minutes(dice), lambda: minutes(dice) };
+        let seconds = |dice: &mut Dice| dice.below(360) as i64 - 180;
+        let clocks = What::Clocks { ecs: seconds(dice), secretsmanager: seconds(dice), lambda: seconds(dice) };
         self.add(Duration::ZERO, self.lasts, clocks);
         self.add(Duration::ZERO, self.lasts, What::IndexesLate { seconds: dice.below(120) as u64 });
         self.add(Duration::ZERO, self.lasts, What::Events { own: false, delivered: Delivered::Anyhow });
         let window = self.shortest_window();
         let mut at = FIRST_DAY;
         while at < self.lasts {
-            let lasts = dice.between(Duration::HOUR / 2, window / 6);
+            let lasts = between(dice, Duration::HOUR / 2, window / 6);
             let what = self.trouble(dice);
             self.add(at, lasts, what);
-            at += dice.between(window / 4, window);
+            at += between(dice, window / 4, window);
         }
         let (mut at, mut lost) = (FIRST_DAY, Duration::DAY * -2);
         while at < self.lasts {
@@ -276,7 +246,7 @@ impl Plan {
             // taken away all that could be put right.
             let loses = match &what {
                 What::TagsRemoved { certificate } | What::ItemDeleted { certificate } | What::ItemAltered { certificate } => {
-                    Some(self.lifetime(certificate))
+                    self.certificate(certificate).map(|certificate| certificate.lifetime)
                 }
                 What::TableEmptied => Some(self.shortest_window() * 3),
                 _ => None,
@@ -289,24 +259,19 @@ impl Plan {
                 lost = at;
             }
             self.add(at, Duration::ZERO, what);
-            at += dice.between(Duration::HOUR * 3, window * 2);
+            at += between(dice, Duration::HOUR * 3, window * 2);
         }
         // A pair that is rejected is followed by the next after a day: that has to fit into its window.
         let mut at = FIRST_DAY;
         while at < self.lasts && window >= Duration::DAY * 3 {
             let what = What::DeploymentFails { service: self.service(dice), count: 1 + dice.below(2) as u32 };
             self.add(at, Duration::ZERO, what);
-            at += dice.between(window * 2, window * 6);
+            at += between(dice, window * 2, window * 6);
         }
         if dice.one_in(3) {
-            let at = dice.between(self.lasts / 4, self.lasts * 3 / 4);
+            let at = between(dice, self.lasts / 4, self.lasts * 3 / 4);
             self.add(at, Duration::ZERO, What::AuthorityReplaced);
         }
-    }
-
-    fn lifetime(&self, certificate: &str) -> Duration {
-        let found = self.certificates.iter().find(|known| known.name == certificate);
-        found.map_or(Duration::ZERO, |certificate| certificate.lifetime)
     }
 
     /// Something of AWS that works badly for a time.
@@ -356,6 +321,10 @@ impl Plan {
         self.services[dice.below(self.services.len())].name.clone()
     }
 
+    pub(crate) fn certificate(&self, name: &str) -> Option<&Certificate> {
+        self.certificates.iter().find(|certificate| certificate.name == name)
+    }
+
     /// The certificates that the tasks of a service read.
     pub(crate) fn of_service<'a>(&'a self, service: &'a str) -> impl Iterator<Item = &'a Certificate> {
         self.certificates.iter().filter(move |certificate| certificate.services.iter().any(|name| name == service))
@@ -383,7 +352,7 @@ impl Certificate {
         let longest = Duration::clamp(lasts / 3, Duration::days(2), Duration::days(395));
         // Nine sweeps at least, and an hour beside.
         let shortest = Duration::max(longest / 8, Duration::minutes(sweep_minutes * 10));
-        let issued = dice.between(shortest, longest.max(shortest));
+        let issued = between(dice, shortest, longest.max(shortest));
         let mut of_services = BTreeSet::new();
         for _ in 0..[0, 1, 1, 2, 2, 2][dice.below(6)] {
             of_services.insert(services[dice.below(services.len())].name.clone());
@@ -402,7 +371,7 @@ impl Certificate {
             maintenance_window: (origin == Origin::Issued && dice.one_in(6))
                 .then(|| dice.one_of(&["daily 22:00-04:00", "daily 01:00-13:00"])),
             ordered: if of_services.is_empty() && dice.one_in(2) {
-                dice.between(Duration::ZERO, lasts / 4)
+                between(dice, Duration::ZERO, lasts / 4)
             } else {
                 Duration::ZERO
             },
@@ -419,26 +388,18 @@ impl Incident {
 
 impl fmt::Display for Incident {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hours =
-            |time: Duration| format!("day {} {:02}:{:02}", time.whole_days(), time.whole_hours() % 24, time.whole_minutes() % 60);
-        write!(f, "{}", hours(self.from))?;
+        write!(f, "{}", day(self.from))?;
         if self.to > self.from {
-            write!(f, " to {}", hours(self.to))?;
+            write!(f, " to {}", day(self.to))?;
         }
         write!(f, ": {:?}", self.what)
     }
 }
 
-/// Moments of a simulation as people tell them.
-pub(crate) fn day(begin: OffsetDateTime, at: OffsetDateTime) -> String {
-    let after = at - begin;
-    format!(
-        "day {} {:02}:{:02}:{:02}",
-        after.whole_days(),
-        after.whole_hours() % 24,
-        after.whole_minutes() % 60,
-        after.whole_seconds() % 60
-    )
+/// A moment after the beginning, as people tell it.
+pub(crate) fn day(after: Duration) -> String {
+    let (hours, minutes, seconds) = (after.whole_hours() % 24, after.whole_minutes() % 60, after.whole_seconds() % 60);
+    format!("day {} {hours:02}:{minutes:02}:{seconds:02}", after.whole_days())
 }
 
 /// Counts by name.

@@ -20,7 +20,7 @@ use x509_parser::parse_x509_certificate;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer;
 
-use crate::account::{Account, CLUSTER, host, secret, user};
+use crate::account::{Account, CLUSTER, host, secret, user, variable};
 use crate::plan::{Certificate, Counts, Origin, Plan, What, day};
 
 /// <https://docs.aws.amazon.com/privateca/latest/APIReference/API_IssueCertificate.html>
@@ -38,6 +38,7 @@ pub(crate) type Broken = (u8, String);
 pub(crate) struct Watch {
     plan: Arc<Plan>,
     begin: OffsetDateTime,
+    listener: String,
     pub(crate) broken: Vec<Broken>,
     pub(crate) counts: Totals,
     /// Public keys that are durable in a secret, and those that a CA was asked to sign, when and under which token.
@@ -103,6 +104,7 @@ impl Watch {
         Self {
             plan: account.plan.clone(),
             begin: account.begin,
+            listener: account.listener.clone(),
             broken: Vec::new(),
             counts: Totals::default(),
             durable: HashSet::new(),
@@ -118,8 +120,12 @@ impl Watch {
         }
     }
 
+    fn last(&self, name: &str) -> Option<&Promotion> {
+        self.promotions.get(name)?.last()
+    }
+
     fn breaks(&mut self, promise: u8, at: OffsetDateTime, what: impl AsRef<str>) {
-        self.broken.push((promise, format!("{}: {}", day(self.begin, at), what.as_ref())));
+        self.broken.push((promise, format!("{}: {}", day(at - self.begin), what.as_ref())));
     }
 
     /// Takes in what has happened since the last time, and looks at how things stand; what people were told.
@@ -146,7 +152,7 @@ impl Watch {
             }
         }
         let now = aws.now();
-        aws.world(|world, _| self.standing(world, now, &account.listener));
+        aws.world(|world, _| self.standing(world, now));
         told
     }
 
@@ -158,7 +164,7 @@ impl Watch {
 
     fn trace(&self, at: OffsetDateTime, what: impl FnOnce() -> String) {
         if self.trace {
-            _ = writeln!(io::stderr(), "{} {}", day(self.begin, at), what());
+            _ = writeln!(io::stderr(), "{} {}", day(at - self.begin), what());
         }
     }
 
@@ -203,9 +209,10 @@ impl Watch {
         let Some(name) = self.name_of(call) else { return };
         let tags = call.input["Tags"].as_array().into_iter().flatten();
         let serial = tags.filter(|tag| tag["Key"] == "everleaf:serial").find_map(|tag| tag["Value"].as_str());
-        let current = self.promotions.get(&name).and_then(|all| all.last()).map(|last| last.serial.clone());
-        if serial.is_some_and(|serial| current.is_none_or(|current| current.is_some_and(|current| current != serial))) {
-            self.breaks(1, call.at, format!("the tags of {name} say serial {} before it is current", serial.unwrap_or_default()));
+        let Some(serial) = serial else { return };
+        let is_current = |last: &Promotion| last.serial.as_deref().is_none_or(|current| current == serial);
+        if !self.last(&name).is_some_and(is_current) {
+            self.breaks(1, call.at, format!("the tags of {name} say serial {serial} before it is current"));
         }
     }
 
@@ -220,7 +227,7 @@ impl Watch {
         let began = self.services.get(service).map_or(self.begin, |deployed| deployed.began - CLOCKS);
         let plan = self.plan.clone();
         let is_new = |certificate: &Certificate| {
-            let last = self.promotions.get(&certificate.name).and_then(|all| all.last());
+            let last = self.last(&certificate.name);
             last.is_some_and(|last| last.at > began || self.is_forgotten(&certificate.name, began, at))
         };
         if !plan.of_service(service).any(is_new) {
@@ -244,7 +251,7 @@ impl Watch {
         let text = call.input["SecretString"].as_str().unwrap_or_default();
         let values: Value = serde_json::from_str(text).unwrap_or_default();
         if let (Some(version), Some(name)) = (call.input["ClientRequestToken"].as_str(), self.name_of(call)) {
-            let current = self.promotions.get(&name).and_then(|all| all.last()).map(|last| last.version.clone());
+            let current = self.last(&name).map(|last| last.version.clone());
             self.put.entry(version.to_owned()).or_insert_with(|| (serial(text), current));
         }
         let Some(pem) = values["private_key"].as_str() else { return };
@@ -266,8 +273,7 @@ impl Watch {
         let Some((name, _)) = csr(call) else { return };
         let plan = self.plan.clone();
         // Until there is a first pair it is people who ask, and once an hour.
-        let known = plan.certificates.iter().find(|certificate| certificate.name == name);
-        let Some(certificate) = known.filter(|_| self.promotions.contains_key(&name)) else { return };
+        let Some(certificate) = plan.certificate(&name).filter(|_| self.promotions.contains_key(&name)) else { return };
         let rest = Duration::min(certificate.lifetime / 12, Duration::DAY) - Duration::minutes(15);
         let refused = self.refused.entry(name.clone()).or_default();
         refused.retain(|at| call.at - *at < rest);
@@ -290,7 +296,7 @@ impl Watch {
             Some((before, known)) if known == token && !token.is_null() && call.at - before < TOKEN_LIFETIME => {}
             Some((before, _)) => {
                 self.counts.keys_asked_twice += 1;
-                self.breaks(2, call.at, format!("a key was asked for twice, first on {}", day(self.begin, before)));
+                self.breaks(2, call.at, format!("a key was asked for twice, first on {}", day(before - self.begin)));
             }
             None => self.counts.issued += 1,
         }
@@ -366,7 +372,7 @@ impl Watch {
         }
     }
 
-    fn standing(&mut self, world: &mut World, now: OffsetDateTime, listener: &str) {
+    fn standing(&mut self, world: &mut World, now: OffsetDateTime) {
         let plan = self.plan.clone();
         for certificate in &plan.certificates {
             let Some(found) = world.secrets.find(&secret(&certificate.name)) else {
@@ -392,81 +398,49 @@ impl Watch {
                 Some([.., last]) if last.version == version => {}
                 _ => self.breaks(1, now, format!("AWSCURRENT of {} is on a version that was never promoted", certificate.name)),
             }
-            self.judge(world, certificate, text, now, listener, true);
+            self.judge(world, now, certificate, "AWSCURRENT", text);
         }
         for service in &plan.services {
-            self.tasks(world, &service.name, now, listener);
+            self.tasks(world, now, &service.name);
         }
     }
 
     /// A pair that is current, or that a task has loaded.
-    fn judge(
-        &mut self,
-        world: &mut World,
-        certificate: &Certificate,
-        text: String,
-        now: OffsetDateTime,
-        listener: &str,
-        current: bool,
-    ) {
+    fn judge(&mut self, world: &mut World, now: OffsetDateTime, certificate: &Certificate, holder: &str, text: String) {
         if !self.pairs.contains_key(&text) {
-            match pair(certificate, &text, world, now, listener) {
+            match pair(certificate, &text, world, now, &self.listener) {
                 Ok(pair) => _ = self.pairs.insert(text.clone(), pair),
                 Err(why) => return self.breaks(1, now, format!("{}: {why}", certificate.name)),
             }
         }
-        let pair = &self.pairs[&text];
-        let holder = if current { "AWSCURRENT" } else { "a task" };
-        let (not_before, not_after, serial) = (pair.not_before, pair.not_after, pair.serial.clone());
-        if let Some(fault) = pair.fault.clone() {
-            self.breaks(1, now, format!("{holder} of {} holds {serial}: {fault}", certificate.name));
-        } else if now >= not_after {
+        let Pair { not_before, not_after, serial, fault } = &self.pairs[&text];
+        let holds = format!("{holder} of {} holds {serial}", certificate.name);
+        if let Some(fault) = fault {
+            self.breaks(1, now, format!("{holds}: {fault}"));
+        } else if now >= *not_after {
+            let ended = day(*not_after - self.begin);
             self.counts.expired_in_use += 1;
-            self.breaks(
-                4,
-                now,
-                format!("{holder} of {} holds {serial}, expired {}", certificate.name, day(self.begin, not_after)),
-            );
-        } else if now < not_before {
-            self.breaks(1, now, format!("{holder} of {} holds {serial}, which is not valid yet", certificate.name));
+            self.breaks(4, now, format!("{holds}, expired {ended}"));
+        } else if now < *not_before {
+            self.breaks(1, now, format!("{holds}, which is not valid yet"));
         }
     }
 
-    fn tasks(&mut self, world: &mut World, service: &str, now: OffsetDateTime, listener: &str) {
+    fn tasks(&mut self, world: &mut World, now: OffsetDateTime, service: &str) {
         let Some(deployed) = self.services.get(service).copied() else { return };
         let (plan, tasks) = (self.plan.clone(), world.ecs.running_values(CLUSTER, service));
         for certificate in plan.of_service(service) {
-            let Some(last) = self.promotions.get(&certificate.name).and_then(|all| all.last()) else { continue };
-            let since = last.at.max(deployed.created);
-            let current = world
-                .secrets
-                .value(&secret(&certificate.name), None, None)
-                .and_then(|text| serde_json::from_str::<Value>(text).ok());
-            let mut lags = tasks.is_empty();
+            let Some(last) = self.last(&certificate.name) else { continue };
+            let (name, since, leaf) = (&certificate.name, last.at.max(deployed.created), current_leaf(world, certificate));
+            let lags = tasks.is_empty()
+                || leaf.is_some_and(|leaf| tasks.iter().any(|task| loaded(task, certificate, "certificate") != Some(&leaf)));
             for task in &tasks {
-                let value = |name: &str| task.get(&format!("{} {name}", certificate.name));
-                lags |= current
-                    .as_ref()
-                    .is_some_and(|current| value("certificate").map(String::as_str) != current["certificate"].as_str());
-                let mut values = json!({});
-                for name in ["certificate", "certificate_chain", "private_key", "passphrase"] {
-                    if let Some(value) = value(name) {
-                        values[name] = value.as_str().into();
-                    }
-                }
-                self.judge(world, certificate, values.to_string(), now, listener, false);
+                self.judge(world, now, certificate, "a task", loaded_pair(task, certificate).to_string());
             }
             let failed = deployed.failed.is_some_and(|failed| failed > since - Duration::DAY);
             if lags && !failed && now - since > ROLLOUT + self.troubled(since, now) {
-                self.breaks(
-                    4,
-                    now,
-                    format!(
-                        "{service} is not on the pair of {} that became current {}",
-                        certificate.name,
-                        day(self.begin, since)
-                    ),
-                );
+                let since = day(since - self.begin);
+                self.breaks(4, now, format!("{service} is not on the pair of {name} that became current {since}"));
             }
         }
     }
@@ -484,7 +458,7 @@ impl Watch {
     pub(crate) async fn rests(&mut self, account: &Account) {
         let now = account.stack.aws.now();
         let mut wrong = Vec::new();
-        if !account.is_asked() {
+        if !account.asks_nothing() {
             wrong.push("what people ask for still fails".to_owned());
         }
         for certificate in &self.plan.certificates {
@@ -525,7 +499,7 @@ impl Watch {
                     wrong.push(format!("ACM is ahead of {name}"));
                 }
             }
-            wrong.extend(self.not_at_rest(&account.stack, name).await);
+            wrong.extend(unfinished(&account.stack, name));
         }
         for service in &self.plan.services {
             let tasks = account.stack.aws.world(|world, _| world.ecs.running_values(CLUSTER, &service.name));
@@ -533,38 +507,17 @@ impl Watch {
                 continue;
             }
             // With a canary before it a service follows at the second sweep.
-            let is_settled = |certificate: &&Certificate| {
-                let last = self.promotions.get(&certificate.name).and_then(|all| all.last());
-                last.is_none_or(|last| last.at < now - Duration::DAY)
-            };
+            let is_settled =
+                |certificate: &&Certificate| self.last(&certificate.name).is_none_or(|last| last.at < now - Duration::DAY);
             for certificate in self.plan.of_service(&service.name).filter(is_settled) {
-                let current = account
-                    .stack
-                    .aws
-                    .world(|world, _| world.secrets.value(&secret(&certificate.name), None, None).map(str::to_owned));
-                let current: Value = current.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-                let on_it = |task: &BTreeMap<String, String>| {
-                    task.get(&format!("{} certificate", certificate.name)).map(String::as_str) == current["certificate"].as_str()
-                };
+                let leaf = account.stack.aws.world(|world, _| current_leaf(world, certificate));
+                let on_it = |task: &Task| loaded(task, certificate, "certificate") == leaf.as_deref();
                 if tasks.len() != service.tasks as usize || !tasks.iter().all(on_it) {
                     wrong.push(format!("{} does not run on the current pair of {}", service.name, certificate.name));
                 }
             }
         }
         wrong.into_iter().for_each(|what| self.breaks(4, now, format!("at rest: {what}")));
-    }
-
-    /// What the table says of a certificate, by the item itself.
-    async fn not_at_rest(&self, stack: &Stack, name: &str) -> Vec<String> {
-        let id = format!("certificate#{name}");
-        let item = stack
-            .aws
-            .world(|world, _| world.dynamodb.items().find(|(_, item)| item["id"]["S"] == json!(id)).map(|(_, item)| json!(item)));
-        match item {
-            None => vec![format!("there is no record of {name}")],
-            Some(item) if !item["attempt"].is_null() => vec![format!("an attempt at {name} is under way: {}", item["attempt"])],
-            Some(_) => Vec::new(),
-        }
     }
 
     /// Certificates that were issued, and are in no secret.
@@ -577,6 +530,35 @@ impl Watch {
         };
         self.counts.issued.saturating_sub(self.promotions.iter().map(versions).sum())
     }
+}
+
+/// What is wrong with what the table says of a certificate, by the item itself.
+fn unfinished(stack: &Stack, name: &str) -> Option<String> {
+    let id = json!(format!("certificate#{name}"));
+    let item = |world: &mut World| world.dynamodb.items().find(|(_, item)| item["id"]["S"] == id).map(|(_, item)| json!(item));
+    match stack.aws.world(|world, _| item(world)) {
+        None => Some(format!("there is no record of {name}")),
+        Some(item) if !item["attempt"].is_null() => Some(format!("an attempt at {name} is under way: {}", item["attempt"])),
+        Some(_) => None,
+    }
+}
+
+/// What a task has loaded, by the name of the variable.
+type Task = BTreeMap<String, String>;
+
+fn loaded<'a>(task: &'a Task, certificate: &Certificate, value: &str) -> Option<&'a str> {
+    task.get(&variable(certificate, value)).map(String::as_str)
+}
+
+/// The pair as it stands in a secret.
+fn loaded_pair(task: &Task, certificate: &Certificate) -> Value {
+    let values = ["certificate", "certificate_chain", "private_key", "passphrase"];
+    values.into_iter().filter_map(|name| Some((name, loaded(task, certificate, name)?))).collect()
+}
+
+fn current_leaf(world: &World, certificate: &Certificate) -> Option<String> {
+    let values: Value = serde_json::from_str(world.secrets.value(&secret(&certificate.name), None, None)?).ok()?;
+    values["certificate"].as_str().map(str::to_owned)
 }
 
 /// The common name and the public key of what a CA is asked for.
