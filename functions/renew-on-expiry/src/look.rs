@@ -258,6 +258,7 @@ async fn carry_out(
                 renew = record.current.as_ref().map(|current| RenewalAsked { at: now.into(), serial: current.serial.clone() });
                 looked.steps.push(format!("RenewCertificate: {reason}"));
             }
+            // Not asked of anybody, and no harm when the record is then overtaken: tags decide nothing.
             Step::Tag { has } => {
                 app.records.tag(&record).await?;
                 app.records.untag(&record, &has).await?;
