@@ -1,6 +1,6 @@
 //! Trust stores by what a client sees: whom a listener lets in, before, during and after everything that happens to CAs.
 
-use local_aws::{elbv2, pca, s3};
+use local_aws::{Fault, elbv2, pca, s3};
 use serde_json::{Value, json};
 use workflow::Stack;
 
@@ -532,7 +532,7 @@ fn a_revocation_that_the_ca_refuses_keeps_no_certificate_from_being_renewed() {
         // The role may not revoke: the certificate is renewed all the same, and a person is told once a day.
         stack.aws.set_faults(Some(Box::new(|call| {
             let denied = local_aws::AwsError::new("AccessDeniedException", "User is not authorized to perform this");
-            (call.operation == "RevokeCertificate").then_some(local_aws::Fault::Refuse(denied))
+            (call.operation == "RevokeCertificate").then_some(Fault::Refuse(denied))
         })));
         let request = json!({"revoke": "orders", "serial_number": first, "reason": "SUPERSEDED"});
         act(stack, "issue-client-cert", request.clone()).await;
@@ -637,6 +637,48 @@ fn a_lost_table_takes_no_ca_from_the_pairs_that_need_it() {
         assert_eq!(both(), ["Success"; 2], "after everybody was found again");
         days(30).await;
         assert_eq!(site.subjects().await, ["Example New Issuing CA", "Example New Root CA"]);
+    });
+}
+
+/// Nobody hears that a CA was added; the CA is undeclared, and then its first pair becomes current and waits for no store.
+#[test]
+fn a_ca_that_was_added_unheard_of_is_not_taken_from_the_pairs_that_need_it() {
+    run(async {
+        for table_is_lost in [false, true] {
+            let mut site = Site::with(&[]).await;
+            site.declare(site.declaration()).await;
+            let second = site.stack.aws.world(|world, now| {
+                let root = pca::create_active_root(world, now, "Example Second Root CA", "EC_prime256v1").unwrap();
+                pca::create_active_subordinate(world, now, &root, "Example Second CA", "EC_prime256v1").unwrap()
+            });
+            site.stack.update(&[("AllowedCaArns", &second)]).await;
+            days(1).await;
+            lose_deliveries(&site.stack);
+            let first = site.declaration();
+            let mut both = first.clone();
+            both["certificate_authority_arns"].as_array_mut().unwrap().push(json!(second));
+            site.stack.aws.set_faults(Some(Box::new(|call| (call.operation == "ModifyTrustStore").then_some(Fault::Crash))));
+            tokio::select! {
+                () = site.stack.aws.hung() => {}
+                answer = site.stack.handle("refresh-truststore", json!({"declare": both}), "unheard of") => panic!("{answer:?}"),
+            }
+            minutes(3).await;
+            site.stack.aws.set_faults(Some(Box::new(|call| (call.service == "elasticloadbalancing").then_some(Fault::Reset))));
+            site.stack.handle("refresh-truststore", json!({"declare": first}), "not looked at").await.unwrap_err();
+            site.stack.aws.set_faults(None);
+            let mut order = order();
+            order["certificate_authority_arn"] = json!(second);
+            act(&site.stack, "issue-client-cert", order).await;
+            assert_eq!(site.client("orders", "AWSCURRENT"), "Success");
+            if table_is_lost {
+                empty_the_table(&site.stack).await;
+            }
+            for _ in 0..3 {
+                act(&site.stack, "refresh-truststore", json!({"refresh": true})).await;
+                minutes(90).await;
+                assert_eq!(site.client("orders", "AWSCURRENT"), "Success", "the table is lost: {table_is_lost}");
+            }
+        }
     });
 }
 

@@ -172,7 +172,18 @@ async fn refresh(
         return planned(looks);
     }
     if looks.iter().any(|(_, look)| look.as_ref().is_ok_and(|look| !look.plan.changes_nothing())) {
+        let mut adds = false;
+        for (name, look) in &looks {
+            if let (Ok(look), Some(store)) = (look, stores.stores.get_mut(name)) {
+                store.adding.extend(look.adds(store));
+                adds |= !store.adding.is_empty();
+            }
+        }
         lock(app, &mut stores, invocation).await?;
+        // Known before it is in the store: a CA is not taken out of a store by one that does not know what it is there for.
+        if adds {
+            copy(app, &stores).await?;
+        }
     }
     let others = stores.lock.as_ref().is_some_and(|lock| *lock.until > invocation.now() && lock.holder != invocation.id);
     let (mut events, mut reports) = (Vec::new(), Vec::new());
@@ -303,9 +314,13 @@ async fn keep(app: &App, before: Option<Stores>, stores: &mut Stores) -> Result<
         return Ok(());
     }
     // The copy first: what stands in the table alone would never be copied once it is there.
-    let copy = serde_json::to_string(&stores).map_err(|error| Failure::permanent(format!("write {BACKUP}"), error))?;
-    s3::put(&app.s3, &app.bucket, BACKUP, copy).await?;
+    copy(app, stores).await?;
     app.records.save_stores(stores).await?.or_retry("what is known of the trust stores")
+}
+
+async fn copy(app: &App, stores: &Stores) -> Result<(), Failure> {
+    let copy = serde_json::to_string(stores).map_err(|error| Failure::permanent(format!("write {BACKUP}"), error))?;
+    s3::put(&app.s3, &app.bucket, BACKUP, copy).await
 }
 
 async fn declare(app: &App, declaration: &Value, dry_run: bool, invocation: &Invocation) -> Result<Value, Failure> {

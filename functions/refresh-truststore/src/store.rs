@@ -25,6 +25,14 @@ pub(crate) struct Look {
     failures: Vec<Failure>,
 }
 
+impl Look {
+    /// The CAs that the upload is to add, each with the fingerprints of its chain.
+    pub(crate) fn adds(&self, store: &Store) -> BTreeMap<Arn, Vec<String>> {
+        let new = |authority: &Arn| self.plan.upload.is_some() && !store.held.contains_key(authority);
+        self.plan.held.iter().filter(|(authority, _)| new(authority)).map(|(arn, chain)| (arn.clone(), chain.clone())).collect()
+    }
+}
+
 /// What was done.
 pub(crate) struct Refreshed {
     pub(crate) report: Value,
@@ -81,7 +89,9 @@ async fn gather(
         facts.table_is_new = !app.records.walk().await?.has_been_everywhere();
     }
     // Of those that retire only what is there or needed is worth a look.
-    let stays = |authority: &&Arn| facts.needed.contains_key(*authority) || store.held.contains_key(*authority);
+    let stays = |authority: &&Arn| {
+        facts.needed.contains_key(*authority) || store.held.contains_key(*authority) || store.adding.contains_key(*authority)
+    };
     let all: Vec<_> = authorities.wanted.iter().chain(authorities.retiring.iter().filter(stays)).cloned().collect();
     let ids = match &facts.arn {
         Some(arn) => elb::revocations(&app.elb, arn).await?,
@@ -183,6 +193,7 @@ async fn act(
         }
         store.bundle = bundle.iter().map(|der| lifecycle::refresh::fingerprint(der)).collect();
         (store.held, store.leaving, store.crls) = (plan.held.clone(), plan.leaving.clone(), plan.crls.clone());
+        store.adding.clear();
         if plan.fits {
             store.extras = plan.extras.clone();
         }

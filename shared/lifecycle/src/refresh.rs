@@ -88,6 +88,7 @@ impl Plan {
 
 pub fn plan(store: &Store, authorities: &Authorities, facts: &Facts, now: OffsetDateTime) -> Plan {
     let mut plan = Plan::default();
+    let store = &added(store, &facts.held);
     let chains = plan.chains(store, authorities, facts, now);
     let all: Vec<_> = chains.values().cloned().collect();
     let (extras, spoiled) = plan.extras(store, facts, now);
@@ -386,6 +387,16 @@ impl Plan {
 
 /// A CA below a root that stays is not shut out by leaving.
 const ROOT_STAYS: &str = "; its root stays, so what it issued gets in until it expires, or until the root revokes the CA itself (declare the root too, so that its CRL comes into this store)";
+
+/// The store with the CAs that an upload has added of which nobody heard.
+fn added(store: &Store, real: &[Vec<u8>]) -> Store {
+    let real: BTreeSet<String> = real.iter().map(|der| fingerprint(der)).collect();
+    let mut store = store.clone();
+    store
+        .held
+        .extend(std::mem::take(&mut store.adding).into_iter().filter(|(_, chain)| chain.iter().all(|one| real.contains(one))));
+    store
+}
 
 /// Whether a CA's CRL, as it is loaded or published, revokes anything.
 fn revokes(store: &Store, facts: &Facts, authority: &Arn) -> bool {

@@ -293,6 +293,9 @@ pub struct Store {
     /// The CAs that it was last seen to hold, each with the fingerprints of its certificate and of those above it.
     #[serde(default)]
     pub held: BTreeMap<Arn, Vec<String>>,
+    /// The CAs that an upload is to add, likewise: whether it did is not known before the next look, should nobody hear of its end.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub adding: BTreeMap<Arn, Vec<String>>,
     /// The extra objects in it by their keys, each with the fingerprint of its certificate.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extras: BTreeMap<String, String>,
@@ -332,6 +335,7 @@ impl Store {
             arn: None,
             bundle: BTreeSet::new(),
             held: BTreeMap::new(),
+            adding: BTreeMap::new(),
             extras: BTreeMap::new(),
             leaving: BTreeMap::new(),
             crls: BTreeMap::new(),
@@ -386,7 +390,7 @@ impl Trust {
         let declared = self.successors.with_successors(&store.declaration.certificate_authority_arns);
         let (retired, wanted): (BTreeSet<Arn>, BTreeSet<Arn>) =
             declared.iter().cloned().partition(|authority| self.successors.of(authority).is_some());
-        let undeclared = store.held.keys().filter(|held| !declared.contains(held)).cloned();
+        let undeclared = store.held.keys().chain(store.adding.keys()).filter(|held| !declared.contains(held)).cloned();
         Authorities { retiring: undeclared.chain(retired).collect(), wanted }
     }
 }

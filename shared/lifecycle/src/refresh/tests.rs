@@ -404,6 +404,14 @@ fn a_ca_that_is_retired_or_undeclared_stays_while_it_is_needed_is_announced_and_
     let undeclared = |site: &mut Site| _ = site.store.declaration.certificate_authority_arns.remove(&authority("a"));
     let since =
         |passed: Duration| move |site: &mut Site| _ = site.store.leaving.insert(authority("a"), (site.now - passed).into());
+    let unheard = |site: &mut Site| {
+        let chain = site.store.held.remove(&authority("a")).unwrap();
+        site.store.adding.insert(authority("a"), chain);
+    };
+    let was_to_come = |site: &mut Site| {
+        let chain = cas.chain("a").iter().map(|der| fingerprint(der)).collect();
+        site.store.adding.insert(authority("a"), chain);
+    };
     let other = root(ca("other root"));
     let apart = cas.declared(&["a", "b"]).with(|site| {
         let alone = below(&other, ca("a"));
@@ -491,6 +499,15 @@ fn a_ca_that_is_retired_or_undeclared_stays_while_it_is_needed_is_announced_and_
             &[stays],
         ),
         ("declared again", cas.held(&["a", "b"]).with(since(NOTICE)), false, &[], &[]),
+        (
+            "added unheard of, undeclared and needed",
+            cas.held(&["a", "b"]).with(unheard).with(undeclared).with(needed),
+            false,
+            &[],
+            &[stays],
+        ),
+        ("added unheard of, and undeclared", cas.held(&["a", "b"]).with(unheard).with(undeclared), true, &[], &[announced]),
+        ("was to be added and never was, and undeclared", cas.held(&["b"]).with(was_to_come).with(undeclared), false, &[], &[]),
         ("retired and needed", cas.held(&["a", "b"]).retired(&[("a", "b")]).with(needed), false, &[], &[stays]),
         ("retired", cas.held(&["a", "b"]).retired(&[("a", "b")]), true, &[], &[announced]),
         (
