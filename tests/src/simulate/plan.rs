@@ -371,7 +371,8 @@ impl Certificate {
             maintenance_window: (origin == Origin::Issued && dice.one_in(6))
                 .then(|| dice.one_of(&["daily 22:00-04:00", "daily 01:00-13:00"])),
             ordered: if of_services.is_empty() && dice.one_in(2) {
-                between(dice, Duration::ZERO, lasts / 4)
+                // A certificate of ACM is there from the beginning, and is good for a year.
+                between(dice, Duration::ZERO, lasts / 4).min(Duration::days(90))
             } else {
                 Duration::ZERO
             },
