@@ -20,6 +20,7 @@ mod pairs;
 mod recovery;
 mod retirement;
 mod rollbacks;
+mod rotation;
 mod triggers;
 mod trust;
 mod windows;

@@ -4,6 +4,9 @@
 //! renew it again. The event may come before ACM shows the new body everywhere: what is exported is told by its serial.
 
 mod acm_export;
+mod rotate;
+
+use std::collections::BTreeSet;
 
 use aws_sdk_acm::Client as Acm;
 use aws_sdk_eventbridge::Client as EventBridge;
@@ -11,13 +14,14 @@ use lifecycle::attempt::{A_DAY, Attempt, Turn, turn};
 use lifecycle::date;
 use lifecycle::events::{AcmDetail, Detail, Event, Kind};
 use lifecycle::export::{Export, Held, export};
-use lifecycle::names::{Arn, CertificateName};
+use lifecycle::names::{Arn, CertificateName, ServiceName};
 use lifecycle::record::{Origin, Record};
 use lifecycle::renewal::Secret;
 use lifecycle::trust::Trust;
 use lifecycle::window::Hold;
 use material::Wanted;
 use records::install::{Candidate, Installed};
+use records::rotation::Rotation;
 use records::{Records, Settings};
 use runtime::vars::Vars;
 use runtime::{Failure, Invocation, Trigger, publish};
@@ -76,6 +80,7 @@ pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<
             by_name(app, &Trigger::body(Value::from(certificate))?, invocation).await
         }
         Trigger::Event { detail_type, .. } => Err(not_ours(&format!("`{detail_type}` is not for this function"))),
+        Trigger::ByHand(request) if request.get("Step").is_some() => rotate::step(app, request, invocation).await,
         Trigger::ByHand(request) => {
             let answer = match Trigger::request(request, USAGE)? {
                 Request { certificate: Some(name), certificate_arn: None } => by_name(app, &name, invocation).await?,
@@ -146,7 +151,7 @@ async fn by_arn(app: &App, arn: &Arn, expected: Option<OffsetDateTime>, invocati
             Ok(answer("unchanged", &record))
         }
         Export::TooEarly(why) => Err(Failure::retryable(format!("export `{name}`"), why)),
-        Export::Never(why) => halted(app, &name, Failure::permanent(format!("export `{name}`"), why), now).await,
+        Export::Never(why) => Err(halted(app, &name, Failure::permanent(format!("export `{name}`"), why), now).await?),
         // ACM's event: the sweep takes it when its time has come.
         Export::Take { .. } if expected.is_some() && record.held_back(now).is_some() => {
             let opens = match record.held_back(now) {
@@ -161,39 +166,71 @@ async fn by_arn(app: &App, arn: &Arn, expected: Option<OffsetDateTime>, invocati
         }
         Export::Take { reason, .. } => {
             let reason = if has_moved { "another certificate of ACM has its tags now" } else { reason };
-            let replaces = record.current.as_ref().map(|pair| pair.version_id.clone());
-            let attempt = match turn(&record, &invocation.id, reason, replaces.as_deref(), now) {
-                Turn::Begin(attempt) | Turn::Resume(attempt) => attempt,
-                Turn::Busy { until } => {
-                    let why = format!("another invocation is at it; it may be tried again after {}", date(until));
-                    return Err(Failure::retryable(format!("export `{name}`"), why));
-                }
-                Turn::Exhausted { until } => {
-                    let why = format!("{A_DAY} attempts failed today; see why, and try again after {}", date(until));
-                    return halted(app, &name, Failure::permanent(format!("export `{name}`"), why), now).await;
-                }
-            };
-            record.look_at = attempt.lease.unix_timestamp();
-            record.take_up(attempt.clone());
-            let first = record.revision == 0;
-            app.records.save(&mut record, &before).await?.or_retry(format_args!("the record of `{name}`"))?;
-            if first {
-                app.records.note_arn(arn, &name).await?;
-            }
-            match attempted(app, &mut record, &attempt, &held, invocation).await {
-                Ok(installed) => {
-                    let (kind, outcome) = match installed {
-                        Installed::Current => (Kind::CertificateCurrent, "exported"),
-                        // Staged: what is current, if anything, stays so until the trust stores hold its CA.
-                        Installed::Waiting(_) => (Kind::TrustDue, "waiting-for-trust"),
-                    };
-                    publish(&app.eventbridge, &[Event::about(kind, &app.records.settings.prefix, &record, reason)]).await?;
-                    Ok(answer(outcome, &record))
-                }
-                Err(failure) if failure.is_permanent() => halted(app, &name, failure, invocation.now()).await,
-                Err(failure) => Err(failure),
-            }
+            let asked = Asked { arn, held: &held, before: &before, rotation: None, stays_staged: false };
+            let (record, installed) = take(app, record, &asked, reason, invocation).await?;
+            Ok(match installed {
+                Installed::Current => answer("exported", &record),
+                // Staged: what is current, if anything, stays so until the trust stores hold its CA.
+                Installed::Waiting(_) => answer("waiting-for-trust", &record),
+            })
         }
+    }
+}
+
+/// What is exported, and who asked for it.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    arn: &'a Arn,
+    held: &'a Held,
+    before: &'a BTreeSet<ServiceName>,
+    rotation: Option<&'a Rotation>,
+    stays_staged: bool,
+}
+
+/// Brings what ACM holds into the secret: begins an attempt or goes on with the one that was left.
+async fn take(
+    app: &App,
+    mut record: Record,
+    asked: &Asked<'_>,
+    reason: &str,
+    invocation: &Invocation,
+) -> Result<(Record, Installed), Failure> {
+    let (name, now) = (record.name.clone(), invocation.now());
+    let replaces = record.current.as_ref().map(|pair| pair.version_id.clone());
+    let mut attempt = match turn(&record, &invocation.id, reason, replaces.as_deref(), now) {
+        Turn::Begin(attempt) | Turn::Resume(attempt) => attempt,
+        Turn::Busy { until } => {
+            let why = format!("another invocation is at it; it may be tried again after {}", date(until));
+            return Err(Failure::retryable(format!("export `{name}`"), why));
+        }
+        Turn::Exhausted { until } => {
+            let why = format!("{A_DAY} attempts failed today; see why, and try again after {}", date(until));
+            return Err(halted(app, &name, Failure::permanent(format!("export `{name}`"), why), now).await?);
+        }
+    };
+    if let Some(rotation) = asked.rotation {
+        rotation.join(&mut attempt, asked.held.certificate_authority_arn.as_ref());
+    }
+    record.look_at = attempt.lease.unix_timestamp();
+    record.take_up(attempt.clone());
+    let first = record.revision == 0;
+    app.records.save(&mut record, asked.before).await?.or_retry(format_args!("the record of `{name}`"))?;
+    if first {
+        app.records.note_arn(asked.arn, &name).await?;
+    }
+    match attempted(app, &mut record, &attempt, asked, invocation).await {
+        Ok(installed) => {
+            let kind = match installed {
+                Installed::Current => Some(Kind::CertificateCurrent),
+                Installed::Waiting(_) if asked.stays_staged => None,
+                Installed::Waiting(_) => Some(Kind::TrustDue),
+            };
+            let event = kind.map(|kind| Event::about(kind, &app.records.settings.prefix, &record, reason));
+            publish(&app.eventbridge, event.as_slice()).await?;
+            Ok((record, installed))
+        }
+        Err(failure) if failure.is_permanent() => Err(halted(app, &name, failure, invocation.now()).await?),
+        Err(failure) => Err(failure),
     }
 }
 
@@ -250,15 +287,21 @@ async fn attempted(
     app: &App,
     record: &mut Record,
     attempt: &Attempt,
-    held: &Held,
+    asked: &Asked<'_>,
     invocation: &Invocation,
 ) -> Result<Installed, Failure> {
-    let name = record.name.clone();
+    let (name, Asked { held, stays_staged, .. }) = (record.name.clone(), *asked);
     let Some(serial) = &held.serial else {
         return Err(Failure::retryable(format!("export `{name}`"), "ACM shows no serial of it yet"));
     };
+    // ACM has renewed since Secrets Manager's version got its pair: that is left to Secrets Manager.
+    let overtaken = match &attempt.rotation {
+        Some(version) => app.records.serial_of_version(&name, version).await?.is_some_and(|there| there != *serial),
+        None => false,
+    };
+    let attempt = &Attempt { rotation: attempt.rotation.clone().filter(|_| !overtaken), ..attempt.clone() };
     let issuer = held.certificate_authority_arn.clone();
-    let candidate = Candidate { attempt, wanted: Wanted::Exported { serial }, issuer, trust: &app.trust };
+    let candidate = Candidate { attempt, wanted: Wanted::Exported { serial }, issuer, trust: &app.trust, stays_staged };
     if let Some(staged) = attempt.staged.clone().filter(|staged| staged.serial == *serial) {
         return app.records.install_staged(record, &candidate, staged.version_id, invocation.now()).await;
     }
@@ -272,11 +315,7 @@ async fn attempted(
 }
 
 /// What Everleaf does with the certificate has changed, or the record is new; services that are new to it are seen to at once.
-async fn keep(
-    app: &App,
-    record: &mut Record,
-    before: &std::collections::BTreeSet<lifecycle::names::ServiceName>,
-) -> Result<(), Failure> {
+async fn keep(app: &App, record: &mut Record, before: &BTreeSet<ServiceName>) -> Result<(), Failure> {
     let name = record.name.clone();
     app.records.save(record, before).await?.or_retry(format_args!("the record of `{name}`"))?;
     app.records.tag(record).await?;
@@ -287,11 +326,11 @@ async fn keep(
     Ok(())
 }
 
-/// A permanent failure is noted and told once a day, and still returned.
-async fn halted(app: &App, name: &CertificateName, failure: Failure, now: OffsetDateTime) -> Result<Value, Failure> {
+/// What is permanent stands against the next attempt and is told to a person once a day.
+async fn halted(app: &App, name: &CertificateName, failure: Failure, now: OffsetDateTime) -> Result<Failure, Failure> {
     let event = app.records.halt(name, "export-failed", &failure, now).await?;
     publish(&app.eventbridge, event.as_slice()).await?;
-    Err(failure)
+    Ok(failure)
 }
 
 fn answer(outcome: &str, record: &Record) -> Value {

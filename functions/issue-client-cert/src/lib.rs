@@ -14,6 +14,7 @@ mod import;
 mod pca;
 mod retire;
 mod revoke;
+mod rotate;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use lifecycle::trust::Trust;
 use lifecycle::{date, renewal};
 use material::{Material, Wanted};
 use records::install::{Candidate, Installed};
+use records::rotation::Rotation;
 use records::{Records, Settings};
 use runtime::vars::Vars;
 use runtime::{Failure, Invocation, Trigger, publish};
@@ -87,6 +89,7 @@ fn policy(vars: &mut Vars<'_>, trust: &Trust) -> Option<Policy> {
 
 pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
     let answer = match Trigger::parse(event)? {
+        Trigger::ByHand(request) if request.get("Step").is_some() => return rotate::step(app, request, invocation).await,
         Trigger::ByHand(request) if request.get("retire").is_some() => return retire::by_hand(app, &request, invocation).await,
         Trigger::ByHand(request) if request.get("revoke").is_some() => return revoke::by_hand(app, &request, invocation).await,
         Trigger::ByHand(request) => by_hand(app, &request, invocation).await?,
@@ -170,7 +173,8 @@ async fn fulfil(
     let mut record =
         record.unwrap_or_else(|| Record::new(order.name.clone(), origin.clone(), order.options.clone(), invocation.now()));
     change(app, &mut record, origin, &order, invocation).await?;
-    let issued = issue(app, record, before, (order.csr.as_ref(), order.end), reason, invocation).await?;
+    let asked = Asked { csr: order.csr.as_ref(), end: order.end, ..Asked::default() };
+    let issued = issue(app, record, before, asked, reason, invocation).await?;
     issued.answer(app, invocation).await
 }
 
@@ -224,7 +228,7 @@ async fn due(app: &App, name: &CertificateName, reason: &str, invocation: &Invoc
         Origin::Exported { .. } | Origin::Adopted { .. } => unchanged(app, record, invocation).await,
         Origin::Issued(_) | Origin::CallerKey(_) => {
             let before = record.options.services.clone();
-            issue(app, record, before, (None, None), reason, invocation).await?.answer(app, invocation).await
+            issue(app, record, before, Asked::default(), reason, invocation).await?.answer(app, invocation).await
         }
     };
     refused.map_or(answer, Err)
@@ -300,17 +304,25 @@ impl Issued {
     }
 }
 
-/// Brings a new pair into the secret: begins an attempt or goes on with the one that was left. `asked` is what only a caller gives:
-/// a CSR, and the date at which the certificate is to end.
+/// What only whoever asks can say of a new pair.
+#[derive(Default)]
+struct Asked<'a> {
+    csr: Option<&'a CallersCsr>,
+    /// The date at which the certificate is to end.
+    end: Option<OffsetDateTime>,
+    rotation: Option<&'a Rotation>,
+    stays_staged: bool,
+}
+
+/// Brings a new pair into the secret: begins an attempt or goes on with the one that was left.
 async fn issue(
     app: &App,
     mut record: Record,
     before: BTreeSet<lifecycle::names::ServiceName>,
-    asked: (Option<&CallersCsr>, Option<OffsetDateTime>),
+    asked: Asked<'_>,
     reason: &str,
     invocation: &Invocation,
 ) -> Result<Issued, Failure> {
-    let (csr, end) = asked;
     let (name, now) = (record.name.clone(), invocation.now());
     let replaces = record.current.as_ref().map(|pair| pair.version_id.clone());
     let mut attempt = match turn(&record, &invocation.id, reason, replaces.as_deref(), now) {
@@ -322,18 +334,22 @@ async fn issue(
             return Err(Failure::permanent(format!("issue `{name}`"), why));
         }
     };
-    attempt.end = attempt.end.or_else(|| end.map(Into::into));
+    attempt.end = attempt.end.or_else(|| asked.end.map(Into::into));
+    if let Some(rotation) = asked.rotation {
+        rotation.join(&mut attempt, record.specification().map(|wanted| &wanted.certificate_authority_arn));
+    }
     record.look_at = attempt.lease.unix_timestamp();
     record.take_up(attempt);
     app.records.save(&mut record, &before).await?.or_retry(format_args!("the record of `{name}`"))?;
-    match attempted(app, &mut record, csr, invocation).await {
+    match attempted(app, &mut record, &asked, invocation).await {
         Ok((installed, public)) => {
             let kind = match installed {
-                Installed::Current => Kind::CertificateCurrent,
-                Installed::Waiting(_) => Kind::TrustDue,
+                Installed::Current => Some(Kind::CertificateCurrent),
+                Installed::Waiting(_) if asked.stays_staged => None,
+                Installed::Waiting(_) => Some(Kind::TrustDue),
             };
-            let event = Event::about(kind, &app.records.settings.prefix, &record, reason);
-            publish(&app.eventbridge, &[event]).await?;
+            let event = kind.map(|kind| Event::about(kind, &app.records.settings.prefix, &record, reason));
+            publish(&app.eventbridge, event.as_slice()).await?;
             Ok(Issued { record, installed, public })
         }
         Err(failure) => Err(halted(app, &name, failure, invocation).await?),
@@ -353,10 +369,10 @@ async fn halted(app: &App, name: &CertificateName, failure: Failure, invocation:
 async fn attempted(
     app: &App,
     record: &mut Record,
-    csr: Option<&CallersCsr>,
+    asked: &Asked<'_>,
     invocation: &Invocation,
 ) -> Result<(Installed, Option<(String, String)>), Failure> {
-    let name = record.name.clone();
+    let (name, csr, stays_staged) = (record.name.clone(), asked.csr, asked.stays_staged);
     let (Some(mut attempt), Some(wanted)) = (record.attempt.clone(), record.specification().cloned()) else {
         return Err(Failure::permanent(
             format!("issue `{name}`"),
@@ -368,7 +384,7 @@ async fn attempted(
     let wants =
         Wanted::Issued { specification: &wanted, not_after, key_fingerprint: csr.map(|csr| csr.key_fingerprint.as_str()) };
     if let Some(Staged { version_id, .. }) = attempt.staged.clone() {
-        let candidate = Candidate { attempt: &attempt, wanted: wants, issuer: Some(issuer), trust: &app.trust };
+        let candidate = Candidate { attempt: &attempt, wanted: wants, issuer: Some(issuer), trust: &app.trust, stays_staged };
         let installed = app.records.install_staged(record, &candidate, version_id, invocation.now()).await?;
         let public = if csr.is_some() { public(app, record).await? } else { None };
         return Ok((installed, public));
@@ -402,7 +418,7 @@ async fn attempted(
     let Some((certificate, certificate_chain)) = issued else { return Err(dead(app, record, &attempt).await?) };
     let public = csr.map(|_| (certificate.clone(), certificate_chain.clone()));
     let material = Material { certificate, certificate_chain, key };
-    let candidate = Candidate { attempt: &attempt, wanted: wants, issuer: Some(issuer), trust: &app.trust };
+    let candidate = Candidate { attempt: &attempt, wanted: wants, issuer: Some(issuer), trust: &app.trust, stays_staged };
     let installed = app.records.install(record, &candidate, &material, invocation.now()).await?;
     Ok((installed, public))
 }

@@ -274,12 +274,12 @@ fn in_scope(app: &App, stores: &Stores, scope: &Scope, waiting: Option<&Record>)
 fn authority<'a>(app: &'a App, record: &'a Record) -> Option<&'a Arn> {
     let staged = record.attempt.as_ref().and_then(|attempt| attempt.staged.as_ref());
     let asked = || record.specification().map(|wanted| app.trust.successors.active(&wanted.certificate_authority_arn));
-    staged.map(|staged| &staged.issuer).or_else(asked)
+    staged.and_then(|staged| staged.issuer.as_ref()).or_else(asked)
 }
 
 /// The event that lets a certificate go on that has waited for its stores, once they are ready.
 fn may_go_on(app: &App, stores: &Stores, record: &Record) -> Option<Event> {
-    let authority = &record.attempt.as_ref()?.staged.as_ref()?.issuer;
+    let authority = record.attempt.as_ref()?.staged.as_ref()?.issuer.as_ref()?;
     if !app.trust.missing(stores, authority).is_empty() {
         return None;
     }

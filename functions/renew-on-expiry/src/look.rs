@@ -208,9 +208,9 @@ async fn gather(app: &App, record: &mut Record, shared: &mut Shared, now: Offset
         Some(authority) => shared.rollover(app, authority).await?,
         None => None,
     };
-    let waits_for = match record.attempt.as_ref().and_then(|attempt| attempt.staged.as_ref()) {
+    let waits_for = match record.attempt.as_ref().and_then(|attempt| attempt.staged.as_ref()?.issuer.as_ref()) {
         // No store takes up a retired CA: its pair is given up for one of the successor.
-        Some(staged) if app.trust.successors.of(&staged.issuer).is_none() => shared.missing(app, &staged.issuer).await?,
+        Some(issuer) if app.trust.successors.of(issuer).is_none() => shared.missing(app, issuer).await?,
         _ => BTreeSet::new(),
     };
     Ok(Facts {

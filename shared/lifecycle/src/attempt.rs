@@ -26,9 +26,12 @@ pub struct Attempt {
     /// AWS Private CA's answer, kept before the certificate is fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_arn: Option<Arn>,
-    /// The complete pair, where it waits for trust stores to hold its CA.
+    /// The complete pair, where it waits for trust stores to hold its CA, or for Secrets Manager.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged: Option<Staged>,
+    /// The version that Secrets Manager wants the pair in, where it asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<String>,
     /// The moment at which the certificate is to end, where it was asked for as a date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<Moment>,
@@ -40,7 +43,9 @@ pub struct Attempt {
 pub struct Staged {
     pub version_id: String,
     pub serial: Serial,
-    pub issuer: Arn,
+    /// `None` for a public certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<Arn>,
 }
 
 /// How often it was tried.
@@ -96,6 +101,8 @@ pub fn turn(record: &Record, holder: &str, reason: &str, replaces: Option<&str>,
             return Turn::Resume(Attempt { lease: (now + LEASE).into(), holder: holder.to_owned(), ..attempt.clone() });
         }
     }
+    // Secrets Manager waits for the pair of a dead attempt all the same.
+    let waited_for = record.attempt.as_ref().filter(|dead| dead.replaces.as_deref() == replaces);
     let Attempts { last, day, on_day } = &record.attempts;
     let today = now.to_offset(UtcOffset::UTC).date();
     if *day == Some(today) && *on_day >= A_DAY {
@@ -109,6 +116,7 @@ pub fn turn(record: &Record, holder: &str, reason: &str, replaces: Option<&str>,
         replaces: replaces.map(str::to_owned),
         certificate_arn: None,
         staged: None,
+        rotation: waited_for.and_then(|dead| dead.rotation.clone()),
         end: None,
         reason: reason.to_owned(),
     })
@@ -137,6 +145,11 @@ impl Attempt {
         let text = format!("{prefix}\n{name}\n{number}\n{}\n{step}", replaces.as_deref().unwrap_or("-"));
         crate::leaf::hex(&Sha256::digest(text))[..32].to_owned()
     }
+
+    /// The version of the secret that the pair of this serial goes into.
+    pub fn version(&self, prefix: &str, name: &CertificateName, serial: &Serial) -> String {
+        self.rotation.clone().unwrap_or_else(|| self.token(prefix, name, &format!("pair {serial}")))
+    }
 }
 
 /// The token of the version `{}` that a secret is created with.
@@ -156,7 +169,7 @@ mod tests {
     }
 
     fn staged() -> Staged {
-        Staged { version_id: "version-2".to_owned(), serial: Serial::from_hex("0c03"), issuer: arn(CA) }
+        Staged { version_id: "version-2".to_owned(), serial: Serial::from_hex("0c03"), issuer: Some(arn(CA)) }
     }
 
     /// Whose turn it is this long after [`attempt`] began, for `holder` and the version `replaces`.
@@ -323,6 +336,7 @@ mod tests {
             holder: "me".to_owned(),
             certificate_arn: Some(arn(CA)),
             staged: Some(staged()),
+            rotation: Some("version-9".to_owned()),
             end: None,
             reason: "asked for".to_owned(),
             ..begun

@@ -345,7 +345,8 @@ mod tests {
     /// [`full`] with what came after version 0.1.
     fn fullest() -> Record {
         let (now, authority) = (at("2026-11-22T05:47:00.123Z"), arn(samples::CA));
-        let staged = Staged { version_id: "version-2".to_owned(), serial: Serial::from_hex("0c03"), issuer: authority.clone() };
+        let staged =
+            Staged { version_id: "version-2".to_owned(), serial: Serial::from_hex("0c03"), issuer: Some(authority.clone()) };
         let asked = Revocation {
             serial: pair().serial,
             certificate_authority_arn: authority,

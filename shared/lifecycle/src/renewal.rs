@@ -150,6 +150,11 @@ pub fn held_up(record: &Record, sweep_interval: Duration, now: OffsetDateTime) -
     if record.attempt.is_some() || record.is_compromised() || !wants(record, sweep_interval, now) {
         return None;
     }
+    kept(record, sweep_interval, now)
+}
+
+/// Why the current pair is to stay, whoever wants another one.
+pub fn kept(record: &Record, sweep_interval: Duration, now: OffsetDateTime) -> Option<String> {
     match record.set_back().map(|setback| setback.next(rest(record, sweep_interval))) {
         Some(None) => {
             let retry = format!("{{\"retry\": \"{}\"}}", record.name);
@@ -257,8 +262,9 @@ impl Plan {
     /// Whether a staged pair waits for trust stores. They are then asked for, and nothing else is.
     fn waits(&mut self, record: &Record, facts: &Facts, sweep_interval: Duration, now: OffsetDateTime) -> bool {
         let staged = record.attempt.as_ref().and_then(|attempt| attempt.staged.as_ref());
-        let Some(staged) = staged.filter(|_| !facts.waits_for.is_empty()) else { return false };
-        self.trust(&facts.waits_for, &staged.issuer, "a new pair waits");
+        let issuer = staged.and_then(|staged| staged.issuer.as_ref());
+        let Some(issuer) = issuer.filter(|_| !facts.waits_for.is_empty()) else { return false };
+        self.trust(&facts.waits_for, issuer, "a new pair waits");
         self.look_by(now + sweep_interval);
         if let (Origin::Exported { .. }, Some(held)) = (&record.origin, &facts.held) {
             self.ca_of_acm(record, held, facts.rollover.as_ref());
@@ -277,7 +283,7 @@ impl Plan {
     ) {
         let due = due(record, sweep_interval);
         let reason = match (&record.current, &record.attempt, due) {
-            (_, Some(attempt), _) if attempt.staged.is_some() => {
+            (_, Some(attempt), _) if attempt.staged.is_some() && attempt.rotation.is_none() => {
                 format!("attempt {} waits for trust stores to hold its CA", attempt.number)
             }
             (_, Some(attempt), _) => format!("attempt {} was left unfinished", attempt.number),

@@ -143,6 +143,7 @@ pub(crate) fn attempt(started: OffsetDateTime) -> Attempt {
         replaces: Some(pair().version_id),
         certificate_arn: None,
         staged: None,
+        rotation: None,
         end: None,
         reason: "due".to_owned(),
     }

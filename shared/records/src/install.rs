@@ -34,6 +34,8 @@ pub struct Candidate<'a> {
     pub wanted: Wanted<'a>,
     pub issuer: Option<Arn>,
     pub trust: &'a Trust,
+    /// It is only to be staged: somebody else says when it becomes current.
+    pub stays_staged: bool,
 }
 
 /// How long a pair waits before the sweep asks again whether it may become current.
@@ -52,7 +54,7 @@ impl Records {
         let name = record.name.clone();
         let refused = |why: String| Failure::permanent(format!("accept the new pair of `{name}`"), why);
         let leaf = material.verify(&candidate.wanted, now).map_err(refused)?;
-        let version = candidate.attempt.token(&self.settings.prefix, &name, &format!("pair {}", leaf.serial));
+        let version = candidate.attempt.version(&self.settings.prefix, &name, &leaf.serial);
         match self.put_version(&name, &version, PENDING, &material.text()).await? {
             Put::Written => self.promote(record, candidate, version, leaf, now).await,
             // An exported key differs in bytes at each export. What an earlier try stored is judged in place of this one.
@@ -93,8 +95,11 @@ impl Records {
             let why = format!("its serial {} was revoked meanwhile; the next try begins another", leaf.serial);
             return Err(Failure::retryable(format!("make the new pair of `{name}` current"), why));
         }
-        let missing = self.untrusted(record, candidate).await?;
-        if let (Some(missing), Some(issuer)) = (missing, issuer) {
+        let missing = match candidate.stays_staged {
+            true => Some(BTreeSet::new()),
+            false => self.untrusted(record, candidate).await?,
+        };
+        if let Some(missing) = missing {
             let staged = Some(Staged { version_id: version, serial: leaf.serial, issuer: issuer.clone() });
             record.attempt = Some(Attempt { staged, lease: now.into(), ..(*attempt).clone() });
             record.look_at = (now + ASK_AGAIN).unix_timestamp();
@@ -238,7 +243,14 @@ impl Records {
 
     /// The serial that a deployment failed on, for a record that does not know of it.
     async fn rejected(&self, name: &CertificateName, state: &State) -> Result<Option<Serial>, Failure> {
-        let Some(version) = &state.rejected else { return Ok(None) };
+        match &state.rejected {
+            Some(version) => self.serial_of_version(name, version).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The serial of the pair in a version; `None` when there is none in it.
+    pub async fn serial_of_version(&self, name: &CertificateName, version: &str) -> Result<Option<Serial>, Failure> {
         let text = self.value_of_version(name, version).await?;
         let pair = text.and_then(|text| Material::read(&text).ok().flatten());
         Ok(pair.and_then(|pair| Leaf::from_pem(&pair.certificate).ok()).map(|leaf| leaf.serial))

@@ -4,10 +4,12 @@
 //! - [`secrets`]: a secret's versions and their labels
 //! - [`halt`]: what stands against a certificate until a person has seen to it
 //! - [`install`]: a new pair from staged to current, and a record made to agree with its secret again
+//! - [`rotation`]: Secrets Manager's own way to ask for a new pair
 //! - [`trust`]: what is kept of trust stores, and which certificates need a CA
 
 pub mod halt;
 pub mod install;
+pub mod rotation;
 pub mod secrets;
 mod setback;
 pub mod table;

@@ -33,6 +33,10 @@ pub struct State {
     pub current: Option<String>,
     /// The version that a deployment failed on.
     pub rejected: Option<String>,
+    /// The version that `AWSPENDING` is on.
+    pub pending: Option<String>,
+    /// Secrets Manager has been told which function rotates it.
+    pub rotates: bool,
     /// When anything about the secret was last changed, by the clock of Secrets Manager.
     pub changed: OffsetDateTime,
     pub pending_deletion: bool,
@@ -80,6 +84,8 @@ impl Records {
             arn: answer.arn.as_deref().unwrap_or_default().parse().map_err(|_| legible("ARN"))?,
             current: version(CURRENT),
             rejected: version(REJECTED),
+            pending: version(PENDING),
+            rotates: answer.rotation_enabled == Some(true),
             changed: answer.last_changed_date.and_then(moment).ok_or_else(|| legible("LastChangedDate"))?,
             pending_deletion: answer.deleted_date.is_some(),
             tags: answer.tags.unwrap_or_default().into_iter().filter_map(|tag| Some((tag.key?, tag.value?))).collect(),
@@ -193,11 +199,21 @@ impl Records {
     pub async fn reject(&self, name: &CertificateName, version: &str) -> Result<(), Failure> {
         let doing = || format!("mark version {version} of the secret of `{name}` as rejected");
         let Some(state) = self.describe(name).await? else { return Err(Failure::permanent(doing(), "the secret is gone")) };
+        let update =
+            |stage| self.secretsmanager.update_secret_version_stage().secret_id(self.secret_name(name)).version_stage(stage);
+        if state.pending.as_deref() == Some(version) {
+            // Else Secrets Manager would take it up again in place of each new rotation.
+            match update(PENDING).remove_from_version_id(version).send().await {
+                Ok(_) => {}
+                // Somebody else has just taken it off.
+                Err(error) if error.as_service_error().is_some_and(|error| error.is_invalid_parameter_exception()) => {}
+                Err(error) => return Err(Failure::aws(doing(), error)),
+            }
+        }
         if state.rejected.as_deref() == Some(version) {
             return Ok(());
         }
-        let update = self.secretsmanager.update_secret_version_stage().secret_id(self.secret_name(name)).version_stage(REJECTED);
-        let update = update.move_to_version_id(version).set_remove_from_version_id(state.rejected);
+        let update = update(REJECTED).move_to_version_id(version).set_remove_from_version_id(state.rejected);
         update.send().await.map(|_| ()).map_err(|error| Failure::aws(doing(), error))
     }
 

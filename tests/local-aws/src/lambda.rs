@@ -1,6 +1,6 @@
 //! Lambda: synchronous and asynchronous invocation of the functions that the template deploys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ pub struct Lambda {
     pub(crate) functions: BTreeMap<String, Function>,
     /// Kept until someone asks: see [`LocalAws::take_invocations`].
     pub(crate) log: Vec<Invocation>,
+    /// Those that Secrets Manager may invoke.
+    pub(crate) rotators: BTreeSet<String>,
 }
 
 #[derive(Clone)]
@@ -235,8 +237,17 @@ async fn without_panic(mut running: Running) -> Result<Value, FunctionError> {
     .await
 }
 
+/// One attempt, for a service that waits for its end.
+pub(crate) async fn invoke_once(aws: &LocalAws, function: &str, payload: Value) -> Result<Value, FunctionError> {
+    let (function, request_id) = aws.world(|world, _| (find(world, function), world.uuid()));
+    let Some(function) = function else {
+        return Err(FunctionError::new("ResourceNotFoundException", "there is no such function"));
+    };
+    run(aws, &function, &payload, &request_id, 1).await
+}
+
 /// By name, ARN or partial ARN, with or without a qualifier.
-fn find(world: &World, asked: &str) -> Option<Function> {
+pub(crate) fn find(world: &World, asked: &str) -> Option<Function> {
     let parts: Vec<&str> = asked.split(':').collect();
     let name = match parts.iter().position(|part| *part == "function") {
         Some(at) => parts.get(at + 1)?,

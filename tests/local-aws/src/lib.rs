@@ -18,6 +18,7 @@ pub mod lambda;
 pub mod pca;
 pub mod processes;
 mod quotas;
+mod rotation;
 pub mod s3;
 pub mod secrets;
 pub mod server;
@@ -167,13 +168,14 @@ impl LocalAws {
     /// As [`world`](Self::world), without waking the driver to what the look may have brought.
     fn world_now<T>(&self, look: impl FnOnce(&mut World, OffsetDateTime) -> T) -> T {
         let now = self.now();
-        let (seen, deliveries) = {
+        let (seen, deliveries, rotations) = {
             let mut world = lock(&self.0.world);
             world.advance(now);
             let seen = look(&mut world, now);
-            (seen, deliveries(&mut world, now))
+            (seen, deliveries(&mut world, now), std::mem::take(&mut world.secrets.rotations))
         };
         self.deliver(deliveries);
+        rotations.into_iter().for_each(|due| _ = tokio::spawn(rotation::carry_out(self.clone(), due)));
         seen
     }
 

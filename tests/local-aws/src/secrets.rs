@@ -9,11 +9,11 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime, Time, UtcOffset};
 
-use crate::{AwsError, World};
+use crate::{AwsError, World, rotation};
 
-const CURRENT: &str = "AWSCURRENT";
+pub(crate) const CURRENT: &str = "AWSCURRENT";
 const PREVIOUS: &str = "AWSPREVIOUS";
-const PENDING: &str = "AWSPENDING";
+pub(crate) const PENDING: &str = "AWSPENDING";
 
 /// Beyond these, versions older than a day that carry no label are removed.
 const KEPT_VERSIONS: usize = 100;
@@ -27,6 +27,7 @@ pub struct SecretsManager {
     secrets: BTreeMap<String, Secret>,
     /// The names in the order of creation, by [`Secret::number`]; of some the secret is gone.
     ever_created: BTreeMap<u64, String>,
+    pub(crate) rotations: Vec<rotation::Due>,
 }
 
 pub struct Secret {
@@ -35,6 +36,7 @@ pub struct Secret {
     pub tags: BTreeMap<String, String>,
     /// The oldest first.
     pub versions: Vec<Version>,
+    pub rotation: Option<rotation::Rotation>,
     description: Value,
     kms_key_id: Value,
     number: u64,
@@ -87,8 +89,12 @@ impl SecretsManager {
         self.secrets.get_mut(&name).ok_or_else(|| not_found("secret."))
     }
 
+    pub(crate) fn by_name(&mut self, name: &str) -> Option<&mut Secret> {
+        self.secrets.get_mut(name)
+    }
+
     /// The secret that the input names, to be read or changed.
-    fn living(&mut self, now: OffsetDateTime, input: &Value) -> Result<&mut Secret, AwsError> {
+    pub(crate) fn living(&mut self, now: OffsetDateTime, input: &Value) -> Result<&mut Secret, AwsError> {
         let secret = self.named(now, input)?;
         match secret.deletion {
             Some(_) => Err(invalid_request("You can't perform this operation on the secret because it was marked for deletion.")),
@@ -101,6 +107,7 @@ pub fn call(world: &mut World, now: OffsetDateTime, operation: &str, input: &Val
     check_model(input)?;
     let secrets = &mut world.secrets;
     match operation {
+        "CancelRotateSecret" => rotation::cancel(world, now, input),
         "CreateSecret" => create(world, now, input),
         "DeleteSecret" => delete(world, now, input),
         "DescribeSecret" => Ok(secrets.named(now, input)?.described("VersionIdsToStages")),
@@ -114,6 +121,7 @@ pub fn call(world: &mut World, now: OffsetDateTime, operation: &str, input: &Val
             secret.deletion = None;
             Ok(secret.changed_at(now))
         }
+        "RotateSecret" => rotation::rotate(world, now, input),
         "TagResource" => secrets.living(now, input)?.tag(now, &input["Tags"]),
         "UntagResource" => secrets.living(now, input)?.untag(now, &input["TagKeys"]),
         "UpdateSecretVersionStage" => move_label(world, now, input),
@@ -148,6 +156,7 @@ fn create(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value
         name: name.to_owned(),
         tags: BTreeMap::new(),
         versions: Vec::new(),
+        rotation: None,
         description: input["Description"].clone(),
         kms_key_id: input["KmsKeyId"].clone(),
         number: world.secrets.ever_created.len() as u64,
@@ -337,6 +346,9 @@ impl Secret {
 
     fn read(&mut self, now: OffsetDateTime, input: &Value) -> Result<Value, AwsError> {
         let place = self.version(input["VersionId"].as_str(), input["VersionStage"].as_str())?;
+        if !self.versions[place].has_value() {
+            return Err(not_found(&format!("secret value for VersionId: {}", self.versions[place].id)));
+        }
         let today = Some(now.to_offset(UtcOffset::UTC).replace_time(Time::MIDNIGHT));
         self.accessed = today;
         self.versions[place].accessed = today;
@@ -351,6 +363,7 @@ impl Secret {
     fn knows(&self, new: &Version) -> Result<bool, AwsError> {
         match self.versions.iter().find(|version| version.id == new.id) {
             None => Ok(false),
+            Some(old) if !old.has_value() => Ok(false),
             Some(old) if (&old.secret_string, &old.secret_binary) == (&new.secret_string, &new.secret_binary) => Ok(true),
             Some(_) => Err(AwsError::new(
                 "ResourceExistsException",
@@ -363,7 +376,12 @@ impl Secret {
     }
 
     /// Adds a version and moves the labels to it; answers which. The first one is current, whatever was asked.
-    fn add(&mut self, now: OffsetDateTime, version: Version, mut labels: BTreeSet<String>) -> Result<BTreeSet<String>, AwsError> {
+    pub(crate) fn add(
+        &mut self,
+        now: OffsetDateTime,
+        version: Version,
+        mut labels: BTreeSet<String>,
+    ) -> Result<BTreeSet<String>, AwsError> {
         let a_day_ago = now - Duration::DAY;
         if self.versions.iter().filter(|version| version.created > a_day_ago).count() >= MOST_VERSIONS_A_DAY {
             return Err(AwsError::new("LimitExceededException", "You've reached the maximum number of versions of this secret."));
@@ -373,6 +391,10 @@ impl Secret {
         }
         self.check_labels(&labels)?;
         let id = version.id.clone();
+        // One that waited for its value keeps its labels.
+        if let Some(place) = self.versions.iter().position(|known| known.id == id) {
+            labels.append(&mut self.versions.remove(place).stages);
+        }
         self.versions.push(version);
         if labels.contains(CURRENT) {
             // As recorded from AWS: here, and not in UpdateSecretVersionStage, what stops being current stops pending too.
@@ -456,6 +478,8 @@ impl Secret {
         without_nulls(json!({
             "ARN": self.arn, "Name": self.name, "Description": self.description, "KmsKeyId": self.kms_key_id,
             "CreatedDate": seconds(self.created), "LastChangedDate": seconds(self.changed),
+            "RotationEnabled": self.rotation.as_ref().map(|_| true), "RotationLambdaARN": self.rotation.as_ref().map(|rotation| &rotation.function),
+            "LastRotatedDate": self.rotation.as_ref().and_then(|rotation| rotation.rotated).map(seconds),
             "LastAccessedDate": self.accessed.map(seconds), "DeletedDate": self.deletion.map(seconds),
             "Tags": Some(tags).filter(|tags| !tags.is_empty()),
             versions_member: Some(versions).filter(|versions| !versions.is_empty()),
@@ -504,6 +528,21 @@ impl Secret {
 }
 
 impl Version {
+    pub(crate) fn empty(now: OffsetDateTime, id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            secret_string: None,
+            secret_binary: None,
+            stages: BTreeSet::new(),
+            created: now,
+            accessed: None,
+        }
+    }
+
+    fn has_value(&self) -> bool {
+        self.secret_string.is_some() || self.secret_binary.is_some()
+    }
+
     /// `None` when the input has no value. The token becomes the identifier; SDKs fill it in when the caller does not.
     fn from_input(now: OffsetDateTime, input: &Value) -> Result<Option<Self>, AwsError> {
         let id = input["ClientRequestToken"]
@@ -586,7 +625,7 @@ fn invalid(message: impl Into<String>) -> AwsError {
     AwsError::new("InvalidParameterException", message)
 }
 
-fn invalid_request(message: &str) -> AwsError {
+pub(crate) fn invalid_request(message: &str) -> AwsError {
     AwsError::new("InvalidRequestException", message)
 }
 

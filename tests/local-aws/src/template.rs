@@ -24,6 +24,8 @@ pub struct Template {
     pub tables: Vec<Value>,
     pub queues: Vec<Queue>,
     pub buckets: Vec<Bucket>,
+    /// The functions that Secrets Manager may invoke.
+    pub rotators: Vec<String>,
     pub outputs: BTreeMap<String, String>,
 }
 
@@ -82,7 +84,8 @@ impl Template {
         let yaml = serde_yaml_ng::from_str(text).map_err(|error| TemplateError(error.to_string()))?;
         let source = Stack::new(from_yaml(yaml)?, stack, parameters)?;
         let (stack, outputs) = (stack.to_owned(), BTreeMap::new());
-        let mut template = Self { stack, functions: vec![], tables: vec![], queues: vec![], buckets: vec![], outputs };
+        let mut template =
+            Self { stack, functions: vec![], tables: vec![], queues: vec![], buckets: vec![], rotators: vec![], outputs };
         for (id, resource) in &source.resources {
             template.add(&source, id, resource).map_err(|error| error.within(format!("Resources.{id}")))?;
         }
@@ -128,6 +131,12 @@ impl Template {
                     sends_events: *enabled == true || *enabled == "true",
                 });
             }
+            "AWS::Lambda::Permission" => {
+                let properties = stack.resolved(&resource["Properties"])?;
+                if properties["Principal"] == "secretsmanager.amazonaws.com" {
+                    self.rotators.push(string(&properties["FunctionName"])?);
+                }
+            }
             kind @ ("AWS::Lambda::Function" | "AWS::Lambda::EventInvokeConfig" | "AWS::Lambda::EventSourceMapping") => {
                 return Err(TemplateError(format!("Local AWS reads functions only as AWS::Serverless::Function, not {kind}")));
             }
@@ -158,6 +167,7 @@ impl LocalAws {
             for Bucket { name, versioned, sends_events } in &template.buckets {
                 s3::add_bucket(world, name, *versioned, *sends_events);
             }
+            world.lambda.rotators.extend(template.rotators.iter().cloned());
             for function in &template.functions {
                 let deployed = lambda::Function { config: function.clone(), runner: runner(function) };
                 world.lambda.functions.insert(function.name.clone(), deployed);

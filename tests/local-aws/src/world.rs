@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
-use crate::{acm, dynamodb, ecs, elbv2, events, lambda, pca, s3, secrets, sqs};
+use crate::{acm, dynamodb, ecs, elbv2, events, lambda, pca, rotation, s3, secrets, sqs};
 
 pub const ACCOUNT: &str = "111122223333";
 pub const REGION: &str = "eu-central-1";
@@ -42,6 +42,8 @@ pub enum Timer {
     Ecs { service_arn: String },
     /// A schedule of the template.
     Schedule { name: String },
+    /// A secret that is rotated by schedule.
+    Rotation { secret: String },
 }
 
 impl Timer {
@@ -51,6 +53,7 @@ impl Timer {
             Self::Pca { .. } => "acm-pca",
             Self::Ecs { .. } => "ecs",
             Self::Schedule { .. } => "scheduler",
+            Self::Rotation { .. } => "secretsmanager",
         }
     }
 }
@@ -169,6 +172,7 @@ impl World {
                 Timer::Pca { arn } => pca::due(self, now, &arn),
                 Timer::Ecs { service_arn } => ecs::due(self, now, &service_arn),
                 Timer::Schedule { name } => events::due(self, now, &name),
+                Timer::Rotation { secret } => rotation::due(self, now, &secret),
             }
         }
     }

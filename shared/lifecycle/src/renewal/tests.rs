@@ -78,7 +78,8 @@ fn done(revocation: Revocation) -> Revocation {
 
 /// A complete pair of attempt 7 that waits for trust stores.
 fn staged(started: OffsetDateTime) -> attempt::Attempt {
-    let staged = Staged { version_id: "version-2".to_owned(), serial: Serial::from_hex("0c03"), issuer: rollover([]).successor };
+    let staged =
+        Staged { version_id: "version-2".to_owned(), serial: Serial::from_hex("0c03"), issuer: Some(rollover([]).successor) };
     attempt::Attempt {
         certificate_arn: Some(samples::arn(samples::CA)),
         staged: Some(staged),

@@ -1,0 +1,319 @@
+//! Rotation as Secrets Manager knows it: *Rotate secret immediately*, and schedules.
+
+use local_aws::Fault;
+use serde_json::{Value, json};
+use workflow::Stack;
+
+use crate::account::{assert_settled, keys_asked_for, staged};
+use crate::recovery::empty_the_table;
+use crate::scenario::{act, days, lose_deliveries, minutes, order, request, run, service, user};
+use crate::trust::Site;
+
+const SECRET: &str = "everleaf/orders";
+
+/// `orders` is issued, and its service runs on it.
+async fn issued() -> Stack {
+    let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+    act(&stack, "issue-client-cert", order()).await;
+    service(&stack, "payments/orders", &["orders"]).await;
+    minutes(90).await;
+    stack
+}
+
+fn function(stack: &Stack, binary: &str) -> String {
+    stack.template.function(binary).unwrap().arn.clone()
+}
+
+/// Somebody has the secret rotated by this function, and its steps come to their end.
+async fn rotate(stack: &Stack, binary: &str) -> String {
+    let ask = json!({"SecretId": SECRET, "RotationLambdaARN": function(stack, binary), "ClientRequestToken": token(stack)});
+    let version = user(stack, "secretsmanager:RotateSecret", ask).await["VersionId"].as_str().unwrap().to_owned();
+    minutes(1).await;
+    version
+}
+
+fn token(stack: &Stack) -> String {
+    stack.aws.world(|world, _| world.uuid())
+}
+
+/// The versions that are current and previous, and the one that is pending.
+fn stages(stack: &Stack) -> [Option<String>; 3] {
+    let of = |stage: &str| {
+        stack.aws.world(|world, _| staged(world.secrets.find(SECRET).unwrap(), stage).map(|version| version.id.clone()))
+    };
+    ["AWSCURRENT", "AWSPREVIOUS", "AWSPENDING"].map(of)
+}
+
+fn value(stack: &Stack, version: &str) -> Value {
+    stack.aws.world(|world, _| serde_json::from_str(world.secrets.value(SECRET, Some(version), None).unwrap()).unwrap())
+}
+
+fn rotated(stack: &Stack) -> bool {
+    stack.aws.world(|world, _| world.secrets.find(SECRET).unwrap().rotation.as_ref().unwrap().rotated.is_some())
+}
+
+#[test]
+fn a_secret_that_is_rotated_gets_a_new_key_in_the_version_that_secrets_manager_names() {
+    run(async {
+        let stack = issued().await;
+        let before = stages(&stack)[0].clone().unwrap();
+        let version = rotate(&stack, "issue-client-cert").await;
+        assert_eq!(stages(&stack), [Some(version.clone()), Some(before.clone()), Some(version.clone())]);
+        assert_ne!(value(&stack, &version)["private_key"], value(&stack, &before)["private_key"]);
+        assert!(rotated(&stack));
+        assert_eq!(stack.record("orders").await.unwrap().current.unwrap().version_id, version);
+        days(2).await;
+        assert_settled(&stack, "rotated").await;
+        // A step that comes again finds it done.
+        stack.aws.take_calls();
+        for step in ["createSecret", "setSecret", "testSecret", "finishSecret"] {
+            let arn = stack.record("orders").await.unwrap().secret_arn.unwrap();
+            let event = json!({"Step": step, "SecretId": arn, "ClientRequestToken": version});
+            assert_eq!(act(&stack, "issue-client-cert", event).await["outcome"], "unchanged", "{step}");
+        }
+        assert_eq!(stack.aws.take_calls().iter().filter(|call| call.writes()).count(), 0);
+    });
+}
+
+#[test]
+fn a_schedule_rotates_again_and_again() {
+    run(async {
+        let stack = issued().await;
+        let every = json!({"AutomaticallyAfterDays": 3});
+        let ask = json!({"SecretId": SECRET, "RotationLambdaARN": function(&stack, "issue-client-cert"), "RotationRules": every, "RotateImmediately": false, "ClientRequestToken": token(&stack)});
+        user(&stack, "secretsmanager:RotateSecret", ask).await;
+        minutes(5).await;
+        let mut seen = vec![stages(&stack)[0].clone()];
+        for _ in 0..4 {
+            days(3).await;
+            seen.push(stages(&stack)[0].clone());
+        }
+        seen.dedup();
+        assert_eq!(seen.len(), 5, "{seen:?}");
+        assert_settled(&stack, "after four rotations").await;
+    });
+}
+
+#[test]
+fn a_certificate_of_acm_is_exported_again_under_a_new_passphrase() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        for public in [false, true] {
+            let name = if public { "public" } else { "private" };
+            let secret = format!("everleaf/{name}");
+            request(&stack, name, public).await;
+            minutes(200).await;
+            let read = |stage: &str| -> (String, Value) {
+                stack.aws.world(|world, _| {
+                    let version = staged(world.secrets.find(&secret).unwrap(), stage).unwrap();
+                    (version.id.clone(), serde_json::from_str(version.secret_string.as_deref().unwrap()).unwrap())
+                })
+            };
+            let (_, before) = read("AWSCURRENT");
+            let ask = json!({"SecretId": secret, "RotationLambdaARN": function(&stack, "export-to-secrets"), "ClientRequestToken": token(&stack)});
+            let version = user(&stack, "secretsmanager:RotateSecret", ask).await["VersionId"].clone();
+            minutes(1).await;
+            let (current, after) = read("AWSCURRENT");
+            assert_eq!(version, current.as_str(), "{name}");
+            assert_eq!(after["certificate"], before["certificate"], "{name}");
+            assert_ne!(after["passphrase"], before["passphrase"], "{name}");
+            assert_eq!(read("AWSPREVIOUS").1, before, "{name}");
+        }
+        days(2).await;
+        assert_settled(&stack, "rotated").await;
+    });
+}
+
+/// The last answer that a step waits for never comes, or its process ends right after any of its calls.
+#[test]
+fn a_crash_after_any_call_of_any_step_loses_nothing_and_issues_nothing_twice() {
+    run(async {
+        let mut calls = 1;
+        loop {
+            let stack = issued().await;
+            stack.aws.take_calls();
+            let mut seen = 0;
+            stack.aws.set_faults(Some(Box::new(move |call| {
+                seen += usize::from(call.caller == "issue-client-cert");
+                (call.caller == "issue-client-cert" && seen == calls).then_some(Fault::Crash)
+            })));
+            let version = rotate(&stack, "issue-client-cert").await;
+            let ended = rotated(&stack);
+            minutes(200).await;
+            stack.aws.set_faults(None);
+            assert_eq!(stages(&stack)[0].as_deref(), Some(version.as_str()), "crashed after call {calls}");
+            let all = stack.aws.take_calls();
+            let issued = all.iter().filter(|call| call.operation == "IssueCertificate" && call.error.is_none()).count();
+            // The CA may have issued what nobody heard of: then another key is asked for.
+            assert!((1..=2).contains(&issued), "{issued} after a crash at call {calls}");
+            assert_eq!(keys_asked_for(&all), issued, "after a crash at call {calls}");
+            days(2).await;
+            assert_settled(&stack, &format!("crashed after call {calls}")).await;
+            calls += 1;
+            if ended {
+                break;
+            }
+        }
+        assert!(calls > 15, "{calls}");
+    });
+}
+
+#[test]
+fn what_is_left_staged_becomes_current_by_the_sweep() {
+    run(async {
+        let stack = issued().await;
+        // Secrets Manager gets no answer to any step after the first.
+        stack.aws.set_faults(Some(Box::new(|call| (call.operation == "UpdateSecretVersionStage").then_some(Fault::Crash))));
+        let version = rotate(&stack, "issue-client-cert").await;
+        user(&stack, "secretsmanager:CancelRotateSecret", json!({"SecretId": SECRET})).await;
+        stack.aws.set_faults(None);
+        days(1).await;
+        assert_eq!(stages(&stack)[0], Some(version));
+        assert_settled(&stack, "promoted by the sweep").await;
+    });
+}
+
+#[test]
+fn a_pair_that_is_not_good_is_not_rotated_in() {
+    run(async {
+        let stack = issued().await;
+        let other = json!({"name": "other", "subject": {"common_name": "other"}, "key_format": "plain"});
+        act(&stack, "issue-client-cert", other).await;
+        minutes(30).await;
+        let before = stages(&stack)[0].clone();
+        let text = |secret: &str| stack.aws.world(|world, _| world.secrets.value(secret, None, None).unwrap().to_owned());
+        for (what, value, why) in [
+            ("another certificate's pair", text("everleaf/other"), "orders"),
+            ("no pair", "{}".to_owned(), "is not a pair"),
+            ("no JSON", "secret".to_owned(), "is not a pair"),
+        ] {
+            let token = token(&stack);
+            // Before the function gets to it.
+            lose_deliveries(&stack);
+            stack.aws.set_faults(Some(Box::new(|call| (call.caller != "user").then_some(Fault::Reset))));
+            let ask = json!({"SecretId": SECRET, "RotationLambdaARN": function(&stack, "issue-client-cert"), "ClientRequestToken": token});
+            user(&stack, "secretsmanager:RotateSecret", ask).await;
+            let put =
+                json!({"SecretId": SECRET, "ClientRequestToken": token, "SecretString": value, "VersionStages": ["AWSPENDING"]});
+            user(&stack, "secretsmanager:PutSecretValue", put).await;
+            minutes(10).await;
+            stack.aws.set_faults(None);
+            stack.aws.set_deliveries(None);
+            let arn = stack.record("orders").await.unwrap().secret_arn.unwrap();
+            for step in ["createSecret", "testSecret", "finishSecret"] {
+                let event = json!({"Step": step, "SecretId": arn, "ClientRequestToken": token});
+                let refused = stack.handle("issue-client-cert", event, &format!("{what} {step}")).await.unwrap_err();
+                assert!(refused.error_message.contains(why), "{what}, {step}: {refused:?}");
+            }
+            assert_eq!(stages(&stack)[0], before, "{what}");
+            let take = json!({"SecretId": SECRET, "VersionStage": "AWSPENDING", "RemoveFromVersionId": token});
+            user(&stack, "secretsmanager:UpdateSecretVersionStage", take).await;
+            days(1).await;
+        }
+        assert_settled(&stack, "after all of them").await;
+    });
+}
+
+#[test]
+fn what_is_not_to_be_rotated_is_refused_with_what_to_do() {
+    run(async {
+        let stack = issued().await;
+        request(&stack, "exported", false).await;
+        let paused = json!({"name": "paused", "subject": {"common_name": "paused"}, "paused": true});
+        act(&stack, "issue-client-cert", paused).await;
+        minutes(200).await;
+        let pending = |secret: &str| {
+            let token = token(&stack);
+            stack.aws.world(|world, now| {
+                let input = json!({"SecretId": secret, "RotationLambdaARN": function(&stack, "issue-client-cert"), "ClientRequestToken": token});
+                local_aws::secrets::call(world, now, "RotateSecret", &input).unwrap();
+            });
+            token
+        };
+        lose_deliveries(&stack);
+        for (binary, secret, labelled, why) in [
+            ("export-to-secrets", "everleaf/orders", true, "everleaf-issue-client-cert"),
+            ("issue-client-cert", "everleaf/exported", true, "everleaf-export-to-secrets"),
+            ("issue-client-cert", "everleaf/paused", true, "it is paused"),
+            ("issue-client-cert", "everleaf/orders", false, "does not wait to be rotated in"),
+        ] {
+            stack.aws.set_faults(Some(Box::new(|call| (call.caller != "user").then_some(Fault::Reset))));
+            let token = if labelled { pending(secret) } else { "0".repeat(32) };
+            minutes(2).await;
+            stack.aws.set_faults(None);
+            let arn = stack.aws.world(|world, _| world.secrets.find(secret).unwrap().arn.clone());
+            let event = json!({"Step": "createSecret", "SecretId": arn, "ClientRequestToken": token});
+            let refused = stack.handle(binary, event, &format!("{binary} {secret} {why}")).await.unwrap_err();
+            assert!(refused.error_type == "Permanent" && refused.error_message.contains(why), "{refused:?}");
+        }
+        let foreign = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:other/orders-AbCdEf";
+        let event = json!({"Step": "createSecret", "SecretId": foreign, "ClientRequestToken": "0".repeat(32)});
+        let refused = stack.handle("issue-client-cert", event, "foreign").await.unwrap_err();
+        assert!(refused.error_message.contains("not of this stack"), "{refused:?}");
+    });
+}
+
+#[test]
+fn a_lost_table_keeps_no_rotation_from_its_end() {
+    run(async {
+        let stack = issued().await;
+        stack.aws.set_faults(Some(Box::new(|call| (call.operation == "UpdateSecretVersionStage").then_some(Fault::Crash))));
+        let ask = json!({"SecretId": SECRET, "RotationLambdaARN": function(&stack, "issue-client-cert"), "ClientRequestToken": token(&stack)});
+        stack.aws.set_faults(Some(Box::new(|call| (call.operation == "UpdateSecretVersionStage").then_some(Fault::Reset))));
+        let version = user(&stack, "secretsmanager:RotateSecret", ask).await["VersionId"].as_str().unwrap().to_owned();
+        minutes(2).await;
+        empty_the_table(&stack).await;
+        stack.aws.set_faults(None);
+        minutes(120).await;
+        assert_eq!(stages(&stack)[0], Some(version));
+        assert!(rotated(&stack));
+        days(2).await;
+        assert_settled(&stack, "after the loss").await;
+    });
+}
+
+#[test]
+fn a_rotation_to_a_ca_that_no_store_holds_yet_waits_for_the_stores() {
+    run(async {
+        let mut site = Site::with(&[]).await;
+        site.declare(site.declaration()).await;
+        act(&site.stack, "issue-client-cert", order()).await;
+        days(1).await;
+        let second = site.stack.aws.world(|world, now| {
+            let root = local_aws::pca::create_active_root(world, now, "Example Second Root CA", "EC_prime256v1").unwrap();
+            local_aws::pca::create_active_subordinate(world, now, &root, "Example Second CA", "EC_prime256v1").unwrap()
+        });
+        let first = site.stack.issuing_ca.clone();
+        lose_deliveries(&site.stack);
+        site.stack.update(&[("IssuingCaArn", &second), ("RetiredCas", &format!("{first}={second}"))]).await;
+        let before = stages(&site.stack)[0].clone();
+        let version = rotate(&site.stack, "issue-client-cert").await;
+        let [current, _, pending] = stages(&site.stack);
+        assert_eq!((current, pending), (before, Some(version.clone())));
+        assert!(!rotated(&site.stack));
+        site.stack.aws.set_deliveries(None);
+        act(&site.stack, "refresh-truststore", json!({"refresh": true})).await;
+        minutes(180).await;
+        assert_eq!(stages(&site.stack)[0], Some(version));
+        assert_eq!(["AWSCURRENT", "AWSPREVIOUS"].map(|stage| site.client("orders", stage)), ["Success"; 2]);
+        assert!(rotated(&site.stack));
+    });
+}
+
+/// Else Secrets Manager would go on with the rejected version in place of every later rotation.
+#[test]
+fn a_pair_that_was_rejected_does_not_stand_against_the_next_rotation() {
+    run(async {
+        let stack = issued().await;
+        let good = stages(&stack)[0].clone();
+        stack.aws.world(|world, _| world.ecs.fail_deployments("payments", "orders", 1));
+        let bad = rotate(&stack, "issue-client-cert").await;
+        minutes(60).await;
+        assert_eq!(stages(&stack)[0], good, "rolled back");
+        assert_eq!(stages(&stack)[2], None);
+        days(2).await;
+        let next = rotate(&stack, "issue-client-cert").await;
+        assert_ne!(next, bad);
+        assert_eq!(stages(&stack)[0], Some(next));
+    });
+}
