@@ -317,3 +317,24 @@ fn a_pair_that_was_rejected_does_not_stand_against_the_next_rotation() {
         assert_eq!(stages(&stack)[0], Some(next));
     });
 }
+
+#[test]
+fn what_waits_to_be_rotated_in_gives_way_to_a_newer_pair() {
+    run(async {
+        let stack = issued().await;
+        lose_deliveries(&stack);
+        stack.aws.set_faults(Some(Box::new(|call| (call.operation == "UpdateSecretVersionStage").then_some(Fault::Reset))));
+        let staged = rotate(&stack, "issue-client-cert").await;
+        stack.aws.set_faults(None);
+        assert_eq!(stages(&stack)[2], Some(staged));
+        minutes(5).await;
+        act(&stack, "issue-client-cert", json!({"name": "newer", "subject": {"common_name": "newer"}})).await;
+        let text = stack.aws.world(|world, _| world.secrets.value("everleaf/newer", None, None).unwrap().to_owned());
+        let newer = token(&stack);
+        let put = json!({"SecretId": SECRET, "ClientRequestToken": newer, "SecretString": text});
+        user(&stack, "secretsmanager:PutSecretValue", put).await;
+        minutes(300).await;
+        let [current, _, pending] = stages(&stack);
+        assert_eq!((current, pending), (Some(newer), None));
+    });
+}

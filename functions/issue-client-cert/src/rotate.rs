@@ -24,6 +24,7 @@ pub(crate) async fn step(app: &App, event: Value, invocation: &Invocation) -> Re
         };
         return Err(refused(why));
     };
+    app.records.is_newest(&rotation, &record).await?;
     match rotation.step {
         Step::CreateSecret => {
             if record.attempt.is_none()

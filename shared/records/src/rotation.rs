@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use lifecycle::attempt::{Attempt, Staged};
 use lifecycle::leaf::Leaf;
 use lifecycle::names::{Arn, CertificateName, StoreName};
+use lifecycle::record::Record;
 use material::Material;
 use runtime::Failure;
 use serde::Deserialize;
@@ -78,6 +79,19 @@ impl Records {
         let ours = named.and_then(|(secret, _)| secret.strip_prefix(&self.settings.prefix)?.strip_prefix('/'));
         let name = ours.and_then(|name| name.parse().ok());
         name.ok_or_else(|| format!("{secret_id} is not of this stack; its secrets begin with {}/", self.settings.prefix))
+    }
+}
+
+impl Records {
+    /// Fails when what waits to be rotated in is older than what has become current meanwhile: the next rotation begins anew.
+    pub async fn is_newest(&self, rotation: &Rotation, record: &Record) -> Result<(), Failure> {
+        let (Some((_, leaf)), Some(current)) = (&rotation.pair, &record.current) else { return Ok(()) };
+        if leaf.not_before >= *current.not_before {
+            return Ok(());
+        }
+        self.give_up(&rotation.name, &rotation.token).await?;
+        let why = "a newer pair has become current meanwhile; have Secrets Manager rotate it again if that is not enough";
+        Err(Failure::permanent(format!("rotate the secret of `{}`", rotation.name), why))
     }
 }
 

@@ -199,22 +199,26 @@ impl Records {
     pub async fn reject(&self, name: &CertificateName, version: &str) -> Result<(), Failure> {
         let doing = || format!("mark version {version} of the secret of `{name}` as rejected");
         let Some(state) = self.describe(name).await? else { return Err(Failure::permanent(doing(), "the secret is gone")) };
-        let update =
-            |stage| self.secretsmanager.update_secret_version_stage().secret_id(self.secret_name(name)).version_stage(stage);
         if state.pending.as_deref() == Some(version) {
-            // Else Secrets Manager would take it up again in place of each new rotation.
-            match update(PENDING).remove_from_version_id(version).send().await {
-                Ok(_) => {}
-                // Somebody else has just taken it off.
-                Err(error) if error.as_service_error().is_some_and(|error| error.is_invalid_parameter_exception()) => {}
-                Err(error) => return Err(Failure::aws(doing(), error)),
-            }
+            self.give_up(name, version).await?;
         }
         if state.rejected.as_deref() == Some(version) {
             return Ok(());
         }
-        let update = update(REJECTED).move_to_version_id(version).set_remove_from_version_id(state.rejected);
+        let update = self.secretsmanager.update_secret_version_stage().secret_id(self.secret_name(name)).version_stage(REJECTED);
+        let update = update.move_to_version_id(version).set_remove_from_version_id(state.rejected);
         update.send().await.map(|_| ()).map_err(|error| Failure::aws(doing(), error))
+    }
+
+    /// Takes the label `AWSPENDING` off a version. Else Secrets Manager would take it up again in place of each new rotation.
+    pub async fn give_up(&self, name: &CertificateName, version: &str) -> Result<(), Failure> {
+        let update = self.secretsmanager.update_secret_version_stage().secret_id(self.secret_name(name)).version_stage(PENDING);
+        match update.remove_from_version_id(version).send().await {
+            Ok(_) => Ok(()),
+            // Somebody else has just taken it off.
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_invalid_parameter_exception()) => Ok(()),
+            Err(error) => Err(Failure::aws(format!("take the label {PENDING} off version {version} of `{name}`"), error)),
+        }
     }
 
     /// Tags for people, policies and rebuilding. They are written last and decide nothing.

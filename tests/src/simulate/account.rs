@@ -163,6 +163,15 @@ impl Account {
             }
             What::SomebodyDeploysMeanwhile { certificate } => _ = lock(&self.spoiling).watched.insert(certificate.clone(), false),
             What::LabelMovedMeanwhile { certificate } => _ = lock(&self.spoiling).watched.insert(certificate.clone(), true),
+            What::Rotated { certificate } => {
+                let exported = self.plan.certificate(certificate).is_some_and(|one| one.origin == Origin::Exported);
+                let binary = if exported { "export-to-secrets" } else { "issue-client-cert" };
+                let function = self.stack.template.function(binary).map(|function| function.arn.clone());
+                let token = aws.world(|world, _| world.uuid());
+                let rotate = json!({"SecretId": secret(certificate), "RotationLambdaARN": function, "ClientRequestToken": token});
+                // There is no secret yet, or the rotation before is taken up again.
+                _ = aws.call("secretsmanager:RotateSecret", rotate).await;
+            }
             What::LabelMoved { certificate } => move_label(&aws, certificate).await,
             What::TagsRemoved { certificate } => {
                 let secret = secret(certificate);

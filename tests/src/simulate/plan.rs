@@ -112,6 +112,10 @@ pub(crate) enum What {
     LabelMovedMeanwhile {
         certificate: String,
     },
+    /// Somebody has Secrets Manager rotate the secret.
+    Rotated {
+        certificate: String,
+    },
     TagsRemoved {
         certificate: String,
     },
@@ -303,8 +307,9 @@ impl Plan {
     /// Something that somebody does.
     fn somebody(&mut self, dice: &mut Dice) -> What {
         let certificate = dice.one_of(&self.certificates).name;
-        match dice.below(11) {
+        match dice.below(13) {
             10 => What::LabelMovedMeanwhile { certificate },
+            11 | 12 => What::Rotated { certificate },
             0 | 1 => What::SomebodyDeploys { service: self.service(dice), version: dice.one_in(2) },
             2 | 3 => What::SomebodyDeploysMeanwhile { certificate },
             4 => What::LabelMoved { certificate },

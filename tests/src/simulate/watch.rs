@@ -94,6 +94,8 @@ struct Pair {
 struct Deployed {
     created: OffsetDateTime,
     began: OffsetDateTime,
+    /// When Everleaf deployed it last.
+    ours: OffsetDateTime,
     /// When a deployment of it failed last.
     failed: Option<OffsetDateTime>,
 }
@@ -191,14 +193,14 @@ impl Watch {
             "acm-pca:IssueCertificate" => self.asks(call),
             "acm:ExportCertificate" => self.counts.exported += 1,
             "acm:ImportCertificate" => self.counts.imported += 1,
-            "ecs:CreateService" => self.deployed(call.input["serviceName"].as_str(), call.at),
+            "ecs:CreateService" => self.deployed(call.input["serviceName"].as_str(), false, call.at),
             "ecs:UpdateService" => {
                 let service = call.input["service"].as_str();
                 if call.caller != "user" {
                     self.counts.rollouts += 1;
                     self.was_due(service.unwrap_or_default(), call.at);
                 }
-                self.deployed(service, call.at);
+                self.deployed(service, call.caller != "user", call.at);
             }
             _ => {}
         }
@@ -216,19 +218,21 @@ impl Watch {
         }
     }
 
-    fn deployed(&mut self, service: Option<&str>, at: OffsetDateTime) {
+    fn deployed(&mut self, service: Option<&str>, ours: bool, at: OffsetDateTime) {
         let deployed = self.services.entry(service.unwrap_or_default().to_owned());
-        deployed.or_insert(Deployed { created: at, began: at, failed: None }).began = at;
+        let deployed = deployed.or_insert(Deployed { created: at, began: at, ours: at, failed: None });
+        (deployed.began, deployed.ours) = (at, if ours { at } else { deployed.ours });
     }
 
     /// Everleaf deploys a service: one of its pairs must have become current since the last deployment began. When that was is
     /// forgotten with the record: then once more does no harm.
     fn was_due(&mut self, service: &str, at: OffsetDateTime) {
-        let began = self.services.get(service).map_or(self.begin, |deployed| deployed.began - CLOCKS);
+        let deployed = self.services.get(service);
+        let [began, ours] = deployed.map_or([self.begin; 2], |deployed| [deployed.began - CLOCKS, deployed.ours - CLOCKS]);
         let plan = self.plan.clone();
         let is_new = |certificate: &Certificate| {
             let last = self.last(&certificate.name);
-            last.is_some_and(|last| last.at > began || self.is_forgotten(&certificate.name, began, at))
+            last.is_some_and(|last| last.at > began || self.is_forgotten(&certificate.name, ours, at))
         };
         if !plan.of_service(service).any(is_new) {
             self.breaks(3, at, format!("{service} was deployed again, and no pair of it is new"));
@@ -322,10 +326,12 @@ impl Watch {
         if current.as_ref() == Some(&version) {
             return;
         }
+        let is_rotated = version.contains('-');
         let is_new = promotions.iter().all(|before| before.version != version);
         self.counts.pairs += u64::from(is_new);
         promotions.push(Promotion { version, serial, at: call.at, by_everleaf });
-        if by_everleaf && is_new && decided != current {
+        // What Secrets Manager asks for is decided anew at each of its tries.
+        if by_everleaf && is_new && decided != current && !is_rotated {
             self.breaks(
                 2,
                 call.at,
