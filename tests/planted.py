@@ -65,6 +65,12 @@ BUGS = {
         "record.promote(Pair::of(&leaf, version, issuer.clone(), now));",
         {4},
     ),
+    "a rollout that failed is left alone": (
+        "functions/force-redeploy/src/lib.rs",
+        "if known && to_blame.is_empty() {",
+        "if known || deployment.progress == Progress::Failed {",
+        {6},
+    ),
 }
 SEEDS = 20
 MOST_SEEDS = 400

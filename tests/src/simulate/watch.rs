@@ -32,6 +32,9 @@ const CLOCKS: Duration = Duration::minutes(7);
 /// What a service may wait for a new pair, with a canary before it, when nothing fails.
 const ROLLOUT: Duration = Duration::hours(60);
 
+/// When a deployment that failed has been seen to, by its event or by the daily look.
+const SEEN_TO: Duration = Duration::hours(36);
+
 /// A promise and what broke it.
 pub(crate) type Broken = (u8, String);
 
@@ -96,8 +99,9 @@ struct Deployed {
     began: OffsetDateTime,
     /// When Everleaf deployed it last.
     ours: OffsetDateTime,
-    /// When a deployment of it failed last.
+    /// When a deployment of it failed last, and when one came to a good end.
     failed: Option<OffsetDateTime>,
+    completed: Option<OffsetDateTime>,
 }
 
 impl Watch {
@@ -220,7 +224,7 @@ impl Watch {
 
     fn deployed(&mut self, service: Option<&str>, ours: bool, at: OffsetDateTime) {
         let deployed = self.services.entry(service.unwrap_or_default().to_owned());
-        let deployed = deployed.or_insert(Deployed { created: at, began: at, ours: at, failed: None });
+        let deployed = deployed.or_insert(Deployed { created: at, began: at, ours: at, failed: None, completed: None });
         (deployed.began, deployed.ours) = (at, if ours { at } else { deployed.ours });
     }
 
@@ -352,6 +356,7 @@ impl Watch {
                 if let Some(deployed) = self.services.get_mut(service) {
                     match detail["eventName"].as_str() {
                         Some("SERVICE_DEPLOYMENT_FAILED") => deployed.failed = Some(at),
+                        Some("SERVICE_DEPLOYMENT_COMPLETED") => deployed.completed = Some(at),
                         Some("SERVICE_DEPLOYMENT_IN_PROGRESS") => deployed.began = deployed.began.max(at),
                         _ => {}
                     }
@@ -408,6 +413,7 @@ impl Watch {
         }
         for service in &plan.services {
             self.tasks(world, now, &service.name);
+            self.is_seen_to(now, &service.name);
         }
     }
 
@@ -448,6 +454,26 @@ impl Watch {
                 let since = day(since - self.begin);
                 self.breaks(4, now, format!("{service} is not on the pair of {name} that became current {since}"));
             }
+        }
+    }
+
+    /// When a deployment of Everleaf's fails the pair before is current again, or a person is told; unless the tasks that ECS then
+    /// starts work with what is current.
+    fn is_seen_to(&mut self, now: OffsetDateTime, service: &str) {
+        let Some(Deployed { began, ours, failed: Some(failed), completed, .. }) = self.services.get(service).copied() else {
+            return;
+        };
+        if began - ours > CLOCKS || completed >= Some(failed) {
+            return;
+        }
+        let plan = self.plan.clone();
+        let answered = plan.of_service(service).any(|Certificate { name, .. }| {
+            let told = |((of, _), at): (&(String, String), &OffsetDateTime)| *of == json!(name).to_string() && *at >= failed;
+            self.last(name).is_some_and(|last| last.at >= failed) || self.told.iter().any(told)
+        });
+        if began <= failed && !answered && now - failed > SEEN_TO + self.troubled(failed, now) {
+            let failed = day(failed - self.begin);
+            self.breaks(6, now, format!("the deployment of {service} that failed on {failed} was left alone"));
         }
     }
 
