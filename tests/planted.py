@@ -69,7 +69,7 @@ BUGS = {
         "functions/force-redeploy/src/lib.rs",
         "if known && to_blame.is_empty() {",
         "if known || deployment.progress == Progress::Failed {",
-        {6},
+        {4, 6},
     ),
 }
 SEEDS = 20
