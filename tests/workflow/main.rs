@@ -18,6 +18,7 @@ mod input;
 mod kinds;
 mod pairs;
 mod recovery;
+mod replicas;
 mod retirement;
 mod rollbacks;
 mod rotation;

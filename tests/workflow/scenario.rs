@@ -73,7 +73,12 @@ impl Scenario {
     /// A stack of its own to which nothing is delivered by itself, and the event. What led there is forgotten.
     pub(crate) async fn begin(&self) -> (Stack, Value) {
         // Seldom swept: each of the sweeps that are lost on the way to a story costs time too.
-        let parameters = [("SweepMinutes", "240"), ("CrlBucketArns", "arn:aws:s3:::crls"), ("KmsKeyArn", KMS_KEY)];
+        let parameters = [
+            ("SweepMinutes", "240"),
+            ("CrlBucketArns", "arn:aws:s3:::crls"),
+            ("KmsKeyArn", KMS_KEY),
+            ("ReplicaRegions", "eu-west-1"),
+        ];
         let stack = Stack::deploy_on("EC_prime256v1", &parameters).await;
         lose_deliveries(&stack);
         let event = (self.set_up)(&stack).await;
@@ -95,8 +100,8 @@ macro_rules! of_each {
     };
 }
 
-/// What the stack's secrets and table are encrypted with.
-pub(crate) const KMS_KEY: &str = "arn:aws:kms:eu-central-1:111122223333:key/11111111-2222-3333-4444-555555555555";
+/// What the stack's secrets, replicas and table are encrypted with.
+pub(crate) const KMS_KEY: &str = "arn:aws:kms:eu-central-1:111122223333:key/mrk-11112222333344445555666677778888";
 
 /// Runs a story in a time of its own: what a stack does by the clock ends with it.
 pub(crate) fn run<T>(story: impl Future<Output = T>) -> T {

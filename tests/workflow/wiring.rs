@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use local_aws::iam::{Need, Statement, allows};
+use local_aws::template::Template;
 use local_aws::{elbv2, pca, s3};
 use runtime::vars::Vars;
 use serde_json::{Value, json};
@@ -116,6 +117,49 @@ fn a_setting_that_is_missing_or_wrong_stops_the_start_and_all_are_named() {
     });
 }
 
+#[test]
+fn parameters_that_do_not_fit_together_are_refused_before_the_deployment_and_the_reason_is_said() {
+    let ca = "arn:aws:acm-pca:eu-central-1:111122223333:certificate-authority/11111111-1111-1111-1111-111111111111";
+    let (subnets, groups) = (("VpcSubnetIds", "subnet-0a,subnet-0b"), ("VpcSecurityGroupIds", "sg-0a"));
+    let refused = "functions in a VPC need both";
+    for (parameters, reason) in [
+        (&[("AllowedCaArns", ca)][..], Some("give the first one as IssuingCaArn")),
+        (&[("AllowedCaArns", ca), ("IssuingCaArn", ca)], None),
+        (&[("ReplicaRegions", "eu-west-1,eu-central-1")], Some("other regions than the stack's own")),
+        (&[("ReplicaRegions", "eu-west-1,eu-west-3")], None),
+        (&[subnets], Some(refused)),
+        (&[groups], Some(refused)),
+        (&[subnets, groups], None),
+        (&[("GradualDeployment", "Gently")], Some("GradualDeployment")),
+        (&[], None),
+    ] {
+        let outcome = Template::read(&root().join("template.yaml"), "everleaf", parameters);
+        let said = outcome.err().map(|error| error.to_string());
+        assert_eq!(said.is_some(), reason.is_some(), "{parameters:?}: {said:?}");
+        assert!(said.unwrap_or_default().contains(reason.unwrap_or_default()), "{parameters:?}");
+    }
+}
+
+/// In China and for the government of the US, ARNs and domains are others.
+#[test]
+fn neither_the_template_nor_the_code_names_a_partition() {
+    let mut files = vec![root().join("template.yaml")];
+    for package in ["functions", "shared"].into_iter().flat_map(|folder| std::fs::read_dir(root().join(folder)).unwrap()) {
+        files.extend(std::fs::read_dir(package.unwrap().path().join("src")).unwrap().map(|file| file.unwrap().path()));
+    }
+    assert!(files.len() > 40, "{files:?}");
+    for file in files.iter().filter(|file| file.is_file() && !file.ends_with("samples.rs")) {
+        let text = std::fs::read_to_string(file).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap().lines();
+        for line in code.filter(|line| !line.trim_start().starts_with("//")) {
+            // The names of services as principals are the same everywhere; and one message shows what an ARN looks like.
+            let domain = line.contains("amazonaws.com") && !line.contains("Service: ");
+            let arn = line.contains("arn:aws:") && !line.contains("of the form arn:aws:");
+            assert!(!arn && !domain, "{}: {line}", file.display());
+        }
+    }
+}
+
 /// Months in which everything happens that calls for a call: the actions each function used.
 async fn used(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
     stack.handle("issue-client-cert", order(), "first").await.unwrap();
@@ -125,6 +169,7 @@ async fn used(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
     let ghost = json!({"name": "ghost", "subject": {"common_name": "ghost"}, "services": ["payments/ghost"]});
     stack.handle("issue-client-cert", ghost, "of a service that is not there").await.unwrap();
     imports(stack).await;
+    replicas(stack).await;
     days(1).await;
     trust(stack).await;
     stack.handle("issue-client-cert", json!({"retire": "web"}), "retired").await.unwrap();
@@ -180,6 +225,12 @@ async fn imports(stack: &Stack) {
     self_signed(stack, "old", 3).await;
 }
 
+/// A replica that somebody takes away comes back.
+async fn replicas(stack: &Stack) {
+    let gone = json!({"SecretId": "everleaf/orders", "RemoveReplicaRegions": ["eu-west-1"]});
+    user(stack, "secretsmanager:RemoveRegionsFromReplication", gone).await;
+}
+
 /// A trust store in use: made, attached once its client is there, changed, told of a revocation, left by a CA.
 async fn trust(stack: &Stack) {
     let (listener, second) = stack.aws.world(|world, now| {
@@ -216,7 +267,12 @@ const SELDOM: &[(&str, &str)] = &[
 #[test]
 fn each_role_allows_nothing_that_its_function_does_not_call() {
     run(async {
-        let parameters = [("SweepMinutes", "240"), ("CrlBucketArns", "arn:aws:s3:::crls"), ("KmsKeyArn", KMS_KEY)];
+        let parameters = [
+            ("SweepMinutes", "240"),
+            ("CrlBucketArns", "arn:aws:s3:::crls"),
+            ("KmsKeyArn", KMS_KEY),
+            ("ReplicaRegions", "eu-west-1"),
+        ];
         let stack = Stack::deploy_on("EC_prime256v1", &parameters).await;
         let used = used(&stack).await;
         for function in &stack.template.functions {
@@ -238,7 +294,7 @@ fn each_role_allows_nothing_that_its_function_does_not_call() {
 
 #[test]
 fn without_any_one_of_its_rights_a_function_fails_in_some_scenario() {
-    let parameters = [("CrlBucketArns", "arn:aws:s3:::crls"), ("KmsKeyArn", KMS_KEY)];
+    let parameters = [("CrlBucketArns", "arn:aws:s3:::crls"), ("KmsKeyArn", KMS_KEY), ("ReplicaRegions", "eu-west-1")];
     let template = run(async { Stack::deploy_with(&parameters).await.template.functions });
     let mut needed: BTreeMap<&str, BTreeSet<(usize, String)>> = BTreeMap::new();
     let retire = Scenario::of("issue-client-cert", "retire", |stack| {
@@ -294,6 +350,14 @@ fn without_any_one_of_its_rights_a_function_fails_in_some_scenario() {
             json!({"certificate": "orders"})
         })
     });
+    let replica_gone = Scenario::of("renew-on-expiry", "a replica that is gone", |stack| {
+        Box::pin(async move {
+            stack.handle("issue-client-cert", order(), "first").await.unwrap();
+            let gone = json!({"SecretId": "everleaf/orders", "RemoveReplicaRegions": ["eu-west-1"]});
+            user(stack, "secretsmanager:RemoveRegionsFromReplication", gone).await;
+            json!({"certificate": "orders"})
+        })
+    });
     let no_crl_yet = Scenario::of("refresh-truststore", "a CA that has just begun to publish CRLs", |stack| {
         Box::pin(async move {
             let declaration = declare_by_hand().set_up(stack).await;
@@ -304,7 +368,7 @@ fn without_any_one_of_its_rights_a_function_fails_in_some_scenario() {
             declaration
         })
     });
-    let more = [retire, fewer, untagged, in_its_place, a_ca_leaves, clients_first, lost_table, no_crl_yet];
+    let more = [retire, fewer, untagged, in_its_place, a_ca_leaves, clients_first, lost_table, replica_gone, no_crl_yet];
     for scenario in crate::scenario::all().into_iter().chain(more) {
         let (calls, statements) = run(async {
             let (stack, event) = scenario.begin().await;
@@ -331,7 +395,7 @@ fn without_any_one_of_its_rights_a_function_fails_in_some_scenario() {
     let mut idle = Vec::new();
     for function in &template {
         let needed = needed.remove(function.binary.as_str()).unwrap_or_default();
-        for (place, statement) in function.statements.iter().enumerate() {
+        for (place, statement) in function.statements.iter().enumerate().filter(|(_, statement)| statement.allow) {
             let seldom = |action: &str| SELDOM.contains(&(function.binary.as_str(), action)) || action == "sqs:SendMessage";
             let unneeded =
                 statement.actions.iter().filter(|action| !needed.contains(&(place, (*action).clone())) && !seldom(action));
@@ -384,7 +448,7 @@ fn denied_by_conditions(arn: &str, ca: &str) -> Vec<(&'static str, &'static str,
 #[test]
 fn what_a_condition_of_a_role_is_there_to_deny_is_denied_by_it_alone() {
     run(async {
-        let stack = Stack::deploy_with(&[("KmsKeyArn", KMS_KEY)]).await;
+        let stack = Stack::deploy_with(&[("KmsKeyArn", KMS_KEY), ("ReplicaRegions", "eu-west-1")]).await;
         lose_deliveries(&stack);
         let arn = request(&stack, "web", false).await;
         let theirs = json!([{"Key": "everleaf:certificate", "Value": "everleaf2/web"}]);
@@ -409,8 +473,14 @@ fn what_a_condition_of_a_role_is_there_to_deny_is_denied_by_it_alone() {
         }
         // KMS has no calls here: the services ask it on a function's behalf.
         for function in &stack.template.functions {
-            for action in ["kms:Decrypt", "kms:GenerateDataKey"] {
-                let by_itself = Need { action: action.to_owned(), resource: KMS_KEY.to_owned(), context: BTreeMap::new() };
+            let replica_key = KMS_KEY.replace("eu-central-1", "eu-west-1");
+            let replicates = function.environment.contains_key("EVERLEAF_REPLICA_REGIONS");
+            let of_replicas = ["kms:Encrypt", "kms:GenerateDataKey"].map(|action| (action, &*replica_key));
+            let of_replicas = of_replicas.into_iter().filter(|_| replicates);
+            for (action, key) in
+                ["kms:Decrypt", "kms:GenerateDataKey"].map(|action| (action, KMS_KEY)).into_iter().chain(of_replicas)
+            {
+                let by_itself = Need { action: action.to_owned(), resource: key.to_owned(), context: BTreeMap::new() };
                 let service = "kms:ViaService".to_owned();
                 let by_another =
                     Need { context: [(service.clone(), "s3.eu-central-1.amazonaws.com".to_owned())].into(), ..by_itself.clone() };
@@ -423,7 +493,7 @@ fn what_a_condition_of_a_role_is_there_to_deny_is_denied_by_it_alone() {
         }
         let mut conditions = BTreeSet::new();
         for function in &stack.template.functions {
-            for statement in &function.statements {
+            for statement in function.statements.iter().filter(|statement| statement.allow) {
                 let keys = statement.conditions.iter().map(|condition| &condition.key);
                 let of_each = keys.flat_map(|key| statement.actions.iter().map(move |action| (action.clone(), key.clone())));
                 conditions.extend(of_each.map(|(action, key)| (function.binary.clone(), action, key)));

@@ -40,7 +40,7 @@ pub struct App {
 
 impl App {
     pub fn new(mut vars: Vars<'_>, sdk: &aws_config::SdkConfig) -> Result<Self, String> {
-        let settings = Settings::of_reader(&mut vars);
+        let settings = Settings::of_writer(&mut vars);
         let minutes: Option<u64> = vars.required("EVERLEAF_SWEEP_MINUTES");
         let budget: Option<u32> = vars.required("EVERLEAF_HOURLY_BUDGET");
         let trust = records::trust::settings(&mut vars);

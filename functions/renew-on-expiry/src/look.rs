@@ -1,6 +1,6 @@
 //! One look at one certificate: gather, decide, do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_acm::Client as Acm;
 use lifecycle::events::{Event, Kind};
@@ -166,7 +166,9 @@ pub(crate) async fn foresee(app: &App, mut record: Record, shared: &mut Shared, 
 
 /// What AWS shows of the certificate. The record is made to agree with its secret and with the tags in ACM on the way.
 async fn gather(app: &App, record: &mut Record, shared: &mut Shared, now: OffsetDateTime) -> Result<Facts, Failure> {
-    let (secret, tags) = app.records.agree(record, now).await?;
+    let (secret, state) = app.records.agree(record, now).await?;
+    let replicas = state.as_ref().map_or_else(BTreeMap::new, |state| app.records.faulty_replicas(state));
+    let tags = state.map_or_else(BTreeMap::new, |state| state.tags);
     let mut untagged = false;
     let held = match record.origin.clone() {
         Origin::Exported { certificate_arn } => {
@@ -215,6 +217,7 @@ async fn gather(app: &App, record: &mut Record, shared: &mut Shared, now: Offset
     };
     Ok(Facts {
         secret,
+        replicas,
         astray: (!app.records.is_tagged(record, &tags)).then_some(tags),
         held,
         untagged,
@@ -263,6 +266,10 @@ async fn carry_out(
                 app.records.tag(&record).await?;
                 app.records.untag(&record, &has).await?;
                 looked.steps.push("wrote the tags of its secret anew".to_owned());
+            }
+            Step::Replicate { regions } => {
+                app.records.replicate(&record.name, &regions).await?;
+                looked.steps.push(format!("replicated its secret to {}", regions.join(", ")));
             }
             Step::Tell { code, message } => events.extend(app.records.tell(&mut record, code, &message, now)),
         }

@@ -31,6 +31,8 @@ pub struct Facts {
     pub secret: Secret,
     /// The tags of the secret, where they do not say what the record says.
     pub astray: Option<BTreeMap<String, String>>,
+    /// The regions whose replica of the secret is not as it should be.
+    pub replicas: BTreeMap<String, Replica>,
     /// What ACM holds, for a certificate of ACM's and for one that ACM is to hold as well; `None` when ACM does not know it any more.
     pub held: Option<Held>,
     /// Whether ACM's certificate, for one of ACM's, has lost the tag with this certificate's name.
@@ -61,6 +63,14 @@ pub enum Secret {
     Unreadable(String),
 }
 
+/// What is wrong with a replica of a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replica {
+    Missing,
+    /// As Secrets Manager says it.
+    Failed(String),
+}
+
 /// What to do, in this order, and when to look again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -86,6 +96,8 @@ pub enum Step {
     Redeploy { services: Vec<ServiceName> },
     /// Write the tags of the secret anew, in the place of these.
     Tag { has: BTreeMap<String, String> },
+    /// Have these regions hold a replica of the secret.
+    Replicate { regions: Vec<String> },
     /// Tell a person.
     Tell { code: &'static str, message: String },
 }
@@ -104,6 +116,7 @@ impl fmt::Display for Step {
                 write!(f, "redeploy {}", services.join(", "))
             }
             Self::Tag { .. } => f.write_str("write the tags of its secret anew"),
+            Self::Replicate { regions } => write!(f, "replicate its secret to {}", regions.join(", ")),
             Self::Tell { code, message } => write!(f, "tell a person: {code}: {message}"),
         }
     }
@@ -215,6 +228,7 @@ pub fn plan(record: &Record, facts: &Facts, sweep_interval: Duration, now: Offse
         Secret::Good | Secret::Missing => {}
     }
     plan.steps.extend(facts.astray.clone().filter(|_| record.current.is_some()).map(|has| Step::Tag { has }));
+    plan.replicas(name, &facts.replicas);
     if record.setback.as_ref().is_some_and(|setback| !setback.done) {
         // `force-redeploy` brings it back first.
         plan.steps.push(Step::Redeploy { services: record.options.services.iter().cloned().collect() });
@@ -257,6 +271,22 @@ impl Plan {
         let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
         let reason = format!("{} does not hold {authority} yet; {why}", missing.join(", "));
         self.steps.push(Step::Trust { authority: authority.clone(), reason });
+    }
+
+    fn replicas(&mut self, name: &CertificateName, replicas: &BTreeMap<String, Replica>) {
+        let missing = replicas.iter().filter(|(_, replica)| **replica == Replica::Missing);
+        let regions: Vec<_> = missing.map(|(region, _)| region.clone()).collect();
+        if !regions.is_empty() {
+            self.steps.push(Step::Replicate { regions });
+        }
+        for (region, replica) in replicas {
+            if let Replica::Failed(why) = replica {
+                self.tell(
+                    "replica-failed",
+                    format!("the replica of the secret of `{name}` in {region} failed ({why}); mend that, and remove the region from the secret's replication: within a day it is replicated anew"),
+                );
+            }
+        }
     }
 
     /// Whether a staged pair waits for trust stores. They are then asked for, and nothing else is.

@@ -144,13 +144,13 @@ impl Records {
 
     /// Looks at the secret and makes the record agree with it: a version that somebody else made current is taken over.
     /// The record is changed in memory only. The tags of the secret come with it.
-    pub async fn agree(&self, record: &mut Record, now: OffsetDateTime) -> Result<(Secret, BTreeMap<String, String>), Failure> {
-        let Some(state) = self.describe(&record.name).await? else { return Ok((Secret::Missing, BTreeMap::new())) };
+    pub async fn agree(&self, record: &mut Record, now: OffsetDateTime) -> Result<(Secret, Option<State>), Failure> {
+        let Some(state) = self.describe(&record.name).await? else { return Ok((Secret::Missing, None)) };
         let secret = match state.pending_deletion {
             true => Secret::PendingDeletion,
             false => self.agree_with(&state, record, now).await?,
         };
-        Ok((secret, state.tags))
+        Ok((secret, Some(state)))
     }
 
     async fn agree_with(&self, state: &State, record: &mut Record, now: OffsetDateTime) -> Result<Secret, Failure> {

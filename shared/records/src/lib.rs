@@ -32,17 +32,26 @@ pub struct Settings {
     pub table: String,
     /// The KMS key of new secrets; `None`: the account's key for Secrets Manager.
     pub kms_key: Option<String>,
+    /// The regions that are to hold a replica of every secret.
+    pub replica_regions: Vec<String>,
 }
 
 impl Settings {
-    /// For a function that reads secrets and creates none.
+    /// For a function that creates and replicates no secrets.
     pub fn of_reader(vars: &mut Vars<'_>) -> Option<Self> {
         let (prefix, table) = (vars.required("EVERLEAF_PREFIX"), vars.required("EVERLEAF_TABLE"));
-        Some(Self { prefix: prefix?, table: table?, kms_key: None })
+        Some(Self { prefix: prefix?, table: table?, kms_key: None, replica_regions: Vec::new() })
     }
 
     pub fn of_writer(vars: &mut Vars<'_>) -> Option<Self> {
-        let kms_key = vars.optional("EVERLEAF_KMS_KEY");
-        Some(Self { kms_key, ..Self::of_reader(vars)? })
+        let kms_key: Option<String> = vars.optional("EVERLEAF_KMS_KEY");
+        let replica_regions = vars.list("EVERLEAF_REPLICA_REGIONS");
+        if !replica_regions.is_empty() && kms_key.as_ref().is_some_and(|key| !key.contains(":key/mrk-")) {
+            vars.fault(
+                "EVERLEAF_REPLICA_REGIONS",
+                "KmsKeyArn must be a multi-Region key (key/mrk-…) with a replica in each region",
+            );
+        }
+        Some(Self { kms_key, replica_regions, ..Self::of_reader(vars)? })
     }
 }

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
-use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, Tag};
+use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, ReplicaRegionType, StatusType, Tag};
 use lifecycle::attempt::empty_version;
 use lifecycle::import::Imported;
 use lifecycle::names::{Arn, CertificateName};
 use lifecycle::record::{Origin, Record};
+use lifecycle::renewal::Replica;
 use runtime::Failure;
 use secrecy::{ExposeSecret, SecretString};
 use time::OffsetDateTime;
@@ -40,6 +41,8 @@ pub struct State {
     /// When anything about the secret was last changed, by the clock of Secrets Manager.
     pub changed: OffsetDateTime,
     pub pending_deletion: bool,
+    /// By region, with what Secrets Manager says of one that failed.
+    pub replicas: BTreeMap<String, Option<String>>,
     pub tags: BTreeMap<String, String>,
 }
 
@@ -88,6 +91,15 @@ impl Records {
             rotates: answer.rotation_enabled == Some(true),
             changed: answer.last_changed_date.and_then(moment).ok_or_else(|| legible("LastChangedDate"))?,
             pending_deletion: answer.deleted_date.is_some(),
+            replicas: answer
+                .replication_status
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|replica| {
+                    let failed = replica.status == Some(StatusType::Failed);
+                    Some((replica.region?, failed.then(|| replica.status_message.unwrap_or_default())))
+                })
+                .collect(),
             tags: answer.tags.unwrap_or_default().into_iter().filter_map(|tag| Some((tag.key?, tag.value?))).collect(),
         }))
     }
@@ -104,6 +116,7 @@ impl Records {
             .description("Certificate and private key, kept and renewed by Everleaf")
             .set_kms_key_id(self.settings.kms_key.clone())
             .secret_string("{}")
+            .set_add_replica_regions(self.replicas(&self.settings.replica_regions))
             .tags(tag("everleaf:certificate", &self.secret_name(name)))
             .tags(tag("everleaf:origin", origin.as_str()))
             .send()
@@ -120,6 +133,35 @@ impl Records {
             )),
             Err(error) => Err(Failure::aws(doing(), error)),
         }
+    }
+
+    /// Has these regions hold a replica of the secret too.
+    pub async fn replicate(&self, name: &CertificateName, regions: &[String]) -> Result<(), Failure> {
+        let request = self.secretsmanager.replicate_secret_to_regions().secret_id(self.secret_name(name));
+        match request.set_add_replica_regions(self.replicas(regions)).send().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Failure::aws(format!("replicate the secret of `{name}` to {}", regions.join(", ")), error)),
+        }
+    }
+
+    /// The regions whose replica of the secret is not as it should be.
+    pub fn faulty_replicas(&self, state: &State) -> BTreeMap<String, Replica> {
+        let fault = |region: &String| match state.replicas.get(region) {
+            None => Some((region.clone(), Replica::Missing)),
+            Some(failed) => Some((region.clone(), Replica::Failed(failed.clone()?))),
+        };
+        self.settings.replica_regions.iter().filter_map(fault).collect()
+    }
+
+    /// A multi-Region key has the same ARN in each of its regions, but for the region.
+    fn replicas(&self, regions: &[String]) -> Option<Vec<ReplicaRegionType>> {
+        let key_in = |region: &String| {
+            let key = self.settings.kms_key.as_deref()?;
+            let parts = key.split(':').enumerate().map(|(place, part)| if place == 3 { region } else { part });
+            Some(parts.collect::<Vec<_>>().join(":"))
+        };
+        let replica = |region: &String| ReplicaRegionType::builder().region(region).set_kms_key_id(key_in(region)).build();
+        (!regions.is_empty()).then(|| regions.iter().map(replica).collect())
     }
 
     /// Writes a version under `token`, with `stage` on it.
@@ -182,6 +224,25 @@ impl Records {
     /// Schedules the secret for deletion and says when that is; until then it can be restored. `None`: there is none, or it was
     /// scheduled before.
     pub async fn delete_secret(&self, name: &CertificateName) -> Result<Option<OffsetDateTime>, Failure> {
+        let deleted = self.delete(name).await?;
+        let replicas = match deleted {
+            Some(_) => return Ok(deleted),
+            None => self.describe(name).await?.map_or_else(BTreeMap::new, |state| state.replicas),
+        };
+        if replicas.is_empty() {
+            return Ok(None);
+        }
+        // Secrets Manager deletes no secret that has any.
+        let request = self.secretsmanager.remove_regions_from_replication().secret_id(self.secret_name(name));
+        let removed = request.set_remove_replica_regions(Some(replicas.into_keys().collect())).send().await;
+        removed.map_err(|error| Failure::aws(format!("remove the replicas of the secret of `{name}`"), error))?;
+        match self.delete(name).await? {
+            None => Err(Failure::retryable(format!("delete the secret of `{name}`"), "its replicas are not gone yet")),
+            deleted => Ok(deleted),
+        }
+    }
+
+    async fn delete(&self, name: &CertificateName) -> Result<Option<OffsetDateTime>, Failure> {
         match self.secretsmanager.delete_secret().secret_id(self.secret_name(name)).send().await {
             Ok(answer) => Ok(answer.deletion_date.and_then(moment)),
             Err(error)

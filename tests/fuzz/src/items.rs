@@ -24,6 +24,7 @@ pub(crate) fn item(input: &[u8]) -> bool {
         let facts = Facts {
             secret: Secret::Good,
             astray: None,
+            replicas: Default::default(),
             held: None,
             untagged: false,
             services,

@@ -31,6 +31,8 @@ pub struct Condition {
 enum Operator {
     StringEquals,
     StringLike,
+    /// Whether the call says nothing of the key.
+    Null,
 }
 
 /// One right that a call needs, with what a condition on it is held against.
@@ -69,11 +71,15 @@ impl Condition {
             let operator = match operator.as_str() {
                 "StringEquals" => Operator::StringEquals,
                 "StringLike" => Operator::StringLike,
+                "Null" => Operator::Null,
                 _ => return Err(format!("Local AWS does not know the operator {operator}")),
             };
             for (key, values) in tests.as_object().into_iter().flatten() {
                 let tag = ["aws:RequestTag/", "aws:ResourceTag/"].iter().any(|kind| key.starts_with(kind));
-                if !tag && !["acm-pca:TemplateArn", "events:source", "kms:ViaService"].contains(&key.as_str()) {
+                if !tag
+                    && !["acm-pca:TemplateArn", "events:source", "kms:ViaService", "lambda:SourceFunctionArn"]
+                        .contains(&key.as_str())
+                {
                     return Err(format!("Local AWS does not know the condition key {key}"));
                 }
                 let values = match values {
@@ -89,10 +95,14 @@ impl Condition {
     }
 
     fn holds(&self, context: &BTreeMap<String, String>) -> bool {
+        if self.operator == Operator::Null {
+            return self.values.contains(&(!context.contains_key(&self.key)).to_string());
+        }
         context.get(&self.key).is_some_and(|actual| {
             self.values.iter().any(|value| match self.operator {
                 Operator::StringEquals => value == actual,
                 Operator::StringLike => like(value, actual),
+                Operator::Null => false,
             })
         })
     }
@@ -248,11 +258,19 @@ fn secrets(world: &World, operation: &str, input: &Value, action: &str) -> Vec<N
     let key = input["KmsKeyId"].as_str().or_else(|| world.secrets.kms_key(id));
     let of_key: &[&str] = match operation {
         "CreateSecret" | "PutSecretValue" => &["kms:GenerateDataKey", "kms:Decrypt"],
-        "GetSecretValue" => &["kms:Decrypt"],
+        "GetSecretValue" | "ReplicateSecretToRegions" => &["kms:Decrypt"],
         _ => &[],
     };
     let of_key = key.into_iter().flat_map(|key| of_key.iter().map(move |action| via(world, action, key, "secretsmanager")));
-    [own].into_iter().chain(tag).chain(of_key).collect()
+    let replicas = input["AddReplicaRegions"].as_array().map_or(&[][..], Vec::as_slice);
+    let replicate = (operation == "CreateSecret" && !replicas.is_empty())
+        .then(|| Need { action: "secretsmanager:ReplicateSecretToRegions".to_owned(), ..own.clone() });
+    // <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_ReplicateSecretToRegions.html>
+    let of_replicas = replicas.iter().filter_map(|replica| Some((replica["Region"].as_str()?, replica["KmsKeyId"].as_str()?)));
+    let of_replicas = of_replicas.flat_map(|(region, key)| {
+        ["kms:GenerateDataKey", "kms:Encrypt"].map(|action| via_region(action, key, "secretsmanager", region))
+    });
+    [own].into_iter().chain(tag).chain(replicate).chain(of_key).chain(of_replicas).collect()
 }
 
 fn get_object(bucket: &str, key: &str, version: Option<&str>) -> Need {
@@ -262,8 +280,12 @@ fn get_object(bucket: &str, key: &str, version: Option<&str>) -> Need {
 
 /// What a service asks of KMS with its caller's rights.
 fn via(world: &World, action: &str, key: &str, service: &str) -> Need {
+    via_region(action, key, service, &world.region)
+}
+
+fn via_region(action: &str, key: &str, service: &str, region: &str) -> Need {
     let mut need = need(action, key.to_owned());
-    need.says("kms:ViaService", Some(&format!("{service}.{}.amazonaws.com", world.region)));
+    need.says("kms:ViaService", Some(&format!("{service}.{region}.amazonaws.com")));
     need
 }
 
@@ -307,6 +329,9 @@ mod tests {
             (json!({"StringLike": {"aws:ResourceTag/a": "everleaf/*"}}), "aws:ResourceTag/a", "everleaf2/orders", false),
             (json!({"StringLike": {"aws:ResourceTag/a": "*"}}), "aws:RequestTag/a", "everleaf/orders", false),
             (json!({"StringEquals": {"events:source": "a"}, "StringLike": {"kms:ViaService": "*"}}), "events:source", "a", false),
+            (json!({"Null": {"lambda:SourceFunctionArn": "true"}}), "events:source", "a", true),
+            (json!({"Null": {"lambda:SourceFunctionArn": "false"}}), "events:source", "a", false),
+            (json!({"Null": {"lambda:SourceFunctionArn": "false"}}), "lambda:SourceFunctionArn", "a", true),
         ];
         for (condition, key, value, holds) in rows {
             let mut put = need("events:PutEvents", "bus".to_owned());

@@ -39,6 +39,8 @@ pub struct Secret {
     pub rotation: Option<rotation::Rotation>,
     description: Value,
     kms_key_id: Value,
+    /// By region, as `ReplicationStatus` shows it.
+    pub replicas: BTreeMap<String, Value>,
     number: u64,
     created: OffsetDateTime,
     changed: OffsetDateTime,
@@ -113,6 +115,19 @@ pub fn call(world: &mut World, now: OffsetDateTime, operation: &str, input: &Val
         "DescribeSecret" => Ok(secrets.named(now, input)?.described("VersionIdsToStages")),
         "GetRandomPassword" => random_password(world, input),
         "GetSecretValue" => secrets.living(now, input)?.read(now, input),
+        "RemoveRegionsFromReplication" => {
+            let secret = secrets.living(now, input)?;
+            secret.replicas.retain(|region, _| strings(&input["RemoveReplicaRegions"]).all(|gone| gone != region));
+            secret.changed = now;
+            Ok(secret.replication())
+        }
+        "ReplicateSecretToRegions" => {
+            let region = world.region.clone();
+            let secret = world.secrets.living(now, input)?;
+            secret.replicate(&region, input)?;
+            secret.changed = now;
+            Ok(secret.replication())
+        }
         "ListSecretVersionIds" => secrets.named(now, input)?.list_versions(input),
         "ListSecrets" => list(secrets, now, input),
         "PutSecretValue" => put(world, now, input),
@@ -159,6 +174,7 @@ fn create(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value
         rotation: None,
         description: input["Description"].clone(),
         kms_key_id: input["KmsKeyId"].clone(),
+        replicas: BTreeMap::new(),
         number: world.secrets.ever_created.len() as u64,
         created: now,
         changed: now,
@@ -166,6 +182,7 @@ fn create(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value
         deletion: None,
     };
     secret.tag(now, &input["Tags"])?;
+    secret.replicate(&world.region, input)?;
     let mut answer = json!({ "ARN": secret.arn, "Name": name });
     if let Some(version) = version {
         answer["VersionId"] = json!(version.id);
@@ -175,6 +192,13 @@ fn create(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value
     world.secrets.ever_created.insert(secret.number, name.to_owned());
     world.secrets.secrets.insert(name.to_owned(), secret);
     Ok(answer)
+}
+
+/// From now on the replica in this region is not kept in step.
+pub fn fail_replica(world: &mut World, secret: &str, region: &str, why: &str) {
+    let replica = world.secrets.secrets.get_mut(secret).and_then(|secret| secret.replicas.get_mut(region));
+    let replica = replica.expect("the secret has a replica there");
+    (replica["Status"], replica["StatusMessage"]) = (json!("Failed"), json!(why));
 }
 
 fn put(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value, AwsError> {
@@ -257,6 +281,9 @@ fn delete(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value
         (days, _) => Duration::days(days.unwrap_or(30)),
     };
     let secret = world.secrets.named(now, input)?;
+    if !secret.replicas.is_empty() {
+        return Err(invalid_request("You can't delete secret that still has replica regions."));
+    }
     if secret.deletion.is_some() && wait != FORCED_DELETION {
         return Err(invalid_request("You tried to perform the operation on a secret that's currently marked deleted."));
     }
@@ -466,6 +493,24 @@ impl Secret {
         Ok(json!({}))
     }
 
+    /// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/replicate-secrets.html>
+    fn replicate(&mut self, own_region: &str, input: &Value) -> Result<(), AwsError> {
+        for replica in input["AddReplicaRegions"].as_array().into_iter().flatten() {
+            let region = replica["Region"].as_str().unwrap_or_default();
+            if region == own_region || self.replicas.contains_key(region) {
+                return Err(invalid(format!("The secret is already in the region {region}.")));
+            }
+            let key = replica["KmsKeyId"].as_str().unwrap_or("alias/aws/secretsmanager");
+            let status = json!({ "Region": region, "KmsKeyId": key, "Status": "InSync" });
+            self.replicas.insert(region.to_owned(), status);
+        }
+        Ok(())
+    }
+
+    fn replication(&self) -> Value {
+        json!({ "ARN": self.arn, "ReplicationStatus": self.replicas.values().collect::<Vec<_>>() })
+    }
+
     fn changed_at(&mut self, now: OffsetDateTime) -> Value {
         self.changed = now;
         json!({ "ARN": self.arn, "Name": self.name })
@@ -482,6 +527,8 @@ impl Secret {
             "LastRotatedDate": self.rotation.as_ref().and_then(|rotation| rotation.rotated).map(seconds),
             "LastAccessedDate": self.accessed.map(seconds), "DeletedDate": self.deletion.map(seconds),
             "Tags": Some(tags).filter(|tags| !tags.is_empty()),
+            "PrimaryRegion": (!self.replicas.is_empty()).then(|| self.arn.split(':').nth(3)),
+            "ReplicationStatus": (!self.replicas.is_empty()).then(|| self.replication()["ReplicationStatus"].take()),
             versions_member: Some(versions).filter(|versions| !versions.is_empty()),
         }))
     }
@@ -684,6 +731,29 @@ mod tests {
 
     fn id(version: u32) -> String {
         format!("{version:0>32}")
+    }
+
+    #[test]
+    fn a_secret_is_replicated_once_to_each_other_region_and_not_deleted_while_it_has_replicas() {
+        let mut account = Account::new();
+        let regions = |account: &mut Account| {
+            let secret = account.ask("DescribeSecret", json!({ "SecretId": "s" })).unwrap();
+            let replicas = secret["ReplicationStatus"].as_array().into_iter().flatten();
+            replicas.map(|replica| format!("{} {}", replica["Region"], replica["Status"])).collect::<Vec<_>>()
+        };
+        let add = |region: &str| json!({ "SecretId": "s", "AddReplicaRegions": [{ "Region": region }] });
+        account.ask("ReplicateSecretToRegions", add("eu-west-1")).unwrap();
+        for region in ["eu-west-1", "eu-central-1"] {
+            let error = account.ask("ReplicateSecretToRegions", add(region)).unwrap_err();
+            assert_eq!(error.code, "InvalidParameterException", "{region}");
+        }
+        fail_replica(&mut account.world, "s", "eu-west-1", "no such key");
+        assert_eq!(regions(&mut account), [r#""eu-west-1" "Failed""#]);
+        assert_eq!(account.ask("DeleteSecret", json!({ "SecretId": "s" })).unwrap_err().code, "InvalidRequestException");
+        let remove = json!({ "SecretId": "s", "RemoveReplicaRegions": ["eu-west-1"] });
+        account.ask("RemoveRegionsFromReplication", remove).unwrap();
+        assert!(regions(&mut account).is_empty());
+        account.ask("DeleteSecret", json!({ "SecretId": "s" })).unwrap();
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl fmt::Display for TemplateError {
 impl std::error::Error for TemplateError {}
 
 impl Template {
-    /// `parameters` override the template's defaults; of their constraints only `AllowedValues` is looked at.
+    /// `parameters` override the template's defaults; of their constraints only `AllowedValues` and `Rules` are looked at.
     pub fn read(path: &Path, stack: &str, parameters: &[(&str, &str)]) -> Result<Self, TemplateError> {
         let text = std::fs::read_to_string(path).map_err(|error| TemplateError(format!("{}: {error}", path.display())))?;
         Self::parse(&text, stack, parameters).map_err(|error| error.within(path.display()))
@@ -346,6 +346,10 @@ Parameters:
   Names: { Type: CommaDelimitedList, Default: "a.example, b.example" }
 Mappings:
   Sizes: { live: { memory: 512 }, test: { memory: 256 } }
+Rules:
+  Short:
+    RuleCondition: !Equals [!Ref Stage, live]
+    Assertions: [{ Assert: !Not [!Contains [!Ref Names, c.example]], AssertDescription: c.example is not live }]
 Conditions:
   Live: !Equals [!Ref Stage, live]
   NotLive: !Not [!Condition Live]
@@ -558,6 +562,10 @@ Outputs:
             let error = Template::parse(&TEMPLATE.replacen(from, to, 1), "demo", &[]).expect_err(to);
             assert!(error.to_string().contains(named), "{to}: {error}");
         }
+        let names = ("Names", "a.example,c.example");
+        assert!(Template::parse(TEMPLATE, "demo", &[names]).is_ok());
+        let error = Template::parse(TEMPLATE, "demo", &[names, ("Stage", "live")]).unwrap_err();
+        assert_eq!(error.to_string(), "Rules.Short: c.example is not live");
         for (name, value) in [("Stage", "dev"), ("Unknown", "x")] {
             let error = Template::parse(TEMPLATE, "demo", &[(name, value)]).unwrap_err();
             assert!(error.to_string().contains(name), "{error}");

@@ -20,6 +20,7 @@ fn facts() -> Facts {
     Facts {
         secret: Secret::Good,
         astray: None,
+        replicas: BTreeMap::new(),
         held: Some(held()),
         untagged: false,
         services: BTreeMap::new(),
@@ -487,6 +488,26 @@ fn tags_that_do_not_say_what_the_record_says_are_written_anew() {
 }
 
 #[test]
+fn a_region_without_a_replica_gets_one_and_a_replica_that_failed_is_told() {
+    let (quiet, day) = (at(QUIET), at(QUIET) + DAY);
+    let failed = Replica::Failed("a secret of that name exists".to_owned());
+    let (replicate, tell) = ("replicate its secret to eu-west-1, eu-west-3", "tell a person: replica-failed");
+    for (what, record, replicas, steps) in [
+        ("missing", issued(), [("eu-west-1", Replica::Missing), ("eu-west-3", Replica::Missing)], &[replicate][..]),
+        ("failed", issued(), [("eu-west-1", failed.clone()), ("eu-west-3", failed.clone())], &[tell, tell]),
+        (
+            "both",
+            issued(),
+            [("eu-west-1", failed), ("eu-west-3", Replica::Missing)],
+            &["replicate its secret to eu-west-3", tell],
+        ),
+    ] {
+        let replicas = replicas.map(|(region, replica)| (region.to_owned(), replica)).into();
+        assert_plan(what, (&record, &Facts { replicas, ..facts() }), quiet, steps, day);
+    }
+}
+
+#[test]
 fn services_older_than_the_pair_are_asked_for_again() {
     let since = *pair().since;
     let quiet = at(QUIET);
@@ -936,6 +957,7 @@ fn everything(now: OffsetDateTime, mut see: impl FnMut(&Record, &Facts)) {
                                 &Facts {
                                     secret: Secret::Good,
                                     astray: None,
+                                    replicas: BTreeMap::new(),
                                     held: held.clone(),
                                     untagged: false,
                                     services,
@@ -1018,6 +1040,10 @@ fn once_a_step_is_under_way_it_is_not_planned_again() {
                 Step::Tag { .. } => {
                     facts.astray = None;
                     "tags"
+                }
+                Step::Replicate { .. } => {
+                    facts.replicas.clear();
+                    "replicas"
                 }
                 // Whoever tells a person asks the record first.
                 Step::Tell { .. } => continue,

@@ -34,12 +34,29 @@ impl Stack {
             let value = if list { text.split(',').map(|item| json!(item.trim())).collect() } else { json!(text) };
             stack.parameters.insert(id, value);
         }
+        stack.obey_rules()?;
         for (id, resource) in stack.source["Resources"].as_object().cloned().unwrap_or_default() {
             if stack.exists(&resource)? {
                 stack.insert(id, resource);
             }
         }
         Ok(stack)
+    }
+
+    /// <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/rules-section-structure.html>
+    fn obey_rules(&self) -> Result<(), TemplateError> {
+        for (name, rule) in self.source["Rules"].as_object().into_iter().flatten() {
+            let applies = rule.get("RuleCondition").map_or(Ok(true), |condition| truth(&self.resolved(condition)?));
+            if !applies.map_err(|error| error.within(format!("Rules.{name}")))? {
+                continue;
+            }
+            for assertion in list(&rule["Assertions"]) {
+                if !truth(&self.resolved(&assertion["Assert"])?).map_err(|error| error.within(format!("Rules.{name}")))? {
+                    return Err(TemplateError(format!("Rules.{name}: {}", string(&assertion["AssertDescription"])?)));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Adds a resource with what the SAM transform makes of it, under the transform's names.
@@ -133,6 +150,7 @@ impl Stack {
             ("Condition", _) => json!(self.condition(argument.as_str().ok_or_else(unfit)?)?),
             ("Fn::Equals", [left, right]) => json!(string(left)? == string(right)?),
             ("Fn::Not", [value]) => json!(!truth(value)?),
+            ("Fn::Contains", [Value::Array(items), value]) => json!(items.contains(value)),
             ("Fn::And" | "Fn::Or", [_, _, ..]) => {
                 let values = values.iter().map(truth).collect::<Result<Vec<_>, _>>()?;
                 json!(if function == "Fn::And" { values.iter().all(|value| *value) } else { values.contains(&true) })
