@@ -68,6 +68,18 @@ impl Stack {
         Self { aws, template, root_ca, issuing_ca, parameters, runners }
     }
 
+    /// Another stack in the same account, which issues from the same CA; its name is its prefix. Its functions call AWS under their
+    /// whole names.
+    pub async fn beside(&self, prefix: &str, parameters: &[(&str, &str)]) -> Self {
+        let own = [("Prefix", prefix), ("IssuingCaArn", &*self.issuing_ca)];
+        let parameters = own.into_iter().chain(parameters.iter().copied());
+        let parameters: Vec<_> = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let (template, runners) = set_up(&self.aws, &parameters).await;
+        self.aws.deploy(&template, |function| runners[&function.binary].clone()).expect("the template can be deployed");
+        let (aws, root_ca, issuing_ca) = (self.aws.clone(), self.root_ca.clone(), self.issuing_ca.clone());
+        Self { aws, template, root_ca, issuing_ca, parameters, runners }
+    }
+
     /// Updates the stack: these parameters change, the others stay.
     pub async fn update(&mut self, parameters: &[(&str, &str)]) {
         self.parameters.retain(|(name, _)| !parameters.iter().any(|(changed, _)| changed == name));
@@ -108,9 +120,13 @@ impl Stack {
     }
 }
 
+/// The prefix of a stack for which none is given.
+const EVERLEAF: &str = "everleaf";
+
 async fn set_up(aws: &LocalAws, parameters: &[(String, String)]) -> (Template, BTreeMap<String, Runner>) {
     let parameters: Vec<_> = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let template = Template::read(&root().join("template.yaml"), "everleaf", &parameters).expect("the template can be read");
+    let name = parameters.iter().find(|(name, _)| *name == "Prefix").map_or(EVERLEAF, |(_, prefix)| prefix);
+    let template = Template::read(&root().join("template.yaml"), name, &parameters).expect("the template can be read");
     let mut runners = BTreeMap::new();
     for function in &template.functions {
         runners.insert(function.binary.clone(), in_process(aws, function).await);
@@ -129,7 +145,8 @@ async fn sdk(aws: &LocalAws, caller: &str) -> SdkConfig {
 
 /// The handler of a function, set up from the environment that the template gives it.
 async fn in_process(aws: &LocalAws, function: &Arc<Function>) -> Runner {
-    let sdk = sdk(aws, &function.binary).await;
+    let is_everleaf = function.environment.get("EVERLEAF_PREFIX").is_some_and(|prefix| prefix == EVERLEAF);
+    let sdk = sdk(aws, if is_everleaf { &function.binary } else { &function.name }).await;
     let environment = function.environment.clone();
     let vars = || Vars::new(|name| environment.get(name).cloned());
     macro_rules! runs {

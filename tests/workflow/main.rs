@@ -22,6 +22,7 @@ mod replicas;
 mod retirement;
 mod rollbacks;
 mod rotation;
+mod stacks;
 mod triggers;
 mod trust;
 mod windows;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::{AwsError, World, lambda};
+use crate::{AwsError, World};
 
 /// A statement of an IAM policy.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,8 +110,9 @@ impl Condition {
 
 /// As AWS does before it answers: an error when the caller is a function whose role lacks something that the call needs.
 pub(crate) fn check(world: &World, caller: &str, needs: &[Need]) -> Result<(), AwsError> {
-    let of_caller = |function: &&lambda::Function| function.config.name == caller || function.config.binary == caller;
-    let Some(function) = world.lambda.functions.values().find(of_caller) else { return Ok(()) };
+    let functions = &world.lambda.functions;
+    let by_binary = || functions.values().find(|function| function.config.binary == caller);
+    let Some(function) = functions.get(caller).or_else(by_binary) else { return Ok(()) };
     let denied = needs.iter().find(|need| !allows(&function.config.statements, need));
     let Some(Need { action, resource, .. }) = denied else { return Ok(()) };
     let message = format!("User: the role of {caller} is not authorized to perform: {action} on resource: {resource}");
