@@ -25,5 +25,6 @@ mod rotation;
 mod stacks;
 mod triggers;
 mod trust;
+mod upgrades;
 mod windows;
 mod wiring;

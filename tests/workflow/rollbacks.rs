@@ -9,7 +9,7 @@ use crate::recovery::empty_the_table;
 use crate::scenario::{come_to_rest, days, lose_deliveries, minutes, order, request, run, service, user};
 
 /// The next deployments of this service fail.
-fn break_service(stack: &Stack, service: &str, count: u32) {
+pub(crate) fn break_service(stack: &Stack, service: &str, count: u32) {
     let (cluster, service) = service.split_once('/').unwrap();
     stack.aws.world(|world, _| world.ecs.fail_deployments(cluster, service, count));
 }
@@ -27,7 +27,7 @@ fn told(stack: &Stack, detail_type: &str) -> Vec<(String, String)> {
 }
 
 /// Hour by hour until `orders` has been set back so many times in a row, and what followed that.
-async fn until_set_back(stack: &Stack, in_a_row: u32) {
+pub(crate) async fn until_set_back(stack: &Stack, in_a_row: u32) {
     for _ in 0..24 * 30 {
         minutes(60).await;
         if stack.record("orders").await.unwrap().setback.is_some_and(|setback| setback.done && setback.in_a_row == in_a_row) {
