@@ -7,12 +7,15 @@
 //! ```
 //!
 //! It issues and exports nothing itself. What it asks for by an event that is lost, it asks for again at the next look.
+//! Once a day the sweep writes the report on all certificates and trust stores to the stack's bucket.
 
 mod look;
+mod report;
 mod walk;
 
 use std::time::Duration;
 
+use aws_config::SdkConfig;
 use aws_sdk_acm::Client as Acm;
 use aws_sdk_eventbridge::Client as EventBridge;
 use lifecycle::date;
@@ -32,6 +35,10 @@ pub struct App {
     pub records: Records,
     pub acm: Acm,
     pub eventbridge: EventBridge,
+    /// For the one client that is seldom needed.
+    pub sdk: SdkConfig,
+    /// The stack's, for the report.
+    pub bucket: String,
     pub sweep_interval: Duration,
     /// Renewals, issuances and exports that the sweep may ask for in an hour.
     pub hourly_budget: u32,
@@ -39,12 +46,13 @@ pub struct App {
 }
 
 impl App {
-    pub fn new(mut vars: Vars<'_>, sdk: &aws_config::SdkConfig) -> Result<Self, String> {
+    pub fn new(mut vars: Vars<'_>, sdk: &SdkConfig) -> Result<Self, String> {
         let settings = Settings::of_writer(&mut vars);
         let minutes: Option<u64> = vars.required("EVERLEAF_SWEEP_MINUTES");
         let budget: Option<u32> = vars.required("EVERLEAF_HOURLY_BUDGET");
+        let bucket: Option<String> = vars.required("EVERLEAF_BUCKET");
         let trust = records::trust::settings(&mut vars);
-        let (settings, (minutes, hourly_budget)) = vars.finish(settings.zip(minutes.zip(budget)))?;
+        let (settings, ((minutes, hourly_budget), bucket)) = vars.finish(settings.zip(minutes.zip(budget).zip(bucket)))?;
         Ok(Self {
             records: Records {
                 dynamodb: aws_sdk_dynamodb::Client::new(sdk),
@@ -53,6 +61,8 @@ impl App {
             },
             acm: Acm::new(sdk),
             eventbridge: EventBridge::new(sdk),
+            sdk: sdk.clone(),
+            bucket,
             sweep_interval: Duration::from_secs(minutes * 60),
             hourly_budget,
             trust,
@@ -69,11 +79,14 @@ struct Request {
     /// Only say what would be done.
     #[serde(default)]
     plan: bool,
+    /// Write the report now.
+    #[serde(default)]
+    report: bool,
     certificate: Option<CertificateName>,
     retry: Option<CertificateName>,
 }
 
-const USAGE: &str = "give one of {\"sweep\": true}, {\"plan\": true}, {\"certificate\": \"name\"} and {\"retry\": \"name\"}; `plan` may stand beside `certificate` too";
+const USAGE: &str = "give one of {\"sweep\": true}, {\"plan\": true}, {\"report\": true}, {\"certificate\": \"name\"} and {\"retry\": \"name\"}; `plan` may stand beside `certificate` too";
 
 pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
     match Trigger::parse(event)? {
@@ -87,12 +100,17 @@ pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<
             format!("`{detail_type}` is not for this function; mend the rule that sent it"),
         )),
         Trigger::ByHand(request) => match Trigger::request(request, USAGE)? {
-            Request { sweep: true, plan: false, certificate: None, retry: None } => sweep(app, invocation).await,
-            Request { sweep: false, plan: true, certificate, retry: None } => foresee(app, certificate, invocation).await,
-            Request { sweep: false, plan: false, certificate: Some(name), retry: None } => {
+            Request { sweep: true, plan: false, report: false, certificate: None, retry: None } => sweep(app, invocation).await,
+            Request { sweep: false, plan: true, report: false, certificate, retry: None } => {
+                foresee(app, certificate, invocation).await
+            }
+            Request { sweep: false, plan: false, report: true, certificate: None, retry: None } => {
+                report::write(app, invocation).await
+            }
+            Request { sweep: false, plan: false, report: false, certificate: Some(name), retry: None } => {
                 by_name(app, &name, false, invocation).await
             }
-            Request { sweep: false, plan: false, certificate: None, retry: Some(name) } => {
+            Request { sweep: false, plan: false, report: false, certificate: None, retry: Some(name) } => {
                 by_name(app, &name, true, invocation).await
             }
             _ => Err(Failure::permanent("read the request", USAGE)),
@@ -124,7 +142,8 @@ async fn by_name(app: &App, name: &CertificateName, retry: bool, invocation: &In
     Ok(look::look(app, record, None, &mut Shared::unlimited(), invocation).await?.into_json())
 }
 
-/// Looks at every certificate whose time has come, then goes on with the daily walk. Stops in time; what is left is still due.
+/// Looks at every certificate whose time has come, then goes on with the daily walk, and reports once a day. Stops in time; what is
+/// left is still due.
 async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
     let (mut looked_at, mut asked, mut failures) = (0, 0, Failures::default());
     let mut shared = Shared::of_this_hour(app.hourly_budget);
@@ -148,7 +167,12 @@ async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
         }
     }
     let found = match walk::walk(app, &mut failures, invocation).await {
-        Ok(found) => found,
+        Ok((walk, found)) => {
+            if let Err(failure) = report::daily(app, walk, invocation).await {
+                failures.push(failure);
+            }
+            found
+        }
         Err(failure) => {
             failures.push(failure);
             0

@@ -12,22 +12,22 @@ use runtime::{Failure, Failures, Invocation};
 use crate::look::{Shared, look, look_in_sweep};
 use crate::{App, enough_time};
 
-/// A little less than a day, so that the hour of the walk does not move.
-const DAILY: i64 = 23 * 60 * 60 + 30 * 60;
+/// A little less than a day, so that the hour of what is done daily does not move.
+pub(crate) const DAILY: i64 = 23 * 60 * 60 + 30 * 60;
 
 /// ACM lists tags ten times a second; this walk leaves half of that to others.
 const BETWEEN_TAGS: Duration = Duration::from_millis(200);
 
-/// Goes on with the walk, or begins it when a day has passed. Says how many certificates it found; what it could not take over
-/// goes to `failures` and does not keep it from going on.
-pub(crate) async fn walk(app: &App, failures: &mut Failures, invocation: &Invocation) -> Result<usize, Failure> {
+/// Goes on with the walk, or begins it when a day has passed. Says how far it has come, and how many certificates it found; what it
+/// could not take over goes to `failures` and does not keep it from going on.
+pub(crate) async fn walk(app: &App, failures: &mut Failures, invocation: &Invocation) -> Result<(Walk, usize), Failure> {
     let now = invocation.now().unix_timestamp();
     let mut walk = app.records.walk().await?;
     if walk.place.is_none() {
         if now - walk.began < DAILY {
-            return Ok(0);
+            return Ok((walk, 0));
         }
-        walk = Walk { place: Some(Place::Secrets(None)), began: now };
+        walk = Walk { place: Some(Place::Secrets(None)), began: now, ..walk };
     }
     let mut found = 0;
     while let Some(place) = walk.place.clone()
@@ -58,7 +58,7 @@ pub(crate) async fn walk(app: &App, failures: &mut Failures, invocation: &Invoca
         };
     }
     app.records.save_walk(&walk).await?;
-    Ok(found)
+    Ok((walk, found))
 }
 
 /// One page of secrets; what has no record gets one, and one that somebody has altered is looked at.

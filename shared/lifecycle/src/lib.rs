@@ -27,6 +27,7 @@
 //! - [`bundle`]: CAs and objects that were named → what a trust store is to hold, and what is refused
 //! - [`trust`]: what was declared of trust stores, and who waits for them
 //! - [`refresh`]: a trust store as it is and as it is to be → what to do with it
+//! - [`report`]: record and trust stores → what a person is shown of them
 //! - [`events`]: what the functions tell one another and the outside
 
 pub mod attempt;
@@ -42,6 +43,7 @@ pub mod names;
 pub mod record;
 pub mod refresh;
 pub mod renewal;
+pub mod report;
 pub mod retirement;
 pub mod revocation;
 pub mod rollout;

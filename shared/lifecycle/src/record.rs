@@ -45,6 +45,9 @@ pub struct Record {
     /// What a person was told, by reason, and when last.
     #[serde(default)]
     pub told: BTreeMap<String, Moment>,
+    /// What it said, by the same reasons.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub messages: BTreeMap<String, String>,
     /// Serials that must never become current again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub rejected: BTreeSet<Serial>,
@@ -221,6 +224,7 @@ impl Record {
             renewal_asked: None,
             halted: None,
             told: BTreeMap::new(),
+            messages: BTreeMap::new(),
             rejected: BTreeSet::new(),
             setback: None,
             revocations: Vec::new(),
@@ -359,6 +363,7 @@ mod tests {
         let done = Revocation { serial: Serial::from_hex("0b02"), after_rollout: false, done: Some(now.into()), ..asked.clone() };
         let mut record = full();
         record.options.agent_services = ["payments/mesh".parse().unwrap()].into();
+        record.messages.insert("renewal-late".to_owned(), "it expires soon".to_owned());
         let attempt = record.attempt.clone().map(|attempt| Attempt { staged: Some(staged), end: Some(now.into()), ..attempt });
         let options = Options { import_to_acm: true, ..record.options.clone() };
         let imported = Imported {

@@ -87,7 +87,11 @@ fn fit<'a>(record: &Record, pair: Option<&'a Pair>, until: OffsetDateTime) -> Re
 impl Setback {
     /// When another pair may be tried; `None`: when a person says so.
     pub fn next(&self, rest: Duration) -> Option<OffsetDateTime> {
-        (self.in_a_row < MOST_IN_A_ROW).then(|| *self.at + rest)
+        (!self.waits_for_a_person()).then(|| *self.at + rest)
+    }
+
+    pub fn waits_for_a_person(&self) -> bool {
+        self.in_a_row >= MOST_IN_A_ROW
     }
 }
 

@@ -39,6 +39,7 @@ impl Records {
             return None;
         }
         record.told.insert(code.to_owned(), now.into());
+        record.messages.insert(code.to_owned(), message.to_owned());
         Some(Event::about(Kind::ActionRequired, &self.settings.prefix, record, format!("{code}: {message}")))
     }
 }

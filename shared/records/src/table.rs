@@ -219,7 +219,7 @@ impl Records {
             .send()
             .await
             .map_err(|error| Failure::aws(format!("ask which certificates need {authority}"), error))?;
-        Ok(answer.items().first().and_then(|item| item.get("id")?.as_s().ok()?.strip_prefix(CERTIFICATE)?.parse().ok()))
+        Ok(answer.items().first().and_then(|item| name_of(item.get("id")?.as_s().ok()?)))
     }
 
     /// The records that want to be looked at by now, the longest waiting first: one page, and where the next one starts.
@@ -252,6 +252,42 @@ impl Records {
         }
         records.sort_by_key(|record| (record.current.as_ref().map(|pair| pair.not_after), record.look_at));
         Ok(Page { records, unreadable, next: page.last_evaluated_key })
+    }
+
+    /// The name of every certificate that has a record. The index lags a little.
+    pub async fn names(&self) -> Result<Vec<CertificateName>, Failure> {
+        let query = self.dynamodb.query().table_name(&self.settings.table).index_name(INDEX);
+        let query = query.key_condition_expression("#queue = :queue").expression_attribute_names("#queue", "queue");
+        let mut pages = query.expression_attribute_values(":queue", text(QUEUE)).into_paginator().send();
+        // One that is looked at meanwhile moves in the index, and may be met again.
+        let mut names = BTreeSet::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| Failure::aws("ask which certificates there are", error))?;
+            names.extend(page.items().iter().filter_map(|item| name_of(item.get("id")?.as_s().ok()?)));
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    /// The records of these names, those that exist, each with what is known of its services. What cannot be read fails alone.
+    pub async fn load_each(&self, names: &[CertificateName]) -> Result<Vec<(CertificateName, Result<Known, Failure>)>, Failure> {
+        let items = self.items(names.iter().map(record_id).collect()).await?;
+        let records = items.into_iter().filter_map(|(id, item)| Some((name_of(&id)?, parse::<Record>(item, id))));
+        let records: Vec<_> = records.collect();
+        let services: BTreeSet<_> =
+            records.iter().flat_map(|(_, record)| record).flat_map(|record| &record.options.services).collect();
+        let bindings: HashMap<_, _> = self.items(services.into_iter().map(binding_id).collect()).await?.into_iter().collect();
+        let known = |record: Record| {
+            let mut services = BTreeMap::new();
+            for service in &record.options.services {
+                let id = binding_id(service);
+                if let Some(item) = bindings.get(&id) {
+                    let faulty = |why| Failure::permanent(format!("read the item `{id}` of the table"), why);
+                    services.insert(service.clone(), binding(service.clone(), item.clone()).map_err(faulty)?.state);
+                }
+            }
+            Ok(Known { record, services })
+        };
+        Ok(records.into_iter().map(|(name, record)| (name, record.and_then(known))).collect())
     }
 
     /// The records of these names, those that exist.
@@ -441,6 +477,12 @@ pub struct Page {
     pub next: Option<Item>,
 }
 
+/// A record, and what is known of its services.
+pub struct Known {
+    pub record: Record,
+    pub services: BTreeMap<ServiceName, BindingState>,
+}
+
 /// What the sweep would not come upon by itself.
 pub struct Missed {
     pub unknown: Vec<CertificateName>,
@@ -457,6 +499,9 @@ pub struct Walk {
     /// When it last began, in seconds since 1970.
     #[serde(default)]
     pub began: i64,
+    /// When the last report of the day was written, likewise.
+    #[serde(default)]
+    pub reported: i64,
 }
 
 impl Walk {
@@ -486,6 +531,10 @@ const WALK: &str = "walk";
 
 fn record_id(name: &CertificateName) -> String {
     format!("{CERTIFICATE}{name}")
+}
+
+fn name_of(id: &str) -> Option<CertificateName> {
+    id.strip_prefix(CERTIFICATE)?.parse().ok()
 }
 
 fn binding_id(service: &ServiceName) -> String {

@@ -1,0 +1,148 @@
+//! The report on the fleet: `report/report.json`, and `report/report.html`, which is a page around the same text.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_s3::Client as S3;
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
+use lifecycle::events::{Event, Kind};
+use lifecycle::record::Moment;
+use lifecycle::report::{Row, State, trust_stores};
+use records::table::Walk;
+use runtime::{Failure, Invocation, publish};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::walk::DAILY;
+use crate::{App, enough_time};
+
+/// The page; what is reported takes the place of [`HERE`].
+const PAGE: &str = include_str!("report.html");
+const HERE: &str = "{{report}}";
+
+/// Writes the report when a day has passed since the last. What fails is the report's alone: the next sweep tries again, and a
+/// person is told once a day of what does not pass by itself.
+pub(crate) async fn daily(app: &App, walk: Walk, invocation: &Invocation) -> Result<(), Failure> {
+    let now = invocation.now();
+    // Before the walk has been everywhere, certificates may be missing.
+    if !walk.has_been_everywhere() || now.unix_timestamp() - walk.reported < DAILY || !enough_time(invocation) {
+        return Ok(());
+    }
+    let failure = match write(app, invocation).await {
+        Ok(_) => return app.records.save_walk(&Walk { reported: now.unix_timestamp(), ..walk }).await,
+        Err(failure) => failure,
+    };
+    tracing::error!("{failure}");
+    const CODE: &str = "report-failed";
+    if failure.is_permanent() && app.records.first_today(CODE, now).await? {
+        let event = Event::general(Kind::ActionRequired, &app.records.settings.prefix, format!("{CODE}: {failure}"));
+        publish(&app.eventbridge, &[event]).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn write(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
+    let now = invocation.now();
+    let (head, tail) =
+        PAGE.split_once(HERE).ok_or_else(|| Failure::permanent("write the report", "its page has no place for it"))?;
+    let stores = app.records.stores().await?.unwrap_or_default();
+    let mut page = String::from(head);
+    page.push_str("{\"prefix\":");
+    add(&mut page, &app.records.settings.prefix)?;
+    page.push_str(",\"region\":");
+    add(&mut page, &app.sdk.region().map(AsRef::<str>::as_ref))?;
+    page.push_str(",\"generated_at\":");
+    add(&mut page, &Moment::from(now))?;
+    page.push_str(",\"certificates\":[");
+    let mut counts = BTreeMap::<State, usize>::new();
+    for names in app.records.names().await?.chunks(100) {
+        if !enough_time(invocation) {
+            return Err(Failure::retryable("write the report", "the time is up before every certificate was read"));
+        }
+        for (name, known) in app.records.load_each(names).await? {
+            let row = match known {
+                Ok(known) => Row::of(&known.record, &known.services, &app.trust, &stores, app.sweep_interval, now),
+                Err(failure) => Row::unreadable(name, failure.to_string()),
+            };
+            if !counts.is_empty() {
+                page.push(',');
+            }
+            *counts.entry(row.state).or_default() += 1;
+            add(&mut page, &row)?;
+        }
+    }
+    page.push_str("],\"trust_stores\":");
+    add(&mut page, &trust_stores(&app.trust, &stores, app.sweep_interval, now))?;
+    page.push_str(",\"counts\":");
+    add(&mut page, &counts)?;
+    page.push('}');
+    let end = page.len();
+    page.push_str(tail);
+
+    // One text is both objects.
+    let page = Bytes::from(page);
+    // Both uploads fit into the minute that is kept.
+    let timeout = TimeoutConfig::builder().operation_timeout(Duration::from_secs(25)).build();
+    let s3 = S3::from_conf(aws_sdk_s3::config::Builder::from(&app.sdk).timeout_config(timeout).build());
+    put(app, &s3, "report/report.json", "application/json", page.slice(head.len()..end)).await?;
+    put(app, &s3, "report/report.html", "text/html; charset=utf-8", page).await?;
+    let place = |name: &str| format!("s3://{}/report/{name}", app.bucket);
+    tracing::info!("Wrote the report on {} certificates", counts.values().sum::<usize>());
+    Ok(json!({"outcome": "reported", "report": place("report.html"), "data": place("report.json"), "counts": counts}))
+}
+
+/// Adds a value as JSON of which nothing can end the page's script element or be taken for markup.
+fn add(page: &mut String, value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(|error| Failure::permanent("write the report", error))?;
+    for character in text.chars() {
+        match character {
+            // In JSON these stand in texts only.
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => page.push_str(&format!("\\u{:04x}", u32::from(character))),
+            other => page.push(other),
+        }
+    }
+    Ok(())
+}
+
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html>
+async fn put(app: &App, s3: &S3, key: &str, content_type: &str, text: Bytes) -> Result<(), Failure> {
+    let put = s3.put_object().bucket(&app.bucket).key(key).content_type(content_type).body(ByteStream::from(text));
+    put.send().await.map(|_| ()).map_err(|error| Failure::aws(format!("write {key} to {}", app.bucket), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD;
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    #[test]
+    fn the_page_runs_its_own_script_and_style_and_nothing_else() {
+        for element in ["script", "style"] {
+            let (_, from) = PAGE.split_once(&format!("<{element}>")).unwrap();
+            let (own, _) = from.split_once(&format!("</{element}>")).unwrap();
+            let allowed = format!("{element}-src 'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(own)));
+            assert!(PAGE.contains(&allowed), "the page's Content-Security-Policy is to say {allowed}");
+        }
+        assert!(PAGE.contains("content=\"default-src 'none';"));
+        assert_eq!(PAGE.matches("<script").count(), 2, "its own, and the report's, which is no script");
+        for outside in ["http:", "https:", "src=", "url(", "@import", "style=", "onclick="] {
+            let found = PAGE.match_indices(outside).map(|(at, _)| &PAGE[at.saturating_sub(20)..at + 20]);
+            let found: Vec<_> = found.filter(|place| !place.contains("http://www.w3.org")).collect();
+            assert_eq!(found, [""; 0], "{outside}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_reported_ends_the_element_that_it_stands_in() {
+        let hostile = "</script><script>alert(1)</script><!-- & \u{2028}\u{2029} \" \\ \n";
+        let mut text = String::new();
+        add(&mut text, &hostile).unwrap();
+        assert!(!text.contains(['<', '>', '&', '\u{2028}', '\u{2029}', '\n']), "{text}");
+        assert_eq!(serde_json::from_str::<String>(&text).unwrap(), hostile);
+    }
+}
