@@ -138,7 +138,7 @@ fn keys_and_passphrases_are_in_the_secrets_and_nowhere_else() {
             for secret in world.secrets.secrets() {
                 said += &format!("{} {:?}\n", secret.name, secret.tags);
             }
-            let written = [(bucket.as_str(), "trust/out/"), ("crls", "")];
+            let written = [(bucket.as_str(), "trust/out/"), (bucket.as_str(), "report/"), ("crls", "")];
             for (bucket, key) in
                 written.iter().flat_map(|(bucket, below)| world.s3.keys(bucket, below).into_iter().map(move |key| (bucket, key)))
             {
@@ -164,6 +164,8 @@ fn keys_and_passphrases_are_in_the_secrets_and_nowhere_else() {
             "Certificate Revoked",
             "trust/out/stores.json {",
             "trust/out/clients/",
+            "report/report.html <!doctype html>",
+            "\"certificate\":\"orders\"",
             ".crl.pem -----BEGIN X509 CRL-----",
             "-----BEGIN CERTIFICATE-----",
         ] {

@@ -19,6 +19,7 @@ mod kinds;
 mod pairs;
 mod recovery;
 mod replicas;
+mod report;
 mod retirement;
 mod rollbacks;
 mod rotation;

@@ -358,6 +358,7 @@ fn without_any_one_of_its_rights_a_function_fails_in_some_scenario() {
             json!({"certificate": "orders"})
         })
     });
+    let report = Scenario::of("renew-on-expiry", "a report by request", |_| Box::pin(async { json!({"report": true}) }));
     let no_crl_yet = Scenario::of("refresh-truststore", "a CA that has just begun to publish CRLs", |stack| {
         Box::pin(async move {
             let declaration = declare_by_hand().set_up(stack).await;
@@ -368,7 +369,7 @@ fn without_any_one_of_its_rights_a_function_fails_in_some_scenario() {
             declaration
         })
     });
-    let more = [retire, fewer, untagged, in_its_place, a_ca_leaves, clients_first, lost_table, replica_gone, no_crl_yet];
+    let more = [retire, fewer, untagged, in_its_place, a_ca_leaves, clients_first, lost_table, replica_gone, report, no_crl_yet];
     for scenario in crate::scenario::all().into_iter().chain(more) {
         let (calls, statements) = run(async {
             let (stack, event) = scenario.begin().await;

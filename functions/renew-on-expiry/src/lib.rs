@@ -105,7 +105,7 @@ pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<
                 foresee(app, certificate, invocation).await
             }
             Request { sweep: false, plan: false, report: true, certificate: None, retry: None } => {
-                report::write(app, invocation).await
+                report::by_request(app, invocation).await
             }
             Request { sweep: false, plan: false, report: false, certificate: Some(name), retry: None } => {
                 by_name(app, &name, false, invocation).await
@@ -142,8 +142,8 @@ async fn by_name(app: &App, name: &CertificateName, retry: bool, invocation: &In
     Ok(look::look(app, record, None, &mut Shared::unlimited(), invocation).await?.into_json())
 }
 
-/// Looks at every certificate whose time has come, then goes on with the daily walk, and reports once a day. Stops in time; what is
-/// left is still due.
+/// Looks at every certificate whose time has come, then goes on with the daily walk, or writes the daily report. Stops in time; what
+/// is left is still due.
 async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
     let (mut looked_at, mut asked, mut failures) = (0, 0, Failures::default());
     let mut shared = Shared::of_this_hour(app.hourly_budget);
@@ -166,18 +166,16 @@ async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
             break;
         }
     }
-    let found = match walk::walk(app, &mut failures, invocation).await {
-        Ok((walk, found)) => {
-            if let Err(failure) = report::daily(app, walk, invocation).await {
-                failures.push(failure);
-            }
-            found
-        }
-        Err(failure) => {
-            failures.push(failure);
-            0
-        }
+    let found = match app.records.walk().await {
+        Ok(walk) if walk::is_due(&walk, invocation.now()) => walk::go_on(app, walk, &mut failures, invocation).await,
+        // Not in one sweep with the walk: what that found is not in the table's index yet.
+        Ok(walk) => report::daily(app, walk, invocation).await.map(|()| 0),
+        Err(failure) => Err(failure),
     };
+    let found = found.unwrap_or_else(|failure| {
+        failures.push(failure);
+        0
+    });
     if let Err(failure) = shared.tell(app, invocation.now()).await {
         failures.push(failure);
     }

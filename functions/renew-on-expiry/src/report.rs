@@ -1,6 +1,7 @@
 //! The report on the fleet: `report/report.json`, and `report/report.html`, which is a page around the same text.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
@@ -22,15 +23,14 @@ use crate::{App, enough_time};
 const PAGE: &str = include_str!("report.html");
 const HERE: &str = "{{report}}";
 
-/// Writes the report when a day has passed since the last. What fails is the report's alone: the next sweep tries again, and a
-/// person is told once a day of what does not pass by itself.
+/// Writes the report when a day has passed since the last. What S3 refuses fails no sweep: the next one tries again, and a person is
+/// told once a day of what does not pass by itself.
 pub(crate) async fn daily(app: &App, walk: Walk, invocation: &Invocation) -> Result<(), Failure> {
     let now = invocation.now();
-    // Before the walk has been everywhere, certificates may be missing.
-    if !walk.has_been_everywhere() || now.unix_timestamp() - walk.reported < DAILY || !enough_time(invocation) {
+    if now.unix_timestamp() - walk.reported < DAILY || !enough_time(invocation) {
         return Ok(());
     }
-    let failure = match write(app, invocation).await {
+    let failure = match Report::gather(app, invocation).await?.write(app).await {
         Ok(_) => return app.records.save_walk(&Walk { reported: now.unix_timestamp(), ..walk }).await,
         Err(failure) => failure,
     };
@@ -43,54 +43,76 @@ pub(crate) async fn daily(app: &App, walk: Walk, invocation: &Invocation) -> Res
     Ok(())
 }
 
-pub(crate) async fn write(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
-    let now = invocation.now();
-    let (head, tail) =
-        PAGE.split_once(HERE).ok_or_else(|| Failure::permanent("write the report", "its page has no place for it"))?;
-    let stores = app.records.stores().await?.unwrap_or_default();
-    let mut page = String::from(head);
-    page.push_str("{\"prefix\":");
-    add(&mut page, &app.records.settings.prefix)?;
-    page.push_str(",\"region\":");
-    add(&mut page, &app.sdk.region().map(AsRef::<str>::as_ref))?;
-    page.push_str(",\"generated_at\":");
-    add(&mut page, &Moment::from(now))?;
-    page.push_str(",\"certificates\":[");
-    let mut counts = BTreeMap::<State, usize>::new();
-    for names in app.records.names().await?.chunks(100) {
-        if !enough_time(invocation) {
-            return Err(Failure::retryable("write the report", "the time is up before every certificate was read"));
-        }
-        for (name, known) in app.records.load_each(names).await? {
-            let row = match known {
-                Ok(known) => Row::of(&known.record, &known.services, &app.trust, &stores, app.sweep_interval, now),
-                Err(failure) => Row::unreadable(name, failure.to_string()),
-            };
-            if !counts.is_empty() {
-                page.push(',');
-            }
-            *counts.entry(row.state).or_default() += 1;
-            add(&mut page, &row)?;
-        }
-    }
-    page.push_str("],\"trust_stores\":");
-    add(&mut page, &trust_stores(&app.trust, &stores, app.sweep_interval, now))?;
-    page.push_str(",\"counts\":");
-    add(&mut page, &counts)?;
-    page.push('}');
-    let end = page.len();
-    page.push_str(tail);
+pub(crate) async fn by_request(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
+    Report::gather(app, invocation).await?.write(app).await
+}
 
-    // One text is both objects.
-    let page = Bytes::from(page);
-    // Both uploads fit into the minute that is kept.
-    let timeout = TimeoutConfig::builder().operation_timeout(Duration::from_secs(25)).build();
-    let s3 = S3::from_conf(aws_sdk_s3::config::Builder::from(&app.sdk).timeout_config(timeout).build());
-    put(app, &s3, "report/report.json", "application/json", page.slice(head.len()..end)).await?;
-    put(app, &s3, "report/report.html", "text/html; charset=utf-8", page).await?;
-    let place = |name: &str| format!("s3://{}/report/{name}", app.bucket);
-    tracing::info!("Wrote the report on {} certificates", counts.values().sum::<usize>());
-    Ok(json!({"outcome": "reported", "report": place("report.html"), "data": place("report.json"), "counts": counts}))
+struct Report {
+    page: Bytes,
+    /// Where in the page the JSON text stands.
+    data: Range<usize>,
+    counts: BTreeMap<State, usize>,
+}
+
+impl Report {
+    /// Row by row, so that no more than a hundred records are held at once.
+    async fn gather(app: &App, invocation: &Invocation) -> Result<Self, Failure> {
+        let now = invocation.now();
+        let (head, tail) = PAGE.split_once(HERE).expect("a test sees that the page has a place for the report");
+        let stores = app.records.stores().await?.unwrap_or_default();
+        let mut page = String::from(head);
+        page.push_str("{\"prefix\":");
+        add(&mut page, &app.records.settings.prefix)?;
+        page.push_str(",\"region\":");
+        add(&mut page, &app.sdk.region().map(AsRef::<str>::as_ref))?;
+        page.push_str(",\"generated_at\":");
+        add(&mut page, &Moment::from(now))?;
+        page.push_str(",\"certificates\":[");
+        let mut counts = BTreeMap::<State, usize>::new();
+        for names in app.records.names().await?.chunks(100) {
+            if !enough_time(invocation) {
+                return Err(Failure::retryable("write the report", "the time is up before every certificate was read"));
+            }
+            for (name, known) in app.records.load_each(names).await? {
+                let row = match known {
+                    Ok(known) => Row::of(&known.record, &known.services, &app.trust, &stores, app.sweep_interval, now),
+                    Err(failure) => Row::unreadable(name, failure.to_string()),
+                };
+                if !counts.is_empty() {
+                    page.push(',');
+                }
+                *counts.entry(row.state).or_default() += 1;
+                add(&mut page, &row)?;
+            }
+        }
+        page.push_str("],\"trust_stores\":");
+        add(&mut page, &trust_stores(&app.trust, &stores, app.sweep_interval, now))?;
+        page.push_str(",\"counts\":");
+        add(&mut page, &counts)?;
+        page.push('}');
+        let data = head.len()..page.len();
+        page.push_str(tail);
+        Ok(Self { page: page.into(), data, counts })
+    }
+
+    async fn write(self, app: &App) -> Result<Value, Failure> {
+        // Both fit into the minute that is kept.
+        let timeout = TimeoutConfig::builder().operation_timeout(Duration::from_secs(25)).build();
+        let s3 = S3::from_conf(aws_sdk_s3::config::Builder::from(&app.sdk).timeout_config(timeout).build());
+        let data = put(app, &s3, "report/report.json", "application/json", self.page.slice(self.data)).await?;
+        let report = put(app, &s3, "report/report.html", "text/html; charset=utf-8", self.page).await?;
+        let count: usize = self.counts.values().sum();
+        tracing::info!(report.certificates = count, "Wrote the report on {count} certificates");
+        Ok(json!({"outcome": "reported", "report": report, "data": data, "counts": self.counts}))
+    }
+}
+
+/// Writes an object, and gives its place. <https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html>
+async fn put(app: &App, s3: &S3, key: &str, content_type: &str, text: Bytes) -> Result<String, Failure> {
+    let App { bucket, .. } = app;
+    let put = s3.put_object().bucket(bucket).key(key).content_type(content_type).body(ByteStream::from(text));
+    put.send().await.map_err(|error| Failure::aws(format!("write {key} to {bucket}"), error))?;
+    Ok(format!("s3://{bucket}/{key}"))
 }
 
 /// Adds a value as JSON of which nothing can end the page's script element or be taken for markup.
@@ -104,12 +126,6 @@ fn add(page: &mut String, value: &impl Serialize) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html>
-async fn put(app: &App, s3: &S3, key: &str, content_type: &str, text: Bytes) -> Result<(), Failure> {
-    let put = s3.put_object().bucket(&app.bucket).key(key).content_type(content_type).body(ByteStream::from(text));
-    put.send().await.map(|_| ()).map_err(|error| Failure::aws(format!("write {key} to {}", app.bucket), error))
 }
 
 #[cfg(test)]
@@ -129,6 +145,7 @@ mod tests {
             assert!(PAGE.contains(&allowed), "the page's Content-Security-Policy is to say {allowed}");
         }
         assert!(PAGE.contains("content=\"default-src 'none';"));
+        assert_eq!(PAGE.matches(HERE).count(), 1);
         assert_eq!(PAGE.matches("<script").count(), 2, "its own, and the report's, which is no script");
         for outside in ["http:", "https:", "src=", "url(", "@import", "style=", "onclick="] {
             let found = PAGE.match_indices(outside).map(|(at, _)| &PAGE[at.saturating_sub(20)..at + 20]);

@@ -8,6 +8,7 @@ use lifecycle::names::Arn;
 use lifecycle::record::{Origin, Record};
 use records::table::{Place, Walk};
 use runtime::{Failure, Failures, Invocation};
+use time::OffsetDateTime;
 
 use crate::look::{Shared, look, look_in_sweep};
 use crate::{App, enough_time};
@@ -18,17 +19,18 @@ pub(crate) const DAILY: i64 = 23 * 60 * 60 + 30 * 60;
 /// ACM lists tags ten times a second; this walk leaves half of that to others.
 const BETWEEN_TAGS: Duration = Duration::from_millis(200);
 
-/// Goes on with the walk, or begins it when a day has passed. Says how far it has come, and how many certificates it found; what it
-/// could not take over goes to `failures` and does not keep it from going on.
-pub(crate) async fn walk(app: &App, failures: &mut Failures, invocation: &Invocation) -> Result<(Walk, usize), Failure> {
-    let now = invocation.now().unix_timestamp();
-    let mut walk = app.records.walk().await?;
-    if walk.place.is_none() {
-        if now - walk.began < DAILY {
-            return Ok((walk, 0));
-        }
-        walk = Walk { place: Some(Place::Secrets(None)), began: now, ..walk };
-    }
+/// Whether the walk is on its way, or a day has passed since it last began.
+pub(crate) fn is_due(walk: &Walk, now: OffsetDateTime) -> bool {
+    walk.place.is_some() || now.unix_timestamp() - walk.began >= DAILY
+}
+
+/// Goes on with the walk, or begins it. Says how many certificates it found; what it could not take over goes to `failures` and does
+/// not keep it from going on.
+pub(crate) async fn go_on(app: &App, walk: Walk, failures: &mut Failures, invocation: &Invocation) -> Result<usize, Failure> {
+    let mut walk = match walk.place {
+        Some(_) => walk,
+        None => Walk { place: Some(Place::Secrets(None)), began: invocation.now().unix_timestamp(), ..walk },
+    };
     let mut found = 0;
     while let Some(place) = walk.place.clone()
         && enough_time(invocation)
@@ -58,7 +60,7 @@ pub(crate) async fn walk(app: &App, failures: &mut Failures, invocation: &Invoca
         };
     }
     app.records.save_walk(&walk).await?;
-    Ok((walk, found))
+    Ok(found)
 }
 
 /// One page of secrets; what has no record gets one, and one that somebody has altered is looked at.
