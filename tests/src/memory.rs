@@ -2,7 +2,8 @@
 //!
 //! Each fleet has the work of one hour: one record in 24 wants to be looked at, one of 20 of these is due to be renewed, and the
 //! daily walk through all secrets begins. The first sweep may look at no secret, so that all its looks fail; the second makes up
-//! for it. What counts is the most that their process ever held, as Linux has it.
+//! for it. What counts is the most that their process ever held, as Linux has it. Then a report is asked for: it grows with the
+//! fleet, and has to fit the function.
 #![expect(clippy::print_stdout, reason = "a program for the command line")]
 
 use std::error::Error;
@@ -25,6 +26,9 @@ const LARGE: usize = 100_000;
 
 /// The peaks may differ by this many percent of the lower one.
 const TOLERANCE: u64 = 10;
+
+/// As much of the function's memory may be used, in percent: Lambda counts what the process does not see.
+const USABLE: u64 = 85;
 
 /// Takes the directory of the binaries; when it is absent, its own.
 fn main() -> ExitCode {
@@ -68,6 +72,12 @@ async fn peak_of_sweeps(binaries: &Path, size: usize) -> Outcome<u64> {
 
     invoke(&aws, "issue-client-cert", json!({"name": "orders", "subject": {"common_name": "orders"}})).await?;
     let due = aws.world(|world, now| multiply(world, now, size)).map_err(told)?;
+    // No sweep writes the report of the day.
+    let walk = json!({"id": {"S": "walk"}, "reported": {"N": now().unix_timestamp().to_string()}});
+    let function = template.function("renew-on-expiry").ok_or("there is no such function")?;
+    let environment = &function.environment;
+    let walk = json!({"TableName": environment["EVERLEAF_TABLE"], "Item": walk});
+    aws.call("dynamodb:PutItem", walk).await.map_err(told)?;
     tokio::time::sleep(2 * dynamodb::INDEX_LAG.unsigned_abs()).await;
 
     let begun = Instant::now();
@@ -84,6 +94,15 @@ async fn peak_of_sweeps(binaries: &Path, size: usize) -> Outcome<u64> {
     }
     let (peak, seconds) = (peak_of(&binaries.join("renew-on-expiry"))?, begun.elapsed().as_secs());
     println!("{size:>7} certificates: {peak} KiB at most; {due} looked at twice in {seconds} s, {} steps taken", swept["asked"]);
+    let begun = Instant::now();
+    let reported = invoke(&aws, "renew-on-expiry", json!({"report": true})).await?;
+    let counted: u64 = reported["counts"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
+    let (with_report, seconds) = (peak_of(&binaries.join("renew-on-expiry"))?, begun.elapsed().as_secs());
+    let written = aws.world(|world, _| world.s3.object(&environment["EVERLEAF_BUCKET"], "report/report.json").map(<[u8]>::len));
+    println!("        the report: {with_report} KiB at most, {} bytes of JSON in {seconds} s", written.unwrap_or_default());
+    if counted != size as u64 || with_report * 100 > function.memory * 1024 * USABLE {
+        return Err(format!("the report on {counted} certificates takes {with_report} KiB of {} MiB", function.memory).into());
+    }
     Ok(peak)
 }
 
