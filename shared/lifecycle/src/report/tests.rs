@@ -91,6 +91,9 @@ fn each_state_has_its_reason_and_what_is_worse_goes_before_what_is_not() {
     let of = |origin: Specification| Record { origin: Origin::Issued(origin), ..issued() };
     let elsewhere = of(Specification { certificate_authority_arn: arn(OTHER_CA), ..samples::specification() });
     let set_back = |in_a_row, done| with(|record| record.setback = Some(setback(in_a_row, done)));
+    let compromised = with(|record| {
+        (record.setback, record.revocations) = (Some(setback(1, true)), vec![revocation(Reason::KeyCompromise)]);
+    });
     let revoked = |reason| with(|record| record.revocations = vec![revocation(reason)]);
     let other_serial = with(|record| {
         record.revocations = vec![Revocation { serial: Serial::from_hex("0f"), ..revocation(Reason::Superseded) }];
@@ -165,7 +168,7 @@ fn each_state_has_its_reason_and_what_is_worse_goes_before_what_is_not() {
             "its maintenance window opens 2026-11-28 01:00 UTC",
         ),
         ("its window is open", windowed.clone(), &none, &holds, "2026-11-28T02:00:00Z", State::Attention, "is not renewed yet"),
-        ("has a window and is not due", windowed, &none, &holds, EARLY, State::Good, ""),
+        ("has a window and is not due", windowed.clone(), &none, &holds, EARLY, State::Good, ""),
         (
             "rests after a setback",
             set_back(1, true),
@@ -176,7 +179,10 @@ fn each_state_has_its_reason_and_what_is_worse_goes_before_what_is_not() {
             "another one is tried 2026-11-25 06:00 UTC",
         ),
         ("has rested", set_back(1, true), &none, &holds, "2026-11-25T06:00:00Z", State::Due, "it expires"),
+        ("compromised and set back", compromised, &none, &holds, DUE, State::Due, "is to be revoked (KEY_COMPROMISE)"),
         ("rejected twice", set_back(2, true), &none, &holds, DUE, State::Attention, "{\"retry\": \"orders-client\"}"),
+        ("paused, and its window is closed", paused(windowed.clone()), &none, &holds, DUE, State::Paused, "it is paused"),
+        ("paused, and it rests after a setback", paused(set_back(1, true)), &none, &holds, DUE, State::Paused, "it is paused"),
         ("paused", paused(issued()), &none, &holds, EARLY, State::Paused, "it is paused"),
         ("paused and due", paused(issued()), &none, &holds, DUE, State::Paused, "it is paused, although it expires 2026-12-01"),
         (
@@ -312,10 +318,12 @@ fn a_certificate_is_not_good_before_its_services_are() {
     let gone =
         BindingState { fault: Some(Fault { at: later.into(), reason: "ECS knows no such service".to_owned() }), ..on.clone() };
     let older = followed(at("2026-11-01T01:00:00Z"), Progress::Completed);
+    let failed_before = followed(at("2026-11-01T01:00:00Z"), Progress::Failed);
     for (what, record, orders, refunds, state, reason) in [
         ("both are on it", &record, Some(&on), Some(&on), State::Good, ""),
         ("one is deployed", &record, Some(&on), Some(&runs), State::Due, "payments/refunds is redeployed with the new pair"),
         ("one is older", &record, Some(&older), Some(&on), State::Due, "payments/orders is redeployed"),
+        ("one failed before", &record, Some(&failed_before), Some(&on), State::Due, "payments/orders is redeployed"),
         ("nothing is known", &record, None, None, State::Due, "payments/orders, payments/refunds is redeployed"),
         (
             "one is not there",
@@ -445,6 +453,10 @@ fn a_trust_store_tells_what_it_holds_what_it_lacks_and_what_leaves_it() {
         assert_eq!(said[0]["state"], state, "{said}");
         assert_eq!(said[0]["told"], json!([{"at": EARLY, "message": "trust-store: failed to read"}]));
     }
+
+    // A retired CA that is not there is not spoken of.
+    let only = json!([{"certificate_authority_arn": OTHER_CA, "state": "missing"}]);
+    assert_eq!(told(&stores(false), &retired(), now)[0]["certificate_authorities"], only);
 
     // What the parameter declares is there before anything was done about it.
     let parameter = Trust { declared: vec![kept.stores.into_values().next().unwrap().declaration], ..Trust::default() };
