@@ -154,7 +154,7 @@ fn a_bucket_that_refuses_the_report_fails_no_sweep_and_is_told_once_a_day() {
         let still = refuses.clone();
         stack.aws.set_faults(Some(Box::new(move |call| {
             let denied = AwsError { status: 403, ..AwsError::new("AccessDenied", "Access Denied") };
-            (call.operation == "PutObject" && still.load(Ordering::Relaxed)).then(|| Fault::Refuse(denied))
+            (call.operation == "PutObject" && still.load(Ordering::Relaxed)).then_some(Fault::Refuse(denied))
         })));
         let since = Since::now(&stack);
         // The first has the daily walk to do.

@@ -30,9 +30,14 @@ pub(crate) async fn daily(app: &App, walk: Walk, invocation: &Invocation) -> Res
     if now.unix_timestamp() - walk.reported < DAILY || !enough_time(invocation) {
         return Ok(());
     }
-    let failure = match Report::gather(app, invocation).await?.write(app).await {
-        Ok(_) => return app.records.save_walk(&Walk { reported: now.unix_timestamp(), ..walk }).await,
-        Err(failure) => failure,
+    let written = match Report::gather(app, invocation).await {
+        Ok(report) => report.write(app).await,
+        // Of the table, which the sweep needs too.
+        Err(failure) if failure.is_permanent() => return Err(failure),
+        Err(failure) => Err(failure),
+    };
+    let Err(failure) = written else {
+        return app.records.save_walk(&Walk { reported: now.unix_timestamp(), ..walk }).await;
     };
     tracing::error!("{failure}");
     const CODE: &str = "report-failed";

@@ -181,7 +181,7 @@ fn each_state_has_its_reason_and_what_is_worse_goes_before_what_is_not() {
         ("has rested", set_back(1, true), &none, &holds, "2026-11-25T06:00:00Z", State::Due, "it expires"),
         ("compromised and set back", compromised, &none, &holds, DUE, State::Due, "is to be revoked (KEY_COMPROMISE)"),
         ("rejected twice", set_back(2, true), &none, &holds, DUE, State::Attention, "{\"retry\": \"orders-client\"}"),
-        ("paused, and its window is closed", paused(windowed.clone()), &none, &holds, DUE, State::Paused, "it is paused"),
+        ("paused, and its window is closed", paused(windowed), &none, &holds, DUE, State::Paused, "it is paused"),
         ("paused, and it rests after a setback", paused(set_back(1, true)), &none, &holds, DUE, State::Paused, "it is paused"),
         ("paused", paused(issued()), &none, &holds, EARLY, State::Paused, "it is paused"),
         ("paused and due", paused(issued()), &none, &holds, DUE, State::Paused, "it is paused, although it expires 2026-12-01"),
