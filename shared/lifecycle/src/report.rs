@@ -298,7 +298,7 @@ impl View<'_> {
     /// The trust stores that a new pair, verified and kept ready, waits for.
     fn staged(&self) -> Option<String> {
         let staged = self.record.attempt.as_ref()?.staged.as_ref()?;
-        Some(format!("a new pair is ready; {}", self.missing(&staged.issuer)?))
+        Some(format!("a new pair is ready; {}", self.missing(staged.issuer.as_ref()?)?))
     }
 
     fn missing(&self, authority: &Arn) -> Option<String> {

@@ -49,7 +49,7 @@ fn revocation(reason: Reason) -> Revocation {
 }
 
 fn staged() -> Attempt {
-    let staged = Staged { version_id: "version-2".to_owned(), serial: Serial::from_hex("0c03"), issuer: arn(samples::CA) };
+    let staged = Staged { version_id: "version-2".to_owned(), serial: Serial::from_hex("0c03"), issuer: Some(arn(samples::CA)) };
     Attempt { staged: Some(staged), ..attempt(at(DUE)) }
 }
 
