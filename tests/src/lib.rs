@@ -135,7 +135,7 @@ async fn set_up(aws: &LocalAws, parameters: &[(String, String)]) -> (Template, B
 }
 
 async fn sdk(aws: &LocalAws, caller: &str) -> SdkConfig {
-    runtime::sdk_settings()
+    runtime::sdk_settings(caller)
         .http_client(aws.http_client(caller))
         .region(Region::from_static(local_aws::REGION))
         .credentials_provider(Credentials::for_tests())

@@ -21,7 +21,7 @@ use lifecycle::setback::{Blame, blame};
 use records::table::Saved;
 use records::{Records, Settings};
 use runtime::vars::Vars;
-use runtime::{Failure, Failures, Invocation, Trigger, publish};
+use runtime::{Failure, Failures, Invocation, Trigger, metrics, publish};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -219,6 +219,7 @@ async fn redeploy(app: &App, binding: &mut Binding, newest: OffsetDateTime, invo
     binding.state.lock = Some(Lock { holder: invocation.id.clone(), until: (now + LOCK).into() });
     app.records.save_binding(binding).await?.or_retry(format_args!("the lock of {service}"))?;
     let deployment = ecs::redeploy(&app.ecs, &service, now).await?;
+    metrics(&[("Stack", &app.records.settings.prefix)], &[("RolloutsStarted", 1.0)]);
     let deployment = deployment.begun_after(newest);
     let id = deployment.id.clone();
     binding.state.lock = None;

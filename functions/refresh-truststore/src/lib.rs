@@ -29,9 +29,10 @@ use lifecycle::rollout::Lock;
 use lifecycle::trust::{Declaration, Store, Stores, Trust};
 use records::{Records, Settings};
 use runtime::vars::Vars;
-use runtime::{Failure, Failures, Invocation, Trigger, publish};
+use runtime::{Failure, Failures, Invocation, Trigger, metrics, publish};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use crate::store::{Look, Refreshed};
 
@@ -44,6 +45,8 @@ pub struct App {
     /// Holds `trust/extra/` (input), and `trust/out/` (bundles and CRLs).
     pub bucket: String,
     pub trust: Trust,
+    /// The CAs that the stack issues from.
+    pub issuers: BTreeSet<Arn>,
 }
 
 impl App {
@@ -51,6 +54,9 @@ impl App {
         let settings = Settings::of_reader(&mut vars);
         let bucket: Option<String> = vars.required("EVERLEAF_BUCKET");
         let trust = records::trust::settings(&mut vars);
+        let issuing: Option<AuthorityArn> = vars.optional("EVERLEAF_ISSUING_CA");
+        let issuers = issuing.into_iter().chain(vars.list("EVERLEAF_ALLOWED_CAS")).map(|AuthorityArn(arn)| arn);
+        let issuers = issuers.filter(|arn| trust.successors.of(arn).is_none()).collect();
         let (settings, bucket) = vars.finish(settings.zip(bucket))?;
         Ok(Self {
             records: Records {
@@ -64,6 +70,7 @@ impl App {
             eventbridge: EventBridge::new(sdk),
             bucket,
             trust,
+            issuers,
         })
     }
 }
@@ -171,6 +178,9 @@ async fn refresh(
     if dry_run {
         return planned(looks);
     }
+    if matches!(scope, Scope::All) {
+        failures.extend(look_at_issuers(app, &stores, invocation.now()).await);
+    }
     if looks.iter().any(|(_, look)| look.as_ref().is_ok_and(|look| !look.plan.changes_nothing())) {
         let mut adds = false;
         for (name, look) in &looks {
@@ -192,12 +202,13 @@ async fn refresh(
         if let (Some(why), Scope::Of(authority)) = (ca_says, scope) {
             let message =
                 format!("{authority} could not publish its CRL: {why}; the trust store `{name}` goes on with the last one");
-            events.extend(tell(app, &name, store, "trust-crl", &message, invocation));
+            events.extend(tell(app, store, "trust-crl", &message, invocation));
         }
         let met = match look {
             Ok(look) => {
                 let Refreshed { report, events: told, failures: met } =
                     store::carry_out(app, &name, store, look, invocation).await;
+                say_usage(app, &name, store);
                 reports.push(report);
                 events.extend(told);
                 met
@@ -206,7 +217,7 @@ async fn refresh(
         };
         for failure in met {
             if failure.is_permanent() {
-                events.extend(tell(app, &name, store, "trust-store", &failure.to_string(), invocation));
+                events.extend(tell(app, store, "trust-store", &failure.to_string(), invocation));
             }
             failures.push(failure);
         }
@@ -223,6 +234,33 @@ async fn refresh(
     failures.into_result("refresh trust stores")?;
     let changed = reports.iter().any(|report| report["outcome"] != "unchanged");
     Ok(json!({"outcome": if changed { "refreshed" } else { "unchanged" }, "trust_stores": reports}))
+}
+
+/// Looks at the CAs that the stack issues from and no store is to hold: nobody else would before a certificate is due.
+async fn look_at_issuers(app: &App, stores: &Stores, now: OffsetDateTime) -> Vec<Failure> {
+    let looked_at: BTreeSet<_> = stores.stores.values().flat_map(|store| app.trust.authorities(store).wanted).collect();
+    let mut failures = Vec::new();
+    for authority in app.issuers.difference(&looked_at) {
+        match pca::describe(&app.pca, authority).await {
+            Ok(found) => pca::say_health(&app.records.settings.prefix, authority, Some(&found), true, now),
+            Err(failure) => {
+                if failure.is_permanent() {
+                    pca::say_health(&app.records.settings.prefix, authority, None, true, now);
+                }
+                failures.push(failure);
+            }
+        }
+    }
+    failures
+}
+
+/// Says how much a store uses of what ALB allows one, and of which quota the most, in per cent.
+fn say_usage(app: &App, name: &StoreName, store: &Store) {
+    let usage = store.usage();
+    let used = usage.map(|(what, used, _)| (what, used as f64));
+    let most = usage.map(|(_, used, quota)| 100.0 * used as f64 / quota as f64).into_iter().fold(0.0, f64::max);
+    let values: Vec<_> = used.into_iter().chain([("QuotaUsed", most)]).collect();
+    metrics(&[("Stack", &app.records.settings.prefix), ("TrustStore", &name.to_string())], &values);
 }
 
 fn planned(looks: Vec<(StoreName, Result<Look, Failure>)>) -> Result<Value, Failure> {
@@ -372,14 +410,7 @@ fn by_hand(app: &App, name: &StoreName) -> Result<(), Failure> {
 
 /// The event that tells a person of something about a store, once a day for each subject: what stands before the colon. Behind it
 /// stands what AWS says, which differs at each try.
-pub(crate) fn tell(
-    app: &App,
-    name: &StoreName,
-    store: &mut Store,
-    code: &str,
-    message: &str,
-    invocation: &Invocation,
-) -> Option<Event> {
+pub(crate) fn tell(app: &App, store: &mut Store, code: &str, message: &str, invocation: &Invocation) -> Option<Event> {
     let told = format!("{code}: {message}");
     let (now, day) = (invocation.now(), time::Duration::days(1));
     store.told.retain(|_, last| now - **last < day * 2);
@@ -388,5 +419,5 @@ pub(crate) fn tell(
         return None;
     }
     store.told.insert(subject, now.into());
-    Some(Event::about_store(Kind::ActionRequired, &app.records.settings.prefix, name, told))
+    Some(Event::about_store(Kind::ActionRequired, &app.records.settings.prefix, &store.declaration, told))
 }

@@ -53,7 +53,7 @@ pub(crate) async fn carry_out(app: &App, name: &StoreName, store: &mut Store, lo
     let Look { facts, plan, mut failures } = look;
     let mut events = Vec::new();
     for (code, message) in &plan.tell {
-        events.extend(tell(app, name, store, code, message, invocation));
+        events.extend(tell(app, store, code, message, invocation));
     }
     let met = failures.len();
     if let Err(failure) = act(app, name, store, &plan, &facts, &mut failures, invocation).await {
@@ -63,7 +63,7 @@ pub(crate) async fn carry_out(app: &App, name: &StoreName, store: &mut Store, lo
     if !plan.changes_nothing() && (failures.len() == met || uploaded) {
         let reason = in_words(&plan);
         tracing::info!(trust_store.name = %name, "Refreshed the trust store `{name}`: {reason}");
-        events.push(Event::about_store(Kind::TrustStoreRefreshed, &app.records.settings.prefix, name, reason));
+        events.push(Event::about_store(Kind::TrustStoreRefreshed, &app.records.settings.prefix, &store.declaration, reason));
     }
     Refreshed { report, events, failures }
 }
@@ -100,7 +100,8 @@ async fn gather(
     for authority in all {
         facts.chains.insert(authority.clone(), noted(pca::chain(&app.pca, &authority).await, &mut failures)?);
         let loaded = store.crls.get(&authority).filter(|loaded| ids.contains(&loaded.revocation_id));
-        match noted(published(app, &authority, loaded).await, &mut failures)? {
+        let wanted = authorities.wanted.contains(&authority);
+        match noted(published(app, &authority, loaded, wanted, now).await, &mut failures)? {
             Ok(None) => {}
             Ok(Some(published)) => _ = facts.published.insert(authority, Ok(published)),
             Err(why) => _ = facts.published.insert(authority, Err(why)),
@@ -150,9 +151,20 @@ async fn held(app: &App, store: &Arn) -> Result<Vec<Vec<u8>>, Failure> {
     certificates(&String::from_utf8(bundle).map_err(|error| unreadable(error.to_string()))?).map_err(unreadable)
 }
 
-/// What a CA has published since the CRL that is loaded; `None` when it publishes none.
-async fn published(app: &App, authority: &Arn, loaded: Option<&LoadedCrl>) -> Result<Option<Published>, Failure> {
-    let Some(location) = pca::crl_location(&app.pca, authority).await? else { return Ok(None) };
+/// What a CA has published since the CRL that is loaded; `None` when it publishes none. How one is that the store is to hold for
+/// good is said by the way.
+async fn published(
+    app: &App,
+    authority: &Arn,
+    loaded: Option<&LoadedCrl>,
+    wanted: bool,
+    now: OffsetDateTime,
+) -> Result<Option<Published>, Failure> {
+    let found = pca::describe(&app.pca, authority).await?;
+    if wanted {
+        pca::say_health(&app.records.settings.prefix, authority, Some(&found), app.issuers.contains(authority), now);
+    }
+    let Some(location) = pca::crl_location(authority, found)? else { return Ok(None) };
     let known = loaded.and_then(|loaded| loaded.e_tag.as_deref());
     Ok(Some(match s3::crl(&app.s3, &location, known).await? {
         Object::Same => Published::Same,

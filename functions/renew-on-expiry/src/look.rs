@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     /// `None`: no limit, for what a person or ACM asks for.
     limit: Option<u32>,
     in_hand: u32,
+    /// What the counter had when it was last asked.
+    left: u32,
     used_up: bool,
 }
 
@@ -51,22 +53,27 @@ const HANDFUL: u32 = 10;
 
 impl Shared {
     pub(crate) fn unlimited() -> Self {
-        Self { stores: None, trust_asked: BTreeSet::new(), limit: None, in_hand: 0, used_up: false }
+        Self { stores: None, trust_asked: BTreeSet::new(), limit: None, in_hand: 0, left: 0, used_up: false }
     }
 
     pub(crate) fn of_this_hour(limit: u32) -> Self {
-        Self { stores: None, trust_asked: BTreeSet::new(), limit: Some(limit), in_hand: 0, used_up: false }
+        Self { stores: None, trust_asked: BTreeSet::new(), limit: Some(limit), in_hand: 0, left: limit, used_up: false }
     }
 
     async fn take(&mut self, app: &App, now: OffsetDateTime) -> Result<bool, Failure> {
         let Some(limit) = self.limit else { return Ok(true) };
         if self.in_hand == 0 && !self.used_up {
-            self.in_hand = app.records.take_from_budget(HANDFUL, limit, now).await?;
+            (self.in_hand, self.left) = app.records.take_from_budget(HANDFUL, limit, now).await?;
             self.used_up = self.in_hand == 0;
         }
         let granted = self.in_hand > 0;
         self.in_hand = self.in_hand.saturating_sub(1);
         Ok(granted)
+    }
+
+    /// What this sweep left of the hour's budget: all of it, as far as it knows, when it asked for nothing.
+    pub(crate) fn budget_left(&self) -> u32 {
+        self.left + self.in_hand
     }
 
     /// Tells a person, once a day, that more was due in an hour than the budget allows.

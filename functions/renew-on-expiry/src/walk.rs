@@ -24,13 +24,19 @@ pub(crate) fn is_due(walk: &Walk, now: OffsetDateTime) -> bool {
     walk.place.is_some() || now.unix_timestamp() - walk.began >= DAILY
 }
 
-/// Goes on with the walk, or begins it. Says how many certificates it found; what it could not take over goes to `failures` and does
-/// not keep it from going on.
-pub(crate) async fn go_on(app: &App, walk: Walk, failures: &mut Failures, invocation: &Invocation) -> Result<usize, Failure> {
-    let mut walk = match walk.place {
-        Some(_) => walk,
-        None => Walk { place: Some(Place::Secrets(None)), began: invocation.now().unix_timestamp(), ..walk },
-    };
+/// Goes on with the walk, or begins it. Says how many certificates it found, and how long it has not come to its end; what it could
+/// not take over goes to `failures` and does not keep it from going on.
+pub(crate) async fn go_on(
+    app: &App,
+    mut walk: Walk,
+    failures: &mut Failures,
+    invocation: &Invocation,
+) -> Result<(usize, time::Duration), Failure> {
+    if walk.place.is_none() {
+        let now = invocation.now().unix_timestamp();
+        let ended = if walk.ended == 0 { now } else { walk.ended };
+        walk = Walk { place: Some(Place::Secrets(None)), began: now, ended, ..walk };
+    }
     let mut found = 0;
     while let Some(place) = walk.place.clone()
         && enough_time(invocation)
@@ -56,11 +62,15 @@ pub(crate) async fn go_on(app: &App, walk: Walk, failures: &mut Failures, invoca
         walk.place = match (place, next) {
             (Place::Secrets(_), Some(token)) => Some(Place::Secrets(Some(token))),
             (Place::Secrets(_), None) => Some(Place::Certificates(None)),
-            (Place::Certificates(_), next) => next.map(|token| Place::Certificates(Some(token))),
+            (Place::Certificates(_), Some(token)) => Some(Place::Certificates(Some(token))),
+            (Place::Certificates(_), None) => {
+                walk.ended = invocation.now().unix_timestamp();
+                None
+            }
         };
     }
     app.records.save_walk(&walk).await?;
-    Ok(found)
+    Ok((found, walk.age(invocation.now())))
 }
 
 /// One page of secrets; what has no record gets one, and one that somebody has altered is looked at.

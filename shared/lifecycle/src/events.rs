@@ -4,11 +4,14 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::date;
 use crate::names::{ServiceName, StoreName};
 use crate::record::{Moment, Record};
+use crate::trust::Declaration;
 
 pub const SOURCE: &str = "everleaf";
 
@@ -63,6 +66,13 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// What CloudWatch counts it under.
+    pub fn metric(self) -> String {
+        self.detail_type().replace(' ', "")
+    }
+}
+
 /// One event of ours.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -92,23 +102,41 @@ pub struct Detail {
     pub trust_store: Option<StoreName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// To a person: what it is about, in words, and the command that goes on once they have seen to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 impl Event {
     /// An event about nothing in particular.
     pub fn general(kind: Kind, prefix: &str, reason: impl Into<String>) -> Self {
-        Self { kind, detail: Detail { prefix: prefix.to_owned(), reason: Some(reason.into()), ..Detail::default() } }
+        let detail = Detail { prefix: prefix.to_owned(), reason: Some(reason.into()), ..Detail::default() };
+        Self { kind, detail }.told("the whole stack".to_owned(), "renew-on-expiry", &json!({"plan": true}))
     }
 
     /// An event about a trust store.
-    pub fn about_store(kind: Kind, prefix: &str, store: &StoreName, reason: impl Into<String>) -> Self {
-        let (prefix, reason) = (prefix.to_owned(), Some(reason.into()));
-        Self { kind, detail: Detail { prefix, trust_store: Some(store.clone()), reason, ..Detail::default() } }
+    pub fn about_store(kind: Kind, prefix: &str, declaration: &Declaration, reason: impl Into<String>) -> Self {
+        let (prefix, reason, store) = (prefix.to_owned(), Some(reason.into()), &declaration.name);
+        let about = match &declaration.listeners[..] {
+            [] => format!("the trust store `{store}`, of no listener"),
+            listeners => {
+                let listeners: Vec<_> = listeners.iter().map(|listener| listener.listener_arn.as_str()).collect();
+                format!("the trust store `{store}` of {}", listeners.join(", "))
+            }
+        };
+        let detail = Detail { prefix, trust_store: Some(store.clone()), reason, ..Detail::default() };
+        Self { kind, detail }.told(about, "refresh-truststore", &json!({"trust_store": store}))
     }
 
     /// An event about a certificate: its name, its secret and its current pair.
     pub fn about(kind: Kind, prefix: &str, record: &Record, reason: impl Into<String>) -> Self {
         let current = record.current.as_ref();
+        let services: Vec<_> = record.options.services.iter().map(ToString::to_string).collect();
+        let services = if services.is_empty() { "no service".to_owned() } else { services.join(", ") };
+        let expires = current.map(|pair| format!(", which expires {}", date(*pair.not_after))).unwrap_or_default();
+        let about = format!("the certificate `{}` of {services}{expires}", record.name);
         Self {
             kind,
             detail: Detail {
@@ -121,8 +149,24 @@ impl Event {
                 services: record.options.services.clone(),
                 trust_store: None,
                 reason: Some(reason.into()),
+                about: None,
+                command: None,
             },
         }
+        .told(about, "renew-on-expiry", &json!({"retry": record.name}))
+    }
+
+    /// Adds what a person is told; events to functions go without it. The shell reads the quotes of the request with a backslash
+    /// before them too, which EventBridge puts there when it writes the message.
+    fn told(mut self, about: String, function: &str, request: &Value) -> Self {
+        if matches!(self.kind, Kind::ActionRequired | Kind::CertificateRolledBack) {
+            let function = format!("--function-name {}-{function}", self.detail.prefix);
+            self.detail.about = Some(about);
+            self.detail.command = Some(format!(
+                "aws lambda invoke {function} --cli-binary-format raw-in-base64-out --payload $'{request}' /dev/stdout"
+            ));
+        }
+        self
     }
 }
 
@@ -157,8 +201,6 @@ pub struct EcsDetail {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
     use crate::samples::{arn, at, issued};
 
@@ -188,27 +230,73 @@ mod tests {
 
     #[test]
     fn an_event_about_a_trust_store_names_it_and_no_certificate() {
-        let store = "clients".parse().unwrap();
-        for kind in [Kind::TrustStoreRefreshed, Kind::ActionRequired] {
-            let event = Event::about_store(kind, "everleaf", &store, "added `CN=orders`");
-            let written = serde_json::to_value(&event.detail).unwrap();
-            assert_eq!(written, json!({"prefix": "everleaf", "trust_store": "clients", "reason": "added `CN=orders`"}));
-            assert_eq!(serde_json::from_value::<Detail>(written).unwrap(), event.detail);
-            assert_eq!(event.kind, kind);
+        let store = declaration(json!([]));
+        let event = Event::about_store(Kind::TrustStoreRefreshed, "everleaf", &store, "added `CN=orders`");
+        let written = serde_json::to_value(&event.detail).unwrap();
+        assert_eq!(written, json!({"prefix": "everleaf", "trust_store": "clients", "reason": "added `CN=orders`"}));
+        assert_eq!(serde_json::from_value::<Detail>(written).unwrap(), event.detail);
+        assert_eq!(event.kind, Kind::TrustStoreRefreshed);
+    }
+
+    fn declaration(listeners: Value) -> Declaration {
+        let ca = "arn:aws:acm-pca:eu-central-1:111122223333:certificate-authority/11111111-1111-1111-1111-111111111111";
+        Declaration::read(&json!({"name": "clients", "certificate_authority_arns": [ca], "listeners": listeners})).unwrap()
+    }
+
+    #[test]
+    fn a_person_is_told_what_it_is_about_and_how_to_go_on() {
+        let kind = Kind::ActionRequired;
+        let mut record = issued();
+        let alone = Event::about(kind, "everleaf", &Record { current: None, ..issued() }, "why");
+        record.options.services = ["payments/orders".parse().unwrap(), "payments/refunds".parse().unwrap()].into();
+        let listener = "arn:aws:elasticloadbalancing:eu-central-1:111122223333:listener/app/clients/1/2";
+        let rows = [
+            (
+                Event::about(kind, "everleaf", &record, "why"),
+                "the certificate `orders-client` of payments/orders, payments/refunds, which expires 2026-12-01 01:00 UTC",
+                r#"everleaf-renew-on-expiry … $'{"retry":"orders-client"}'"#,
+            ),
+            (
+                Event::about(Kind::CertificateRolledBack, "blue", &record, "why"),
+                "the certificate `orders-client` of payments/orders, payments/refunds, which expires 2026-12-01 01:00 UTC",
+                r#"blue-renew-on-expiry … $'{"retry":"orders-client"}'"#,
+            ),
+            (
+                alone,
+                "the certificate `orders-client` of no service",
+                r#"everleaf-renew-on-expiry … $'{"retry":"orders-client"}'"#,
+            ),
+            (
+                Event::about_store(kind, "everleaf", &declaration(json!([{"listener_arn": listener}])), "why"),
+                &format!("the trust store `clients` of {listener}"),
+                r#"everleaf-refresh-truststore … $'{"trust_store":"clients"}'"#,
+            ),
+            (
+                Event::about_store(kind, "everleaf", &declaration(json!([])), "why"),
+                "the trust store `clients`, of no listener",
+                r#"everleaf-refresh-truststore … $'{"trust_store":"clients"}'"#,
+            ),
+            (Event::general(kind, "everleaf", "why"), "the whole stack", r#"everleaf-renew-on-expiry … $'{"plan":true}'"#),
+        ];
+        for (Event { detail, .. }, about, command) in rows {
+            assert_eq!(detail.about.as_deref(), Some(about));
+            let (function, request) = command.split_once(" … ").unwrap();
+            let options = format!("--function-name {function} --cli-binary-format raw-in-base64-out");
+            assert_eq!(detail.command, Some(format!("aws lambda invoke {options} --payload {request} /dev/stdout")));
         }
     }
 
     #[test]
-    fn an_event_about_nothing_in_particular_has_a_reason_alone() {
+    fn an_event_about_nothing_in_particular_has_a_reason() {
         let Event { kind, detail } = Event::general(Kind::ActionRequired, "everleaf", "the table cannot be read");
-        assert_eq!(kind, Kind::ActionRequired);
-        assert_eq!(serde_json::to_value(detail).unwrap(), json!({"prefix": "everleaf", "reason": "the table cannot be read"}));
+        assert_eq!((kind, detail.reason.as_deref()), (Kind::ActionRequired, Some("the table cannot be read")));
+        assert_eq!((detail.prefix.as_str(), detail.certificate, detail.trust_store), ("everleaf", None, None));
     }
 
     #[test]
     fn what_does_not_apply_to_an_event_is_left_out() {
         let new = Record { current: None, ..issued() };
-        let Event { detail, .. } = Event::about(Kind::ActionRequired, "everleaf", &new, "not issued yet");
+        let Event { detail, .. } = Event::about(Kind::CertificateDue, "everleaf", &new, "not issued yet");
         assert_eq!(
             serde_json::to_value(detail).unwrap(),
             json!({"prefix": "everleaf", "certificate": "orders-client", "reason": "not issued yet"})

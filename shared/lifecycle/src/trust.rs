@@ -18,6 +18,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::authority::Crl;
+use crate::bundle::MOST_AUTHORITIES;
 use crate::date;
 use crate::fields::{Fields, Refusal};
 use crate::names::{Arn, AuthorityArn, BadName, CertificateName, ServiceName, StoreName, one_of};
@@ -341,6 +342,16 @@ impl Store {
             crls: BTreeMap::new(),
             told: BTreeMap::new(),
         }
+    }
+
+    /// What ALB counts of a store, how much there is of it, and how much ALB allows where nobody had the quota raised.
+    /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html>
+    pub fn usage(&self) -> [(&'static str, usize, usize); 3] {
+        [
+            ("CaCertificates", self.bundle.len(), MOST_AUTHORITIES),
+            ("Crls", self.crls.len(), 30),
+            ("CrlEntries", self.crls.values().map(|crl| crl.entries).sum(), 500_000),
+        ]
     }
 
     fn trusts(&self, authority: &Arn) -> bool {

@@ -23,6 +23,8 @@ pub type Item = HashMap<String, AttributeValue>;
 
 /// The index by which the sweep asks what is due: partition key `queue`, one value for all; sort key `look_at`.
 const INDEX: &str = "look";
+/// The index of the same partition by when the current pair expires.
+const EXPIRY: &str = "expiry";
 const QUEUE: &str = "certificates";
 
 /// Every look asks for the next one within a day.
@@ -290,6 +292,27 @@ impl Records {
         Ok(records.into_iter().map(|(name, record)| (name, record.and_then(known))).collect())
     }
 
+    /// The certificates whose current pair expires soonest, and when, in seconds since 1970. The index may lag by moments.
+    pub async fn soonest(&self, count: i32) -> Result<Vec<(String, i64)>, Failure> {
+        let answer = self
+            .dynamodb
+            .query()
+            .table_name(&self.settings.table)
+            .index_name(EXPIRY)
+            .key_condition_expression("#queue = :queue")
+            .expression_attribute_names("#queue", "queue")
+            .expression_attribute_values(":queue", text(QUEUE))
+            .limit(count)
+            .send()
+            .await
+            .map_err(|error| Failure::aws("ask which certificates expire soonest", error))?;
+        let soonest = answer.items().iter().filter_map(|item| {
+            let name = item.get("id")?.as_s().ok()?.strip_prefix(CERTIFICATE)?;
+            Some((name.to_owned(), item.get("expires_at")?.as_n().ok()?.parse().ok()?))
+        });
+        Ok(soonest.collect())
+    }
+
     /// The records of these names, those that exist.
     pub async fn load_all(&self, names: impl IntoIterator<Item = &CertificateName>) -> Result<Vec<Record>, Failure> {
         let items = self.items(names.into_iter().map(record_id).collect()).await?;
@@ -341,8 +364,8 @@ impl Records {
         }
     }
 
-    /// Takes up to `wanted` from this hour's budget of `limit`, and says how much there was.
-    pub async fn take_from_budget(&self, wanted: u32, limit: u32, now: OffsetDateTime) -> Result<u32, Failure> {
+    /// Takes up to `wanted` from this hour's budget of `limit`, and says how much there was, and how much is then left.
+    pub async fn take_from_budget(&self, wanted: u32, limit: u32, now: OffsetDateTime) -> Result<(u32, u32), Failure> {
         let expires = now.unix_timestamp() + 7 * 24 * 60 * 60;
         let update = self.dynamodb.update_item().table_name(&self.settings.table);
         let answer = update
@@ -357,7 +380,7 @@ impl Records {
             .await
             .map_err(|error| Failure::aws("take from the hour's budget", error))?;
         let used: u32 = answer.attributes().and_then(|new| new.get("used")?.as_n().ok()?.parse().ok()).unwrap_or(limit + wanted);
-        Ok(wanted.min((limit + wanted).saturating_sub(used)))
+        Ok((wanted.min((limit + wanted).saturating_sub(used)), limit.saturating_sub(used)))
     }
 
     /// Whether this is the first time today that a person is told of `code`, which is of no single certificate. From now on it is not.
@@ -502,9 +525,19 @@ pub struct Walk {
     /// When the last report of the day was written, likewise.
     #[serde(default)]
     pub reported: i64,
+    /// When it last came to its end; before it ever has, when it first began.
+    #[serde(default)]
+    pub ended: i64,
 }
 
 impl Walk {
+    /// How long it has not come to its end.
+    pub fn age(&self, now: OffsetDateTime) -> time::Duration {
+        // An earlier version did not note the end.
+        let ended = if self.ended == 0 { self.began } else { self.ended };
+        time::Duration::seconds(now.unix_timestamp() - ended)
+    }
+
     /// Whether it has come to its end since the table was made or lost: until then the table may lack certificates.
     pub fn has_been_everywhere(&self) -> bool {
         self.place.is_none() && self.began > 0
@@ -545,6 +578,9 @@ fn record_item(record: &Record) -> Result<Item, serde_dynamo::Error> {
     let mut item: Item = serde_dynamo::to_item(record)?;
     item.insert("id".to_owned(), text(record_id(&record.name)));
     item.insert("queue".to_owned(), text(QUEUE));
+    if let Some(current) = &record.current {
+        item.insert("expires_at".to_owned(), number(current.not_after.unix_timestamp()));
+    }
     // By these the CAs are found that pairs still need.
     for (index, pair) in [("issuer", &record.current), ("previous_issuer", &record.previous)] {
         if let Some(pair) = pair

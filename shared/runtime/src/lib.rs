@@ -1,6 +1,7 @@
-//! How a function of Everleaf starts, reads its settings, is triggered, publishes events, and fails.
+//! How a function of Everleaf starts, reads its settings, is triggered, publishes events, says figures, and fails.
 
 mod failure;
+mod metrics;
 mod publish;
 mod trigger;
 pub mod vars;
@@ -8,7 +9,7 @@ pub mod vars;
 use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use aws_config::{AppName, BehaviorVersion, ConfigLoader, SdkConfig};
 use lambda_runtime::tracing::subscriber::fmt::MakeWriter;
 use lambda_runtime::tracing::{Dispatch, Level, dispatcher, subscriber};
 use lambda_runtime::{LambdaEvent, service_fn};
@@ -17,8 +18,11 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 pub use crate::failure::{Failure, Failures};
+pub use crate::metrics::{NAMESPACE, metrics};
 pub use crate::publish::publish;
 pub use crate::trigger::Trigger;
+
+use crate::metrics::Lines;
 
 /// One invocation: who it is, what time it is, and how long it may go on.
 #[derive(Clone, Debug)]
@@ -46,18 +50,20 @@ impl Invocation {
 }
 
 /// The settings of every SDK client: credentials and region as Lambda gives them, and no call that waits for ever.
-pub async fn sdk_config() -> SdkConfig {
-    sdk_settings().load().await
+pub async fn sdk_config(function: &str) -> SdkConfig {
+    sdk_settings(function).load().await
 }
 
-/// The same before it is loaded, for whoever brings another HTTP client.
-pub fn sdk_settings() -> ConfigLoader {
+/// The same before it is loaded, for whoever brings another HTTP client. CloudTrail shows the function's name with each call, and
+/// what it publishes is counted under it.
+pub fn sdk_settings(function: &str) -> ConfigLoader {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(3))
         .operation_attempt_timeout(Duration::from_secs(8))
         .operation_timeout(Duration::from_secs(25))
         .build();
-    aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts)
+    let name = AppName::new(function.to_owned()).expect("letters and hyphens are a name");
+    aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts).app_name(name)
 }
 
 /// Runs a function until Lambda ends the process: each event goes to `handle` with the invocation it belongs to.
@@ -78,7 +84,7 @@ pub async fn run(handle: impl AsyncFn(Value, &Invocation) -> Result<Value, Failu
 pub fn logging(json: bool, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) -> Dispatch {
     let lines =
         subscriber::fmt().with_max_level(Level::INFO).with_target(false).without_time().with_ansi(false).with_writer(writer);
-    if json { lines.json().into() } else { lines.into() }
+    if json { lines.json().map_event_format(Lines).into() } else { lines.map_event_format(Lines).into() }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where a function reads the clock")]

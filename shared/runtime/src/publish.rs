@@ -2,10 +2,10 @@ use aws_sdk_eventbridge::Client;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use lifecycle::events::{Event, SOURCE};
 
-use crate::Failure;
+use crate::{Failure, metrics};
 
 /// Puts events on the account's default bus, ten a call, in their order. Entries that EventBridge could not take are sent again;
-/// whatever is then still missing is found by the next sweep.
+/// whatever is then still missing is found by the next sweep. Each that was taken is counted under its type.
 /// <https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html>
 pub async fn publish(eventbridge: &Client, events: &[Event]) -> Result<(), Failure> {
     for events in events.chunks(10) {
@@ -32,6 +32,8 @@ pub async fn publish(eventbridge: &Client, events: &[Event]) -> Result<(), Failu
             return Err(Failure::retryable("publish events", format!("EventBridge refused {} of them: {refused}", left.len())));
         }
         for Event { kind, detail } in events {
+            let function = eventbridge.config().app_name().map_or("", |name| name.as_ref());
+            metrics(&[("Stack", &detail.prefix), ("Function", function)], &[(&kind.metric(), 1.0)]);
             let certificate = detail.certificate.as_deref().unwrap_or_default();
             tracing::info!(
                 event = kind.detail_type(),
