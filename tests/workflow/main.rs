@@ -7,6 +7,7 @@ mod scenario;
 
 mod account;
 mod agents;
+mod alarms;
 mod answers;
 mod authorities;
 mod canary;

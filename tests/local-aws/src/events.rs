@@ -20,6 +20,19 @@ pub struct EventBridge {
     schedules: BTreeMap<String, (Schedule, OffsetDateTime)>,
     /// Kept until someone asks: see [`crate::LocalAws::take_events`].
     pub(crate) log: Vec<BusEvent>,
+    pub(crate) notices: Vec<Notice>,
+    /// What rules have published to topics: the topic's ARN and the message.
+    pub published: Vec<(String, String)>,
+}
+
+/// A rule that tells a topic of events in words.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    pub pattern: Pattern,
+    pub topic: String,
+    /// Where each variable of the template stands in the event: `$.detail.reason`.
+    pub paths: BTreeMap<String, String>,
+    pub template: String,
 }
 
 /// An event that was on the bus, with the functions it was handed to.
@@ -137,6 +150,29 @@ impl EventBridge {
     pub(crate) fn deliveries(&self, event: &Value) -> Vec<(String, Value)> {
         let matching = self.rules.iter().filter(|rule| rule.target.enabled && rule.pattern.matches(event));
         matching.map(|rule| (rule.target.function.clone(), rule.target.input.clone().unwrap_or_else(|| event.clone()))).collect()
+    }
+}
+
+impl EventBridge {
+    pub(crate) fn tell(&mut self, event: &Value) {
+        let matching = self.notices.iter().filter(|notice| notice.pattern.matches(event));
+        self.published.extend(matching.map(|notice| (notice.topic.clone(), notice.message(event))));
+    }
+}
+
+impl Notice {
+    /// Variables stand in quotes here, so what takes their place is escaped as JSON has it; what the event lacks is nothing.
+    /// <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-transform-target-input.html>
+    fn message(&self, event: &Value) -> String {
+        self.paths.iter().fold(self.template.trim_end().to_owned(), |message, (name, path)| {
+            let found = event.pointer(&path.trim_start_matches('$').replace('.', "/"));
+            let text = match found {
+                None => String::new(),
+                Some(Value::String(text)) => text.clone(),
+                Some(other) => other.to_string(),
+            };
+            message.replace(&format!("<{name}>"), json!(text).to_string().trim_matches('"'))
+        })
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Lambda {
     pub(crate) log: Vec<Invocation>,
     /// Those that Secrets Manager may invoke.
     pub(crate) rotators: BTreeSet<String>,
+    /// Other functions use all the concurrency of the account.
+    pub is_full: bool,
 }
 
 #[derive(Clone)]
@@ -110,6 +112,12 @@ pub(crate) async fn invoke_later(aws: LocalAws, function: String, payload: Value
     let config = function.config.clone();
     let too_old = aws.now() + config.max_event_age;
     for attempt in 1.. {
+        // https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
+        let mut pause = Duration::from_secs(1);
+        while throttled(&aws, &function) && aws.now() + pause < too_old {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(300));
+        }
         let Err(error) = run(&aws, &function, &payload, &request_id, attempt).await else { return };
         let delay = Duration::from_secs(60 * u64::from(attempt));
         let condition = if attempt > config.retry_attempts {
@@ -159,6 +167,9 @@ async fn invoke(aws: &LocalAws, function: Function, input: &Value) -> Result<Val
             tokio::spawn(invoke_later(aws.clone(), function.config.name.clone(), payload));
             Ok(json!({"StatusCode": 202}))
         }
+        "RequestResponse" if throttled(aws, &function) => {
+            Err(AwsError { status: 429, ..AwsError::new("TooManyRequestsException", "Rate Exceeded.") })
+        }
         "RequestResponse" => {
             let request_id = aws.world(|world, _| world.uuid());
             Ok(match run(aws, &function, &payload, &request_id, 1).await {
@@ -173,6 +184,16 @@ async fn invoke(aws: &LocalAws, function: Function, input: &Value) -> Result<Val
             format!("Value {kind} at 'invocationType' is not an invocation type"),
         )),
     }
+}
+
+/// Whether there is no room for another invocation now; CloudWatch hears of it.
+fn throttled(aws: &LocalAws, function: &Function) -> bool {
+    aws.world(|world, now| {
+        if world.lambda.is_full {
+            world.cloudwatch.lambda(now, &function.config.name, &[("Throttles", 1.0)]);
+        }
+        world.lambda.is_full
+    })
 }
 
 tokio::task_local! {
@@ -213,6 +234,9 @@ async fn run(
         }
     };
     aws.world(|world, now| {
+        let errors = if outcome.is_err() { 1.0 } else { 0.0 };
+        let values = [("Invocations", 1.0), ("Errors", errors), ("Duration", (now - at).as_seconds_f64() * 1000.0)];
+        world.cloudwatch.lambda(now, &config.name, &values);
         world.lambda.log.push(Invocation {
             at,
             ended: now,

@@ -6,6 +6,7 @@
 
 pub mod acm;
 pub mod clock;
+pub mod cloudwatch;
 mod connector;
 pub mod dynamodb;
 pub mod ecs;
@@ -194,6 +195,12 @@ impl LocalAws {
         std::mem::take(&mut lock(&self.0.world).lambda.log)
     }
 
+    /// A function has written this line to its log.
+    pub fn log(&self, line: &str) {
+        let now = self.now();
+        lock(&self.0.world).cloudwatch.log(now, line);
+    }
+
     /// Puts any event on the bus, even one of AWS's own; the answer names the functions it is delivered to.
     pub fn put_event(&self, event: Value) -> Vec<String> {
         self.world(|world, _| {
@@ -315,6 +322,7 @@ impl LocalAws {
 fn deliveries(world: &mut World, now: OffsetDateTime) -> Vec<(String, Value)> {
     let mut all = world.take_invocations();
     for event in world.take_outbox() {
+        world.events.tell(&event);
         let deliveries = world.events.deliveries(&event);
         let functions = deliveries.iter().map(|(function, _)| function.clone()).collect();
         all.extend(deliveries);

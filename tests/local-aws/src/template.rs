@@ -11,7 +11,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use self::stack::{Stack, dead_letter_queue, from_yaml, many, on_failure_queue, string};
-use crate::events::{self, Expression, Pattern, Rule, Schedule, ScheduleSource, Target};
+use crate::cloudwatch::Alarm;
+use crate::events::{self, Expression, Notice, Pattern, Rule, Schedule, ScheduleSource, Target};
 use crate::iam::{Condition, Statement};
 use crate::lambda::{self, Runner};
 use crate::{AwsError, LocalAws, dynamodb, s3};
@@ -26,6 +27,10 @@ pub struct Template {
     pub buckets: Vec<Bucket>,
     /// The functions that Secrets Manager may invoke.
     pub rotators: Vec<String>,
+    pub alarms: Vec<Alarm>,
+    /// The body of each.
+    pub dashboards: Vec<Value>,
+    pub notices: Vec<Notice>,
     pub outputs: BTreeMap<String, String>,
 }
 
@@ -84,8 +89,9 @@ impl Template {
         let yaml = serde_yaml_ng::from_str(text).map_err(|error| TemplateError(error.to_string()))?;
         let source = Stack::new(from_yaml(yaml)?, stack, parameters)?;
         let (stack, outputs) = (stack.to_owned(), BTreeMap::new());
-        let mut template =
-            Self { stack, functions: vec![], tables: vec![], queues: vec![], buckets: vec![], rotators: vec![], outputs };
+        let (functions, tables, queues, buckets, rotators) = (vec![], vec![], vec![], vec![], vec![]);
+        let (alarms, dashboards, notices) = (vec![], vec![], vec![]);
+        let mut template = Self { stack, functions, tables, queues, buckets, rotators, alarms, dashboards, notices, outputs };
         for (id, resource) in &source.resources {
             template.add(&source, id, resource).map_err(|error| error.within(format!("Resources.{id}")))?;
         }
@@ -137,6 +143,16 @@ impl Template {
                     self.rotators.push(string(&properties["FunctionName"])?);
                 }
             }
+            "AWS::CloudWatch::Alarm" => {
+                self.alarms.push(Alarm::parse(id, &stack.resolved(&resource["Properties"])?).map_err(TemplateError)?);
+            }
+            "AWS::CloudWatch::Dashboard" => {
+                let body = string(&stack.resolved(&resource["Properties"]["DashboardBody"])?)?;
+                self.dashboards.push(serde_json::from_str(&body).map_err(|error| TemplateError(error.to_string()))?);
+            }
+            "AWS::Events::Rule" if resource["Properties"]["Targets"][0].get("InputTransformer").is_some() => {
+                self.notices.push(notice(&stack.resolved(&resource["Properties"])?)?);
+            }
             kind @ ("AWS::Lambda::Function" | "AWS::Lambda::EventInvokeConfig" | "AWS::Lambda::EventSourceMapping") => {
                 return Err(TemplateError(format!("Local AWS reads functions only as AWS::Serverless::Function, not {kind}")));
             }
@@ -168,6 +184,8 @@ impl LocalAws {
                 s3::add_bucket(world, name, *versioned, *sends_events);
             }
             world.lambda.rotators.extend(template.rotators.iter().cloned());
+            world.cloudwatch.alarms.extend(template.alarms.iter().cloned());
+            world.events.notices.extend(template.notices.iter().cloned());
             for function in &template.functions {
                 let deployed = lambda::Function { config: function.clone(), runner: runner(function) };
                 world.lambda.functions.insert(function.name.clone(), deployed);
@@ -291,6 +309,25 @@ fn event(stack: &Stack, function: &mut Function, event: &str, declared: &Value) 
     let expression = Expression::parse(&string(expression)?).map_err(TemplateError)?;
     function.schedules.push(Schedule { name, arn, source, expression, target });
     Ok(())
+}
+
+/// A rule of its own, whose one target is a topic.
+fn notice(properties: &Value) -> Result<Notice, TemplateError> {
+    refuse(properties, &["EventBusName", "ScheduleExpression", "State"])?;
+    let [target] = properties["Targets"].as_array().map_or(&[][..], Vec::as_slice) else {
+        return Err(TemplateError("Local AWS reads a rule with one target only".into()));
+    };
+    let (transformer, topic) = (&target["InputTransformer"], string(&target["Arn"])?);
+    if !topic.contains(":sns:") {
+        return Err(TemplateError(format!("Local AWS writes messages for topics only, not for {topic}")));
+    }
+    let path = |(name, path): (&String, &Value)| Ok((name.clone(), string(path)?));
+    Ok(Notice {
+        pattern: Pattern::parse(&properties["EventPattern"]).map_err(TemplateError)?,
+        topic,
+        paths: transformer["InputPathsMap"].as_object().into_iter().flatten().map(path).collect::<Result<_, TemplateError>>()?,
+        template: string(&transformer["InputTemplate"])?,
+    })
 }
 
 fn policies(policies: &Value) -> Result<Vec<Statement>, TemplateError> {

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
-use crate::{acm, dynamodb, ecs, elbv2, events, lambda, pca, rotation, s3, secrets, sqs};
+use crate::{acm, cloudwatch, dynamodb, ecs, elbv2, events, lambda, pca, rotation, s3, secrets, sqs};
 
 pub const ACCOUNT: &str = "111122223333";
 pub const REGION: &str = "eu-central-1";
@@ -14,6 +14,7 @@ pub struct World {
     pub account: String,
     pub region: String,
     pub acm: acm::Acm,
+    pub cloudwatch: cloudwatch::CloudWatch,
     pub dynamodb: dynamodb::DynamoDb,
     pub ecs: ecs::Ecs,
     pub elbv2: elbv2::LoadBalancing,
@@ -64,6 +65,7 @@ impl World {
             account: account.to_owned(),
             region: region.to_owned(),
             acm: acm::Acm::default(),
+            cloudwatch: cloudwatch::CloudWatch::default(),
             dynamodb: dynamodb::DynamoDb::default(),
             ecs: ecs::Ecs::default(),
             elbv2: elbv2::LoadBalancing::default(),
