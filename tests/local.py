@@ -3,7 +3,8 @@
 A root CA and an issuing CA are set up, a certificate is requested in ACM with Everleaf's tags, and from then on Everleaf works by
 itself: it exports, stores, redeploys. Then ACM is asked to renew, and the new serial must come to the secret and to the tasks.
 Before that, a load balancer verifies clients by a trust store, and a CA tells in its CRL what it has revoked.
-In the end the agent brings a certificate into a directory, with credentials as an ECS task gets them, and follows its replacement.
+In the end the agent brings a certificate into a directory, with credentials as an ECS task gets them, and follows its replacement;
+and the log is read as CloudWatch reads it.
 
     .venv/bin/python tests/local.py [directory of the binaries, target/debug when absent]
 """
@@ -26,13 +27,41 @@ from stack import BINARIES, active_ca, client_of, hex_of, invoke, local_aws, ope
 
 
 def main():
-    with local_aws() as endpoint:
-        trust_store(endpoint)
-        revocation(endpoint)
-        flow(endpoint)
-        trusted_client(endpoint)
-        agent(endpoint)
-    print("5 passed, 0 failed")
+    with tempfile.TemporaryFile("w+") as log:
+        try:
+            with local_aws(log) as endpoint:
+                trust_store(endpoint)
+                revocation(endpoint)
+                flow(endpoint)
+                trusted_client(endpoint)
+                agent(endpoint)
+        finally:
+            log.seek(0)
+            text = log.read()
+            print(text)
+    metrics(text)
+    print("6 passed, 0 failed")
+
+
+def metrics(log):
+    """What CloudWatch would read in the log of the real binaries: each as a line of JSON of its own."""
+    said = {}
+    for line in log.splitlines():
+        function, _, line = line.partition(" | ")
+        if line.startswith("{") and "_aws" in (found := json.loads(line)):
+            [directive] = found["_aws"]["CloudWatchMetrics"]
+            assert directive["Namespace"] == "Everleaf" and abs(time.time() - found["_aws"]["Timestamp"] / 1000) < 600, line
+            for metric in directive["Metrics"]:
+                said[function, metric["Name"]] = {name: found[name] for name in directive["Dimensions"][-1]}
+    expected = {
+        ("export-to-secrets", "CertificateCurrent"): {"Stack": "everleaf", "Function": "export-to-secrets"},
+        ("issue-client-cert", "CertificateCurrent"): {"Stack": "everleaf", "Function": "issue-client-cert"},
+        ("force-redeploy", "RolloutsStarted"): {"Stack": "everleaf"},
+        ("renew-on-expiry", "SweepCompleted"): {"Stack": "everleaf"},
+        ("refresh-truststore", "CaCertificates"): {"Stack": "everleaf", "TrustStore": "clients"},
+    }
+    found = {key: said.get(key) for key in expected}
+    assert found == expected, found
 
 
 def trust_store(endpoint):

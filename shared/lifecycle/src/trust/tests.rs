@@ -597,3 +597,23 @@ fn the_stores_of_version_0_1_are_readable() {
     let declaration = store.declaration.clone();
     assert_eq!(*store, Store::new(declaration, false));
 }
+
+#[test]
+fn a_store_uses_as_much_of_each_quota_as_it_holds() {
+    let declaration = Declaration::read(&json!({"name": "clients", "certificate_authority_arns": [CA]})).unwrap();
+    let mut store = Store::new(declaration, true);
+    assert_eq!(store.usage().map(|(_, used, _)| used), [0, 0, 0]);
+    store.bundle = (0..5).map(|number| number.to_string()).collect();
+    for (number, entries) in [(1, 40), (2, 2)] {
+        let crl = LoadedCrl {
+            revocation_id: number,
+            number: number.to_string(),
+            this_update: at(NOW).into(),
+            next_update: None,
+            entries,
+            e_tag: None,
+        };
+        store.crls.insert(arn(&format!("{CA}{number}")), crl);
+    }
+    assert_eq!(store.usage(), [("CaCertificates", 5, 25), ("Crls", 2, 30), ("CrlEntries", 42, 500_000)]);
+}
