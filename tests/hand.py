@@ -1,0 +1,181 @@
+"""What a person does by hand, by make and the AWS CLI against Local AWS: issue, renew, revoke, plan, status and redrive.
+
+    .venv/bin/python tests/hand.py [directory of the binaries, target/debug when absent]
+"""
+
+import glob
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+
+from stack import ROOT, client_of, local_aws, said, until, wait_for
+
+sys.path.insert(0, os.path.join(ROOT, "tools"))
+import hand  # noqa: E402
+
+ACCOUNT = "eu-central-1:111122223333"
+
+
+def main():
+    with local_aws() as endpoint:
+        issue(endpoint)
+        redrive(endpoint)
+        stopped(endpoint)
+    status()
+    print("4 passed, 0 failed")
+
+
+def command(endpoint, *arguments):
+    # To a make that runs this test its own variables are said, not ours.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "AWS_"))}
+    port = endpoint.rsplit(":", 1)[1]
+    return ["make", *arguments, "LOCAL=1", f"PORT={port}"], {"cwd": ROOT, "text": True, "env": {**environment, "NAME": "hostname"}}
+
+
+def make(endpoint, *arguments):
+    words, how = command(endpoint, *arguments)
+    return subprocess.run(words, capture_output=True, timeout=120, **how)
+
+
+def issue(endpoint):
+    order = ["issue", "NAME=orders", "CN=orders", "O=Example Ltd; 'x' $HOME", "SAN=dns:orders.example.internal", "SERVICES=payments/orders",
+             "HOURS=240", "RENEW_BEFORE_HOURS=60", "WINDOW=daily 22:00-04:00"]
+    issued = make(endpoint, *order)
+    assert issued.returncode == 0 and issued.stdout.startswith("outcome                    issued\n"), issued
+    assert make(endpoint, *order).stdout.startswith("outcome                    unchanged\n")
+    serial = issued.stdout.split("serial_number")[1].split()[0]
+
+    refusals = [
+        (["issue", "NAME=orders", "DAY=30"], "no variable DAY here; there are C, CA,"),
+        (["issue", "CN=orders"], "name: is missing"),
+        (["issue", "NAME=x", "DAYS=soon"], 'validity: {"days":"soon"} is not understood'),
+        (["issue", "NAME=x", "CN=x", "USAGE=any", "DAYS=4000"], "usage: `any` is not one of client, server, client-and-server; validity: 4000"),
+        (["issue", "NAME=x", "CSR=/none"], "No such file or directory: '/none'"),
+        (["issue", "NAME=orders", "CN=others"], "replace"),
+        (["renew"], 'give one of {"sweep": true}'),
+        (["renew", "NAME=none"], "neither the table nor a secret knows it"),
+        (["plan", "NAME=none"], "the table does not know it"),
+        (["revoke", "NAME=orders"], "serial_number: is missing"),
+        (["renew", "NAME=orders", "PREFIX=other"], "Function not found: arn:aws:lambda:eu-central-1:111122223333:function:other-renew-on-expiry"),
+    ]
+    for words, why in refusals:
+        refused = make(endpoint, *words)
+        assert refused.returncode != 0 and why in refused.stderr and not refused.stdout, (words, refused)
+    said("what is wrong with a request is said as the function words it, and make fails")
+
+    plan = make(endpoint, "plan", "NAME=orders")
+    assert plan.returncode == 0 and plan.stdout.startswith("orders: nothing to do; next look "), plan
+    assert make(endpoint, "plan").stdout.startswith("Nothing is due: ")
+    assert make(endpoint, "renew", "NAME=orders").stdout.startswith("outcome      unchanged\n")
+    dry = make(endpoint, "revoke", "NAME=orders", f"SERIAL={serial}", "REASON=SUPERSEDED", "DRY_RUN=1")
+    assert dry.returncode == 0 and dry.stdout.startswith("outcome                    planned\n"), dry
+    revoked = make(endpoint, "revoke", "NAME=orders", f"SERIAL={serial}", "REASON=KEY_COMPROMISE")
+    assert revoked.returncode == 0 and "revoked" in revoked.stdout, revoked
+    said("a certificate is issued, planned for, looked at and revoked by hand")
+
+
+def redrive(endpoint):
+    sqs = client_of(endpoint, "sqs")
+    queue = sqs.get_queue_url(QueueName="everleaf-failures")["QueueUrl"]
+    function = f"arn:aws:lambda:{ACCOUNT}:function:everleaf-"
+
+    def send(body, **attributes):
+        told = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
+        return sqs.send_message(QueueUrl=queue, MessageBody=body, MessageAttributes=told)["MessageId"]
+
+    def record(target, request):
+        return json.dumps({"version": "1.0", "requestContext": {"functionArn": target, "condition": "RetriesExhausted"},
+                           "requestPayload": request, "responsePayload": {"errorType": "Retryable"}})
+
+    def waiting():
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        counts = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
+        return [counts[name] for name in names]
+
+    event = json.load(open(os.path.join(ROOT, "events", "force-redeploy.certificate-current.json")))
+    send(record(function + "issue-client-cert:$LATEST", {"name": "redriven", "subject": {"common_name": "redriven"}}))
+    send(json.dumps(event), RULE_ARN="arn:aws:events:x", TARGET_ARN=function + "force-redeploy", ERROR_CODE="THROTTLING")
+    send('{"sweep": true}', SCHEDULE_ARN="arn:aws:scheduler:x", TARGET_ARN=function + "renew-on-expiry", ERROR_CODE="AWS.Lambda.Throttling")
+    done = make(endpoint, "redrive")
+    assert done.returncode == 0 and done.stdout.splitlines() == [
+        '✓ everleaf-issue-client-cert: {"name": "redriven", "subject": {"common_name": "redriven"}}',
+        "✓ everleaf-force-redeploy: Certificate Current",
+        '✓ everleaf-renew-on-expiry: {"sweep": true}',
+        "3 done, 0 left in everleaf-failures"], done
+    assert waiting() == ["0", "0"]
+    assert client_of(endpoint, "secretsmanager").describe_secret(SecretId="everleaf/redriven")
+    said("what Lambda, a rule and the Scheduler left behind goes to its function")
+
+    kept = [
+        (send(record(function + "issue-client-cert:$LATEST", {"name": "no"})), "failed to accept the request: subject: is empty"),
+        (send(record(f"arn:aws:lambda:{ACCOUNT}:function:other-issue-client-cert:$LATEST", {})), "is no function of the stack everleaf"),
+        (send("{}", TARGET_ARN="arn:aws:sqs:x"), "arn:aws:sqs:x is no function of the stack everleaf"),
+        (send("rubbish"), "it is neither a record of Lambda nor an input that EventBridge could not deliver"),
+        (send('{"sweep": true}'), "it is neither a record of Lambda nor an input that EventBridge could not deliver"),
+    ]
+    send('{"sweep": true}', TARGET_ARN=function + "renew-on-expiry")
+    again = make(endpoint, "redrive")
+    assert again.returncode != 0 and again.stdout.endswith("1 done, 5 left in everleaf-failures\n"), again
+    for message, why in kept:
+        [line] = [line for line in again.stdout.splitlines() if message in line]
+        assert line.startswith(f"✗ {message} stays: ") and why in line, line
+    assert waiting() == ["5", "0"], "what stays is there for the next who looks"
+    sqs.purge_queue(QueueUrl=queue)
+    said("what fails again, or is not for this stack, stays in the queue")
+
+
+def stopped(endpoint):
+    sqs = client_of(endpoint, "sqs")
+    queue = sqs.get_queue_url(QueueName="everleaf-failures")["QueueUrl"]
+    request = {"name": "stopped", "subject": {"common_name": "stopped"}}
+    sqs.send_message(QueueUrl=queue, MessageBody=json.dumps({"requestPayload": request, "requestContext": {
+        "functionArn": f"arn:aws:lambda:{ACCOUNT}:function:everleaf-issue-client-cert:$LATEST"}}))
+
+    def count(name):
+        return sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[name])["Attributes"][name] == "1"
+
+    words, how = command(endpoint, "redrive")
+    with tempfile.TemporaryDirectory() as directory:
+        how["env"]["TMPDIR"] = directory
+        running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **how)
+        wait_for("the function is about to be invoked", lambda: glob.glob(os.path.join(directory, "*", "payload")))
+        assert count("ApproximateNumberOfMessagesNotVisible")
+        # As Ctrl-C does it: to all processes of the terminal.
+        os.killpg(running.pid, signal.SIGINT)
+        out, error = running.communicate(timeout=60)
+    assert running.returncode != 0 and "stopped; what was not done is still in the queue" in error, (out, error)
+    assert count("ApproximateNumberOfMessages")
+    until("what a stopped redrive had in hand is in the queue", lambda: make(endpoint, "redrive").returncode == 0, patience=60)
+
+
+def status():
+    report = {
+        "prefix": "everleaf", "region": "eu-central-1", "generated_at": "2026-11-26T21:00:00Z",
+        "counts": {"good": 2, "due": 1, "attention": 1, "expired": 0},
+        "certificates": [
+            {"certificate": "orders", "state": "good", "reason": "renews in time", "not_after": "2026-12-26T20:00:00Z",
+             "renews_at": "2026-12-16T20:00:00Z", "services": ["payments/orders"]},
+            {"certificate": "billing", "state": "good", "reason": None, "not_after": "2026-12-20T20:00:00Z",
+             "renews_at": "2026-12-10T20:00:00Z", "services": ["payments/billing", "payments/orders"]},
+            {"certificate": "gateway", "state": "due", "reason": "replaced by the next sweep", "not_after": "2026-11-30T20:00:00Z",
+             "renews_at": "2026-11-25T20:00:00Z", "services": []},
+            {"certificate": "clients", "state": "attention", "reason": "the CA is disabled", "not_after": None, "renews_at": None},
+        ],
+        "trust_stores": [],
+    }
+    assert hand.fleet(report) == """\
+CERTIFICATE  STATE      EXPIRES     RENEWS      SERVICES
+clients      attention  -           -                                              the CA is disabled
+gateway      due        2026-11-30  2026-11-25                                     replaced by the next sweep
+billing      good       2026-12-20  2026-12-10  payments/billing, payments/orders
+orders       good       2026-12-26  2026-12-16  payments/orders
+
+everleaf in eu-central-1 at 2026-11-26T21:00:00Z: 2 good, 1 due, 1 attention""", hand.fleet(report)
+    said("the fleet is a table, and what needs a person stands first")
+
+
+if __name__ == "__main__":
+    main()
