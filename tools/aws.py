@@ -19,8 +19,12 @@ def aws(*arguments):
     if arguments[0] == "sqs" and "AWS_ENDPOINT_URL" in os.environ:
         # The first version of the CLI overlooks the variable for SQS alone.
         command += ["--endpoint-url", os.environ["AWS_ENDPOINT_URL"]]
+    environment = {**os.environ, "AWS_PAGER": ""}
+    if "AWS_REGION" in environment:
+        # Nor does the first version read this one, which is the second version's own.
+        environment["AWS_DEFAULT_REGION"] = environment["AWS_REGION"]
     try:
-        run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "AWS_PAGER": ""})
+        run = subprocess.run(command, capture_output=True, text=True, env=environment)
     except FileNotFoundError:
         raise Refused("there is no AWS CLI: install it, and see that `aws` is on the PATH") from None
     if run.returncode:

@@ -79,7 +79,7 @@ impl fmt::Display for TemplateError {
 impl std::error::Error for TemplateError {}
 
 impl Template {
-    /// `parameters` override the template's defaults; of their constraints only `AllowedValues` and `Rules` are looked at.
+    /// `parameters` override the template's defaults. Every fault of theirs is told at once, a line each.
     pub fn read(path: &Path, stack: &str, parameters: &[(&str, &str)]) -> Result<Self, TemplateError> {
         let text = std::fs::read_to_string(path).map_err(|error| TemplateError(format!("{}: {error}", path.display())))?;
         Self::parse(&text, stack, parameters).map_err(|error| error.within(path.display()))
@@ -558,6 +558,36 @@ Outputs:
         for (stage, action, resource, allowed) in rows {
             let need = Need { action: action.into(), resource: resource.into(), context: BTreeMap::new() };
             assert_eq!(allows(&renew(&[("Stage", stage)]).statements, &need), allowed, "{stage} {action} {resource}");
+        }
+    }
+
+    #[test]
+    fn what_the_template_does_not_allow_of_a_parameter_is_refused_with_every_reason() {
+        const TEMPLATE: &str = r#"
+Parameters:
+  Name: { Type: String, Default: a, AllowedPattern: "[a-z]*", ConstraintDescription: lower-case letters, MinLength: 1, MaxLength: 3 }
+  Size: { Type: Number, Default: 4, MinValue: 2, MaxValue: 4 }
+  Kind: { Type: String, Default: one, AllowedValues: [one, two] }
+  Regions: { Type: CommaDelimitedList, Default: "", AllowedPattern: "([a-z]+-[0-9])?" }
+Rules:
+  Other:
+    RuleCondition: !Equals [!Ref Kind, two]
+    Assertions: [{ Assert: !Not [!Contains [!Ref Regions, b-2]], AssertDescription: two is not for b-2 }]
+"#;
+        let rows: [(&[(&str, &str)], &str); 9] = [
+            (&[("Name", "abc"), ("Size", "2"), ("Kind", "two"), ("Regions", "a-1,c-3")], ""),
+            (&[("Name", "A")], "Name: \"A\" must be lower-case letters"),
+            (&[("Name", "abcd")], "Name: \"abcd\" must be at most 3 characters long"),
+            (&[("Name", "")], "Name: \"\" must be at least 1 characters long"),
+            (&[("Size", "1")], "Size: \"1\" must be at least 2"),
+            (&[("Size", "x"), ("Kind", "three")], "Kind: \"three\" must be one of one, two\nSize: \"x\" must be a number"),
+            (&[("Regions", "a-1,c")], "Regions: \"a-1,c\" must be ([a-z]+-[0-9])?"),
+            (&[("Kind", "two"), ("Regions", "a-1,b-2")], "two is not for b-2"),
+            (&[("Kind", "one"), ("Regions", "b-2")], ""),
+        ];
+        for (parameters, expected) in rows {
+            let fault = Template::parse(TEMPLATE, "demo", parameters).err().map_or_else(String::new, |error| error.to_string());
+            assert_eq!(fault, expected, "{parameters:?}");
         }
     }
 

@@ -1,3 +1,4 @@
+use regex_lite::Regex;
 use serde_json::{Map, Value, json};
 
 use super::TemplateError;
@@ -20,43 +21,34 @@ impl Stack {
         if let Some((unknown, _)) = overrides.iter().find(|(name, _)| !declared.contains_key(*name)) {
             return Err(TemplateError(format!("the template has no parameter {unknown}")));
         }
+        let mut faults = Vec::new();
         for (id, parameter) in declared {
             let given = overrides.iter().find(|(overridden, _)| *overridden == id).map(|(_, value)| json!(value));
             let value = given.or_else(|| parameter.get("Default").cloned());
             let value = value.ok_or_else(|| TemplateError(format!("parameter {id} has no default: give it a value")))?;
             let text = string(&value).map_err(|error| error.within(format!("Parameters.{id}")))?;
-            let allowed = parameter["AllowedValues"].as_array();
-            if allowed.is_some_and(|allowed| !allowed.iter().any(|allowed| string(allowed).is_ok_and(|allowed| allowed == text)))
-            {
-                return Err(TemplateError(format!("parameter {id} may not be {text:?}")));
-            }
+            faults.extend(fault(&parameter, &text).map(|why| format!("{id}: {text:?} {why}")));
             let list = parameter["Type"].as_str().is_some_and(|kind| kind == "CommaDelimitedList" || kind.starts_with("List<"));
             let value = if list { text.split(',').map(|item| json!(item.trim())).collect() } else { json!(text) };
             stack.parameters.insert(id, value);
         }
-        stack.obey_rules()?;
+        for rule in stack.source["Rules"].as_object().into_iter().flat_map(Map::values) {
+            let applies = rule.get("RuleCondition").map_or(Ok(true), |condition| truth(&stack.resolved(condition)?))?;
+            for assertion in rule["Assertions"].as_array().into_iter().flatten().filter(|_| applies) {
+                if !truth(&stack.resolved(&assertion["Assert"])?)? {
+                    faults.push(string(&assertion["AssertDescription"])?);
+                }
+            }
+        }
+        if !faults.is_empty() {
+            return Err(TemplateError(faults.join("\n")));
+        }
         for (id, resource) in stack.source["Resources"].as_object().cloned().unwrap_or_default() {
             if stack.exists(&resource)? {
                 stack.insert(id, resource);
             }
         }
         Ok(stack)
-    }
-
-    /// <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/rules-section-structure.html>
-    fn obey_rules(&self) -> Result<(), TemplateError> {
-        for (name, rule) in self.source["Rules"].as_object().into_iter().flatten() {
-            let applies = rule.get("RuleCondition").map_or(Ok(true), |condition| truth(&self.resolved(condition)?));
-            if !applies.map_err(|error| error.within(format!("Rules.{name}")))? {
-                continue;
-            }
-            for assertion in list(&rule["Assertions"]) {
-                if !truth(&self.resolved(&assertion["Assert"])?).map_err(|error| error.within(format!("Rules.{name}")))? {
-                    return Err(TemplateError(format!("Rules.{name}: {}", string(&assertion["AssertDescription"])?)));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Adds a resource with what the SAM transform makes of it, under the transform's names.
@@ -150,7 +142,6 @@ impl Stack {
             ("Condition", _) => json!(self.condition(argument.as_str().ok_or_else(unfit)?)?),
             ("Fn::Equals", [left, right]) => json!(string(left)? == string(right)?),
             ("Fn::Not", [value]) => json!(!truth(value)?),
-            ("Fn::Contains", [Value::Array(items), value]) => json!(items.contains(value)),
             ("Fn::And" | "Fn::Or", [_, _, ..]) => {
                 let values = values.iter().map(truth).collect::<Result<Vec<_>, _>>()?;
                 json!(if function == "Fn::And" { values.iter().all(|value| *value) } else { values.contains(&true) })
@@ -166,6 +157,7 @@ impl Stack {
             ("Fn::Split", [Value::String(separator), Value::String(text)]) => {
                 text.split(separator.as_str()).map(Value::from).collect()
             }
+            ("Fn::Contains", [Value::Array(items), item]) => json!(items.contains(item)),
             ("Fn::Select", [index, Value::Array(items)]) => {
                 let index = string(index)?.parse::<usize>().map_err(|_| unfit())?;
                 items.get(index).cloned().ok_or_else(unfit)?
@@ -298,6 +290,38 @@ pub(super) fn from_yaml(yaml: serde_yaml_ng::Value) -> Result<Value, TemplateErr
         }
         scalar => serde_json::to_value(scalar).map_err(|error| TemplateError(error.to_string()))?,
     })
+}
+
+/// Why a parameter may not have this value.
+/// <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/parameters-section-structure.html>
+fn fault(parameter: &Value, text: &str) -> Option<String> {
+    let allowed: Vec<String> = many(&parameter["AllowedValues"]).filter_map(|value| string(value).ok()).collect();
+    if !allowed.is_empty() && !allowed.iter().any(|allowed| allowed == text) {
+        return Some(format!("must be one of {}", allowed.join(", ")));
+    }
+    if let Some(pattern) = parameter["AllowedPattern"].as_str() {
+        let whole = match Regex::new(&format!("^(?:{pattern})$")) {
+            Ok(whole) => whole,
+            Err(error) => return Some(format!("is held against a pattern that Local AWS does not read: {error}")),
+        };
+        let items: Vec<&str> = if parameter["Type"] == "CommaDelimitedList" { text.split(',').collect() } else { vec![text] };
+        if !items.iter().all(|item| whole.is_match(item)) {
+            let wanted = parameter["ConstraintDescription"].as_str().unwrap_or(pattern);
+            return Some(format!("must be {wanted}"));
+        }
+    }
+    let limit = |name: &str| parameter[name].as_f64().or_else(|| parameter[name].as_str()?.parse().ok());
+    let (size, unit, limits) = if parameter["Type"] == "Number" {
+        let Ok(number) = text.parse::<f64>() else { return Some("must be a number".to_owned()) };
+        (number, "", ["MinValue", "MaxValue"])
+    } else {
+        (text.chars().count() as f64, " characters long", ["MinLength", "MaxLength"])
+    };
+    match limits.map(limit) {
+        [Some(least), _] if size < least => Some(format!("must be at least {least}{unit}")),
+        [_, Some(most)] if size > most => Some(format!("must be at most {most}{unit}")),
+        _ => None,
+    }
 }
 
 fn is_intrinsic(name: &str, argument: &Value) -> bool {

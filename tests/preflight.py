@@ -1,0 +1,291 @@
+"""make preflight against Local AWS: each fault is caused, and must be said with its remedy. What Local AWS does not answer must be a
+question mark; answers of AWS's shape stand in for it, so that these faults are seen too.
+
+    .venv/bin/python tests/preflight.py [directory of the binaries, target/debug when absent]
+"""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+from stack import BINARIES, ROOT, active_ca, client_of, local_aws, said
+
+sys.path.insert(0, os.path.join(ROOT, "tools"))
+import preflight  # noqa: E402
+from aws import Refused, aws  # noqa: E402
+
+PROGRAM = os.path.join(BINARIES, "parameters")
+ACCOUNT = "111122223333"
+CA = f"arn:aws:acm-pca:eu-central-1:{ACCOUNT}:certificate-authority/00000000-0000-0000-0000-000000000000"
+KEY = f"arn:aws:kms:eu-central-1:{ACCOUNT}:key/k"
+
+
+def main():
+    os.chdir(ROOT)
+    form()
+    sources()
+    with local_aws() as endpoint:
+        os.environ.update(AWS_ENDPOINT_URL=endpoint, AWS_ACCESS_KEY_ID="local", AWS_SECRET_ACCESS_KEY="local", AWS_REGION="eu-central-1")
+        authorities(endpoint)
+        others(endpoint)
+        whole(endpoint)
+    stood_in()
+    print("6 passed, 0 failed")
+
+
+def expect(lines, *expected):
+    """Each line has its mark, and says what is in its place here."""
+    told = []
+    try:
+        for line in lines:
+            told.append(line)
+    except preflight.Unasked as why:
+        told.append(("?", str(why)))
+    assert [mark for mark, _ in told] == [mark for mark, _ in expected], (told, expected)
+    for (_, text), (_, part) in zip(told, expected):
+        assert part in text, (text, part)
+
+
+def form():
+    rows = [
+        ({}, ("✓", "x will do")),
+        ({"Prefix": "Ever", "MaxValidityDays": "0"}, ("✗", 'MaxValidityDays: "0" must be at least 1. Mend it in x'),
+         ("✗", 'Prefix: "Ever" must be a lower-case letter, then at most 39')),
+        ({"AllowedCaArns": CA}, ("✗", "AllowedCaArns are further CAs; give the first one as IssuingCaArn")),
+        ({"Nonsense": "1"}, ("✗", "the template has no parameter Nonsense")),
+        ({"AllowedNames": "a..b", "TrustStores": '[{"name": "a b"}]'}, ("✗", "TrustStores: name: `a b` is not 1 to 32"),
+         ("✗", "AllowedNames: `a..b` is neither a domain such as example.com nor a network")),
+        ({"TrustStores": '[{"name": "a", "colour": "red"}]'}, ("✗", "TrustStores: colour: is not a field of a declaration")),
+        ({"RetiredCas": f"{CA}={CA}"}, ("✗", "RetiredCas: ")),
+    ]
+    for given, *expected in rows:
+        expect(preflight.parameters(PROGRAM, given, "x"), *expected)
+    expect(preflight.parameters("/none", {}, "x"), ("?", "/none is not built"))
+    said("a parameter that the template or a function would refuse is refused before, by its name")
+
+
+def sources():
+    """Where the parameters come from: what is given first, then what `make deploy` has left."""
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write('[default.deploy.parameters]\nstack_name = "mine"\nregion = "eu-west-1"\n'
+                   'parameter_overrides = "Prefix=\\"mine\\" AllowedNames=\\"a.example,b.example\\""\n')
+        file.flush()
+        os.environ["SAMCONFIG"] = file.name
+        assert preflight.plan() == ({"Prefix": "mine", "AllowedNames": "a.example,b.example"}, file.name, "mine", "eu-west-1")
+        os.environ["PARAMETERS"] = "Prefix=yours AllowedNames='a b'"
+        assert preflight.plan() == ({"Prefix": "yours", "AllowedNames": "a b"}, "PARAMETERS", "everleaf", "eu-west-1")
+    for name in ("SAMCONFIG", "PARAMETERS", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        del os.environ[name]
+    said("the parameters are those that would be deployed")
+
+
+def authorities(endpoint):
+    pca = client_of(endpoint, "acm-pca")
+    issuing = next(ca["Arn"] for ca in pca.list_certificate_authorities()["CertificateAuthorities"]
+                   if ca["CertificateAuthorityConfiguration"]["Subject"]["CommonName"] == "Local Issuing CA")
+    root = active_ca(pca, "ROOT", "Preflight Root", "RootCACertificate/V1")
+    pending = pca.create_certificate_authority(CertificateAuthorityType="ROOT", CertificateAuthorityConfiguration={
+        "KeyAlgorithm": "RSA_2048", "SigningAlgorithm": "SHA256WITHRSA", "Subject": {"CommonName": "Pending"}})["CertificateAuthorityArn"]
+    wanted = {**preflight.defaults(), "CrlBucketArns": "arn:aws:s3:::local-crls"}
+
+    def ca(arn, purpose="issuing", **changes):
+        return preflight.authority(arn, purpose, {**wanted, **changes}, "eu-central-1")
+
+    active = ("✓", "it is active, RSA_2048, GENERAL_PURPOSE, and has ")
+    expect(ca(issuing), active, ("✓", "its CRLs are in arn:aws:s3:::local-crls"))
+    expect(ca(root), active, ("✓", "it publishes no CRL"))
+    expect(ca(issuing, CrlBucketArns=""), active, ("✗", "nothing can be revoked. Add arn:aws:s3:::local-crls"))
+    expect(ca(CA), ("✗", "there is none. Correct the ARN"))
+    expect(ca(issuing.replace("eu-central-1", "eu-west-1")), ("✗", "it is in eu-west-1, and the stack would be in eu-central-1"))
+    expect(ca(pending), ("✗", "it is PENDING_CERTIFICATE. Have its CSR signed"))
+    pca.update_certificate_authority(CertificateAuthorityArn=root, Status="DISABLED")
+    expect(ca(root), ("✗", f"it is DISABLED. aws acm-pca update-certificate-authority --certificate-authority-arn {root} --status ACTIVE"))
+    expect(ca(root, "trusted"), ("✗", "it is DISABLED."))
+    expect(ca(root, "retired"), ("✓", "it publishes no CRL"))
+    expect(preflight.permitted(issuing), ("?", "what answers here knows no sts get-caller-identity"))
+    wanted |= {"IssuingCaArn": "a", "AllowedCaArns": "b,c", "RetiredCas": "c=d", "TrustStores": '[{"certificate_authority_arns": ["c", "e"]}]'}
+    assert preflight.authorities(wanted) == {
+        "a": "issuing", "b": "issuing", "c": "retired", "d": "issuing", "e": "trusted"}, preflight.authorities(wanted)
+    said("a CA that is not there, not active, elsewhere, or whose CRLs cannot be reached is told")
+
+
+def others(endpoint):
+    elb, secrets = client_of(endpoint, "elbv2"), client_of(endpoint, "secretsmanager")
+    expect(preflight.crl_bucket("local-crls"), ("✓", "it can be read"), ("?", "what answers here knows no s3api get-bucket-policy"))
+    expect(preflight.crl_bucket("none"), ("✗", "there is none. Make it again"))
+
+    [balancer] = elb.describe_load_balancers(Names=["clients"])["LoadBalancers"]
+    [https, _] = elb.describe_listeners(LoadBalancerArn=balancer["LoadBalancerArn"])["Listeners"]
+    arn = https["ListenerArn"]
+    expect(preflight.listener(arn), ("✓", "it speaks HTTPS, and its mode is off"))
+    expect(preflight.listener(arn[:-1] + "x"), ("✗", "there is none. Correct the ARN in TrustStores"))
+
+    expect(preflight.secrets("everleaf"), ("✓", "none under everleaf/"))
+    secrets.create_secret(Name="everleaf/a", SecretString="{}", Tags=[{"Key": "everleaf:certificate", "Value": "everleaf/a"}])
+    secrets.create_secret(Name="other/a", SecretString="{}")
+    expect(preflight.secrets("everleaf"), ("✓", "1 under everleaf/, all of them Everleaf's"))
+    expect(preflight.secrets("other"), ("✗", "other/a is there without the tag everleaf:certificate. Move it, or choose another Prefix"))
+    secrets.tag_resource(SecretId="other/a", Tags=[{"Key": "everleaf:certificate", "Value": "everleaf/a"}])
+    expect(preflight.secrets("other"), ("✗", "other/a is tagged as everleaf/a. Correct its tag"))
+
+    expect(preflight.prefix("free", "mine"), ("✓", "free is free"))
+    expect(preflight.prefix("everleaf", "mine"), ("?", "has no tag that says of which stack"))
+    expect(preflight.pace(200, 100), ("✓", "replaces 100 certificates in 1 h"))
+    expect(preflight.pace(200, 100_000), ("✗", "more than the last third of 30 days. Raise HourlyBudget"))
+    expect(preflight.kms_key(KEY), ("?", "knows no kms describe-key"))
+    expect(preflight.credentials(""), ("✗", "no region is chosen. Set AWS_REGION"))
+    said("buckets, listeners, secrets and the prefix are looked at")
+
+
+def whole(endpoint):
+    """By make, as a person runs it: what Local AWS cannot answer is never said to hold, and a fault is an exit code."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+
+    def run(parameters):
+        words = ["make", "preflight", f"PARAMETERS={parameters}", f"CARGO_TARGET_DIR={os.path.dirname(os.path.abspath(BINARIES))}"]
+        return subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment)
+
+    clean = run("Prefix=clean")
+    assert clean.returncode == 0, clean
+    marks = [line.split(":")[0] for line in clean.stdout.splitlines()]
+    assert marks == ["✓ parameters", "? credentials", "✓ issuing CA", "✓ prefix", "✓ secrets", "? tags in ACM", "? quota of secrets",
+                     "? quota of certificates in ACM", "? quota of certificates of a CA", "? quota of trust stores", "? concurrency",
+                     "✓ pace"], clean.stdout
+    faulty = run("Prefix=clean CrlBucketArns=arn:aws:s3:::none")
+    assert faulty.returncode != 0 and "make preflight: 1 to be mended" in faulty.stderr, faulty
+    wrong = run("Prefix=Clean")
+    assert wrong.returncode != 0 and len(wrong.stdout.splitlines()) == 2, wrong
+    said("make preflight fails where something is missing, and is silent on what it could not ask")
+
+
+def stood_in():
+    """What Local AWS has no answer to: in the shape of AWS's answers, with what is wrong in it."""
+    answers = {}
+
+    def stand_in(*arguments):
+        answer = answers[arguments[:2]]
+        if isinstance(answer, str):
+            raise Refused(f"aws {arguments[0]} {arguments[1]}: An error occurred ({answer}) when calling the X operation: no")
+        return copy.deepcopy(answer)
+
+    def row(call, answer, lines, *expected):
+        answers[tuple(call.split())] = answer
+        expect(lines(), *expected)
+
+    preflight.aws = stand_in
+    identity = {"Account": ACCOUNT, "Arn": f"arn:aws:iam::{ACCOUNT}:user/me"}
+    for answer, expected in [(identity, ("✓", "user/me in eu-central-1")), ("ExpiredToken", ("✗", "(ExpiredToken) when calling"))]:
+        row("sts get-caller-identity", answer, lambda: preflight.credentials("eu-central-1"), expected)
+    answers["sts", "get-caller-identity"] = identity
+
+    now = preflight.datetime.datetime.now(preflight.datetime.timezone.utc)
+    authority = {"Status": "ACTIVE", "CertificateAuthorityConfiguration": {"KeyAlgorithm": "EC_prime256v1"}}
+    for days, mode, longest, *expected in [
+        (400, "GENERAL_PURPOSE", 397, ("✓", "EC_prime256v1, GENERAL_PURPOSE, and has 399 days left")),
+        (200, "GENERAL_PURPOSE", 397, ("✓", "199 days left; AWS refuses what would outlast it")),
+        (60, "GENERAL_PURPOSE", 30, ("✗", "it expires in 59 days. Set up its successor")),
+        (400, "SHORT_LIVED_CERTIFICATE", 7, ("✓", "SHORT_LIVED_CERTIFICATE")),
+        (400, "SHORT_LIVED_CERTIFICATE", 30, ("✓", ""), ("✗", "at most 7 days, and MaxValidityDays is 30. Set MaxValidityDays=7")),
+    ]:
+        until = now + preflight.datetime.timedelta(days=days)
+        for written in (until.timestamp(), until.isoformat(), until.strftime("%Y-%m-%dT%H:%M:%SZ")):
+            expect(preflight.issues({**authority, "UsageMode": mode, "NotAfter": written}, longest), *expected)
+
+    shared = CA.replace(ACCOUNT, "444455556666")
+
+    def policy(effect="Allow", *templates):
+        named = [f"arn:aws:acm-pca:::template/{template}/V1" for template in templates]
+        statement = {"Effect": effect, "Action": ["acm-pca:IssueCertificate"], "Condition": {"StringEquals": {"acm-pca:TemplateArn": named}}}
+        return {"Policy": json.dumps({"Statement": [statement]})}
+
+    for arn, answer, expected in [
+        (CA, "ResourceNotFoundException", ("✓", "the CA is the account's own")),
+        (CA, policy("Deny"), ("✗", "its policy denies acm-pca:IssueCertificate")),
+        (CA, policy("Allow", "EndEntityCertificate"), ("✓", "by all three templates")),
+        (shared, "ResourceNotFoundException", ("?", "ask its owner which templates the share allows")),
+        (shared, "AccessDeniedException", ("?", "AccessDeniedException")),
+        (shared, policy("Allow", "EndEntityCertificate"),
+         ("✗", "by EndEntityClientAuthCertificate, EndEntityServerAuthCertificate. Have its owner add them")),
+        (shared, policy("Allow", *preflight.TEMPLATES), ("✓", "by all three templates")),
+    ]:
+        row("acm-pca get-policy", answer, lambda arn=arn: preflight.permitted(arn), expected)
+
+    def bucket(principal, action="s3:PutObject"):
+        return {"Policy": json.dumps({"Statement": [{"Effect": "Allow", "Principal": principal, "Action": action}]})}
+
+    answers["s3api", "head-bucket"] = answers["s3api", "list-objects-v2"] = None
+    for answer, expected in [
+        (bucket({"Service": "acm-pca.amazonaws.com"}), ("✓", "AWS Private CA may write to it")),
+        (bucket("*"), ("✗", "does not let AWS Private CA write. Give it the policy CrlBucketPolicy")),
+        (bucket({"Service": "acm-pca.amazonaws.com"}, "s3:GetObject"), ("✗", "does not let AWS Private CA write")),
+        ("NoSuchBucketPolicy", ("✗", "does not let AWS Private CA write")),
+    ]:
+        row("s3api get-bucket-policy", answer, lambda: preflight.crl_bucket("crls"), ("✓", "it can be read"), expected)
+    row("s3api head-bucket", "403", lambda: preflight.crl_bucket("crls"), ("?", "(403)"))
+
+    row("elbv2 describe-listeners", {"Listeners": [{"Protocol": "HTTP"}]}, lambda: preflight.listener("x"), ("✗", "it speaks HTTP. Only"))
+
+    def key(**changes):
+        return {"KeyMetadata": {"KeyState": "Enabled", "KeySpec": "SYMMETRIC_DEFAULT", "KeyUsage": "ENCRYPT_DECRYPT", **changes}}
+
+    def statement(**changes):
+        root = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "kms:*", "Resource": "*"}
+        return {"Policy": json.dumps({"Statement": [{**root, **changes}]})}
+
+    leaves = ("✓", "its policy leaves the decision to IAM")
+    answers["kms", "get-key-policy"] = statement()
+    for answer, *expected in [
+        (key(), ("✓", "it is enabled"), leaves),
+        (key(KeyState="PendingDeletion"), ("✗", "it is PendingDeletion. aws kms enable-key"), leaves),
+        (key(KeySpec="RSA_2048"), ("✗", "it is not a symmetric key"), leaves),
+        ("NotFoundException", ("✗", "there is none. Correct KmsKeyArn")),
+    ]:
+        row("kms describe-key", answer, lambda: preflight.kms_key(KEY), *expected)
+    answers["kms", "describe-key"] = key()
+    for changes in ({"Effect": "Deny"}, {"Principal": "*"}, {"Action": "kms:Decrypt"}, {"Condition": {"Bool": {"a": "b"}}}):
+        row("kms get-key-policy", statement(**changes), lambda: preflight.kms_key(KEY), ("✓", ""), ("✗", "Add the statement of the default policy"))
+
+    for owner, expected in [("mine", ("✓", "is that of the stack mine, which would be updated")), ("yours", ("✗", "of the stack yours, not of mine"))]:
+        row("lambda get-function", {"Tags": {"aws:cloudformation:stack-name": owner}}, lambda: preflight.prefix("p", "mine"), expected)
+
+    def tagged(*secrets):
+        return {"ResourceTagMappingList": [{"ResourceARN": f"arn:{place}", "Tags": [{"Key": "everleaf:certificate", "Value": secret}]}
+                                           for place, secret in enumerate(secrets)]}
+
+    for answer, *expected in [
+        (tagged("p/a", "p/b", "q/a"), ("✓", "2 certificates are tagged for p, 1 for others")),
+        (tagged("p/a", "p/a"), ("✗", "2 certificates are tagged for p/a: arn:0, arn:1. Leave the tag"), ("✓", "")),
+        (tagged("a"), ("✗", "arn:0 is tagged a, which has no prefix. Tag it p/a"), ("✓", "")),
+    ]:
+        row("resourcegroupstaggingapi get-resources", answer, lambda: preflight.tags("p"), *expected)
+
+    names = {"secretsmanager": "Secrets in each Region", "acm": "ACM certificates", "acm-pca": "Private certificates per private CA",
+             "elasticloadbalancing": "Trust stores per account"}
+    for limit in preflight.QUOTAS:
+        def quota(value):
+            return {"Quotas": [{"QuotaName": names[limit[1]], "QuotaCode": "L-1", "Value": value}, {"QuotaName": "Other", "Value": 0}]}
+
+        needed = 20 if limit[1] == "elasticloadbalancing" else 100 * limit[3]
+        for answer, expected in [
+            (quota(needed), ("✓", f"are {needed}, and {needed} are needed")),
+            (quota(needed - 1), ("✗", f"--quota-code L-1 --desired-value {needed}")),
+            ({"Quotas": []}, ("?", "lists no quota of such a name")),
+        ]:
+            row("service-quotas list-service-quotas", answer, lambda: preflight.quota(*limit, 100, 20), expected)
+
+    def limits(total):
+        return {"AccountLimit": {"ConcurrentExecutions": total, "UnreservedConcurrentExecutions": total}}
+
+    for total, reserved, expected in [
+        (10, 0, ("✓", "10 executions at once")), (10, 1, ("✗", "100 of which AWS keeps: five functions cannot reserve 1 each")),
+        (1000, 10, ("✓", "10 to be reserved")), (1000, 181, ("✗", "cannot reserve 181 each")),
+    ]:
+        row("lambda get-account-settings", limits(total), lambda: preflight.concurrency(reserved), expected)
+    said("what only AWS answers is judged by its answers")
+
+
+if __name__ == "__main__":
+    main()
