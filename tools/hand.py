@@ -1,4 +1,4 @@
-"""What a person asks of a stack: make issue, renew, revoke, plan and status.
+"""What a person asks of a stack: make issue, renew, revoke, plan, status and ask.
 
     python3 tools/hand.py COMMAND VARIABLE…
 
@@ -50,10 +50,16 @@ def revoke(given):
     show(invoke(f"{PREFIX}-issue-client-cert", members(given, texts) | members(given, switches, switch)))
 
 
+def ask(given):
+    check(given, {"FUNCTION", "REQUEST"})
+    answer = invoke(f"{PREFIX}-{given.get('FUNCTION', '')}", json.loads(given.get("REQUEST", "{}")))
+    print(json.dumps(answer, indent=4))
+
+
 def plan(given):
     check(given, {"NAME"})
     answer = invoke(f"{PREFIX}-renew-on-expiry", {"plan": True, **members(given, {"NAME": "certificate"})})
-    print(answer["text"] or f"Nothing is due: {answer['looked_at']} certificates were looked at.\n", end="")
+    print(answer["text"] or f"Nothing is due: {answer['looked_at']} certificates were looked at.\n", end="", flush=True)
     if answer["failed"]:
         raise Refused("what could not be looked at: " + "; ".join(answer["failed"]))
 
@@ -133,11 +139,11 @@ def show(answer):
         print(f"{name:<{width}}  {told if isinstance(told, str) else json.dumps(told)}")
 
 
-COMMANDS = {command.__name__: command for command in (issue, renew, revoke, plan, status)}
+COMMANDS = {command.__name__: command for command in (issue, renew, revoke, plan, status, ask)}
 
 if __name__ == "__main__":
     _, name, *variables = sys.argv
     try:
         COMMANDS[name]({variable: os.environ[variable] for variable in variables if variable not in ANYWHERE})
-    except (Refused, OSError) as refusal:
+    except (Refused, OSError, json.JSONDecodeError) as refusal:
         sys.exit(f"make {name}: {refusal}")

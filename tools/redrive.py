@@ -34,7 +34,7 @@ def main():
         # What stays is there for the next who looks, not only in a quarter of an hour.
         for handle in kept.values():
             aws("sqs", "change-message-visibility", "--queue-url", queue, "--receipt-handle", handle, "--visibility-timeout", "0")
-    print(f"{done} done, {len(kept)} left in {PREFIX}-failures")
+    print(f"{done} done, {len(kept)} left in {PREFIX}-failures", flush=True)
     if kept:
         sys.exit("make redrive: see to what is said above, then run it again")
 

@@ -376,13 +376,17 @@ fn start_service_deployment(world: &mut World, now: OffsetDateTime, service: &mu
     target
 }
 
+fn task_start(world: &World) -> Duration {
+    if world.hurry { Duration::seconds(1) } else { TASK_START }
+}
+
 /// Gives the newest deployment as many tasks as are wanted.
 fn scale(world: &mut World, now: OffsetDateTime, service: &mut Service) {
     let (wanted, cluster) = (service.desired_count, service.cluster().to_owned());
     let Some(primary) = service.deployments.first_mut().filter(|primary| primary.state != "FAILED") else { return };
     primary.tasks.truncate(wanted);
     for number in primary.tasks.len()..wanted {
-        let starts_at = now + TASK_START * (1.0 + number as f64 / wanted as f64);
+        let starts_at = now + task_start(world) * (1.0 + number as f64 / wanted as f64);
         primary.tasks.push(Task::new(world, &cluster, now, starts_at, 0));
     }
 }
@@ -441,7 +445,7 @@ fn start_tasks(world: &mut World, now: OffsetDateTime, service: &mut Service) {
                 service.events.insert(0, json!({ "id": world.uuid(), "createdAt": epoch(now), "message": message }));
                 service.events.truncate(100);
                 primary.failed_tasks += usize::from(!primary.has_run);
-                let pause = (TASK_START * 2_i32.pow(task.failures.min(8))).min(SLOWEST_RETRY);
+                let pause = (task_start(world) * 2_i32.pow(task.failures.min(8))).min(SLOWEST_RETRY);
                 *task = Task::new(world, &cluster, now, now + pause, task.failures + 1);
             }
         }

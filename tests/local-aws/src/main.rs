@@ -1,11 +1,13 @@
 #![expect(clippy::print_stdout, reason = "a program for the command line")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use local_aws::server::Server;
-use local_aws::template::Template;
+use local_aws::template::{Function, Template};
 use local_aws::{AwsError, LocalAws, ecs, elbv2, pca, s3};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -24,12 +26,15 @@ usage: local-aws [options]
   --port NUMBER            on 127.0.0.1; 0 takes a free port              [4566]
   --stack NAME             the name of the stack                          [everleaf]
   --parameter NAME=VALUE   a parameter of the template, as often as wanted
+  --hurry                  tasks start, and Lambda tries again, within seconds
   --help                   this text
 
 From the start there are an issuing CA, which is the stack's unless --parameter says otherwise, and the services billing, gateway
 and orders in the cluster payments: what the examples in events/ speak of. There is also an internal Application Load Balancer,
 clients, with HTTPS listeners to try a trust store on; POST /_local/handshake tells what it would say of a client:
   {\"listener_arn\": ARN, \"chain\": PEM}
+And there is a CA to move to, Local Next CA; POST /_local/parameters updates the stack:
+  {\"IssuingCaArn\": ARN, \"RetiredCas\": \"ARN=ARN\"}
 ";
 
 struct Options {
@@ -38,6 +43,7 @@ struct Options {
     port: u16,
     stack: String,
     parameters: Vec<(String, String)>,
+    hurry: bool,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -65,15 +71,25 @@ async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let start = OffsetDateTime::now_utc();
     let aws = LocalAws::new(start, Duration::ZERO);
     let furniture = furnish(&aws).map_err(|error| error.message)?;
-    let given = options.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let parameters: Vec<(&str, &str)> =
-        [("IssuingCaArn", furniture.issuing_ca.as_str()), ("CrlBucketArns", CRL_BUCKET_ARN)].into_iter().chain(given).collect();
-    let template = Template::read(&options.template, &options.stack, &parameters)?;
+    aws.world(|world, _| world.hurry = options.hurry);
+    let first = [("IssuingCaArn", furniture.issuing_ca.as_str()), ("CrlBucketArns", CRL_BUCKET_ARN)];
+    let mut parameters: BTreeMap<String, String> = first.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    parameters.extend(options.parameters);
+    let read = move |parameters: &BTreeMap<String, String>| {
+        let parameters: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        Template::read(&options.template, &options.stack, &parameters)
+    };
+    let template = read(&parameters)?;
     check_binaries(&template, &options.bin_dir)?;
     let server = Server::bind(aws.clone(), options.port).await.map_err(|error| format!("port {}: {error}", options.port))?;
     let processes = server.processes().clone();
-    aws.deploy(&template, |function| processes.runner(function, options.bin_dir.join(&function.binary)))
-        .map_err(|error| error.message)?;
+    let runner = move |function: &Arc<Function>| processes.runner(function, options.bin_dir.join(&function.binary));
+    aws.deploy(&template, &runner).map_err(|error| error.message)?;
+    let account = aws.clone();
+    server.on_update(move |given| {
+        let wanted = parameters.clone().into_iter().chain(given).collect();
+        read(&wanted).map(|template| account.update(&template, &runner)).map_err(|error| error.to_string())
+    });
     greet(&template, server.address().to_string(), &furniture);
 
     // The processes end with the runtime, when this returns.
@@ -106,6 +122,8 @@ fn furnish(aws: &LocalAws) -> Result<Furniture, AwsError> {
         let issuing = pca::create_active_subordinate(world, now, &root, "Local Issuing CA", "RSA_2048")?;
         s3::create_bucket(world, CRL_BUCKET);
         pca::enable_crl(world, now, &issuing, CRL_BUCKET, 7)?;
+        let next = pca::create_active_subordinate(world, now, &root, "Local Next CA", "RSA_2048")?;
+        pca::enable_crl(world, now, &next, CRL_BUCKET, 7)?;
         let mut ecs = |operation, input| ecs::call(world, now, operation, &input);
         ecs("CreateCluster", json!({"clusterName": "payments"}))?;
         let container = json!({"name": "app", "image": "app", "memory": 128});
@@ -209,8 +227,13 @@ impl Options {
             port: 4566,
             stack: "everleaf".into(),
             parameters: Vec::new(),
+            hurry: false,
         };
         while let Some(name) = arguments.next() {
+            if name == "--hurry" {
+                options.hurry = true;
+                continue;
+            }
             let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
             match name.as_str() {
                 "--template" => options.template = value()?.into(),

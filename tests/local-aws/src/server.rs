@@ -1,10 +1,11 @@
 //! The HTTP side, on 127.0.0.1: AWS's own protocols, Lambda's Runtime API under `/_runtime/`, and `POST` of
-//! `/_local/event` and `/_local/handshake`.
+//! `/_local/event`, `/_local/handshake` and `/_local/parameters`.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -27,8 +28,12 @@ pub struct Server {
     site: Arc<Site>,
 }
 
+/// Updates the stack to these parameters, or says why not.
+type Update = Box<dyn Fn(Vec<(String, String)>) -> Result<(), String> + Send + Sync>;
+
 struct Site {
     aws: LocalAws,
+    update: OnceLock<Update>,
     processes: Processes,
     requests: AtomicU64,
 }
@@ -42,7 +47,7 @@ impl Server {
             world.sqs.endpoint = format!("http://{address}");
             world.s3.endpoint = Some(format!("http://{address}"));
         });
-        let site = Site { aws, processes: Processes::new(address), requests: AtomicU64::new(0) };
+        let site = Site { aws, update: OnceLock::new(), processes: Processes::new(address), requests: AtomicU64::new(0) };
         Ok(Self { listener, address, site: Arc::new(site) })
     }
 
@@ -52,6 +57,12 @@ impl Server {
 
     pub fn processes(&self) -> &Processes {
         &self.site.processes
+    }
+
+    /// What `/_local/parameters` does.
+    pub fn on_update(&self, update: impl Fn(Vec<(String, String)>) -> Result<(), String> + Send + Sync + 'static) {
+        // There is one stack, and it is deployed once.
+        drop(self.site.update.set(Box::new(update)));
     }
 
     /// Answers until it is dropped.
@@ -84,6 +95,8 @@ impl Site {
             self.event(&body)
         } else if path == "/_local/handshake" {
             self.handshake(&body)
+        } else if path == "/_local/parameters" {
+            self.parameters(&body)
         } else {
             let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default())).collect();
             let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -125,6 +138,20 @@ impl Site {
         match self.aws.world(|world, now| elbv2::tls_verify_status(world, now, listener_arn, chain)) {
             Ok(status) => json_reply(200, &json!({"tls_verify_status": status})),
             Err(error) => json_reply(error.status, &json!({"message": error.message})),
+        }
+    }
+
+    /// The stack's parameters from now on, besides those that it was started with.
+    fn parameters(&self, body: &[u8]) -> Reply {
+        let given: BTreeMap<String, String> = match serde_json::from_slice(body) {
+            Ok(given) => given,
+            Err(error) => return json_reply(400, &json!({"message": format!("parameters are JSON, names with texts: {error}")})),
+        };
+        let updated =
+            self.update.get().map_or_else(|| Err("there is no stack".to_owned()), |update| update(given.into_iter().collect()));
+        match updated {
+            Ok(()) => json_reply(200, &json!({"status": "UPDATE_COMPLETE"})),
+            Err(message) => json_reply(400, &json!({"message": message})),
         }
     }
 
@@ -246,6 +273,21 @@ mod tests {
         for input in [json!({"listener_arn": "none", "chain": ""}), json!({"listener_arn": listener}), Value::Null] {
             let (head, body) = ask(input).await;
             assert!(head.starts_with("http/1.1 400") && body["message"].is_string(), "{head}");
+        }
+    }
+
+    #[tokio::test]
+    async fn parameters_are_given_by_name_to_what_updates_the_stack() {
+        let aws = LocalAws::new(datetime!(2026-11-22 06:00 UTC), Duration::ZERO);
+        let server = Server::bind(aws, 0).await.unwrap();
+        let address = server.address();
+        server.on_update(|given| if given[0].0 == "Prefix" { Ok(()) } else { Err(format!("there is no {}", given[0].0)) });
+        tokio::spawn(server.run());
+        let update = |body: &'static str| send(address, "POST /_local/parameters", "", body);
+        assert_eq!(update(r#"{"Prefix": "other"}"#).await.1, json!({"status": "UPDATE_COMPLETE"}));
+        for (body, why) in [(r#"{"Size": "1"}"#, "there is no Size"), (r#"{"Prefix": 1}"#, "names with texts"), ("x", "JSON")] {
+            let (head, answer) = update(body).await;
+            assert!(head.starts_with("http/1.1 400") && answer["message"].as_str().unwrap().contains(why), "{head} {answer}");
         }
     }
 

@@ -632,7 +632,7 @@ Rules:
         let names = ("Names", "a.example,c.example");
         assert!(Template::parse(TEMPLATE, "demo", &[names]).is_ok());
         let error = Template::parse(TEMPLATE, "demo", &[names, ("Stage", "live")]).unwrap_err();
-        assert_eq!(error.to_string(), "Rules.Short: c.example is not live");
+        assert_eq!(error.to_string(), "c.example is not live");
         for (name, value) in [("Stage", "dev"), ("Unknown", "x")] {
             let error = Template::parse(TEMPLATE, "demo", &[(name, value)]).unwrap_err();
             assert!(error.to_string().contains(name), "{error}");

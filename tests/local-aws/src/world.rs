@@ -26,6 +26,8 @@ pub struct World {
     pub sqs: sqs::Sqs,
     /// How far the clocks of services go before the account's: `ecs`, `secretsmanager`, and `lambda`, which its functions read.
     pub ahead: BTreeMap<&'static str, Duration>,
+    /// Tasks start, and Lambda tries again, within seconds: for who waits on the machine's clock.
+    pub hurry: bool,
     timers: BTreeMap<(OffsetDateTime, u64), Timer>,
     outbox: Vec<Value>,
     invocations: Vec<(String, Value)>,
@@ -76,6 +78,7 @@ impl World {
             secrets: secrets::SecretsManager::default(),
             sqs: sqs::Sqs::default(),
             ahead: BTreeMap::new(),
+            hurry: false,
             timers: BTreeMap::new(),
             outbox: Vec::new(),
             invocations: Vec::new(),
