@@ -156,13 +156,13 @@ def status():
         "prefix": "everleaf", "region": "eu-central-1", "generated_at": "2026-11-26T21:00:00Z",
         "counts": {"good": 2, "due": 1, "attention": 1, "expired": 0},
         "certificates": [
-            {"certificate": "orders", "state": "good", "reason": "renews in time", "not_after": "2026-12-26T20:00:00Z",
+            {"certificate": "orders", "state": "good", "reason": "", "not_after": "2026-12-26T20:00:00Z",
              "renews_at": "2026-12-16T20:00:00Z", "services": ["payments/orders"]},
-            {"certificate": "billing", "state": "good", "reason": None, "not_after": "2026-12-20T20:00:00Z",
+            {"certificate": "billing", "state": "good", "reason": "", "not_after": "2026-12-20T20:00:00Z",
              "renews_at": "2026-12-10T20:00:00Z", "services": ["payments/billing", "payments/orders"]},
             {"certificate": "gateway", "state": "due", "reason": "replaced by the next sweep", "not_after": "2026-11-30T20:00:00Z",
              "renews_at": "2026-11-25T20:00:00Z", "services": []},
-            {"certificate": "clients", "state": "attention", "reason": "the CA is disabled", "not_after": None, "renews_at": None},
+            {"certificate": "clients", "state": "attention", "reason": "the CA is disabled", "services": []},
         ],
         "trust_stores": [],
     }

@@ -77,7 +77,7 @@ def status(given):
 
 
 # What needs somebody stands first.
-STATES = ["expired", "attention", "due", "waiting", "paused", "not-issued", "good"]
+STATES = ["expired", "attention", "paused", "waiting", "due", "not-issued", "good"]
 
 
 def fleet(report):
@@ -88,10 +88,8 @@ def fleet(report):
 
     rows = [("CERTIFICATE", "STATE", "EXPIRES", "RENEWS", "SERVICES", "")]
     for one in sorted(report["certificates"], key=rank):
-        services = ", ".join(service if isinstance(service, str) else service["service"] for service in one.get("services") or [])
-        # Why a good one is good is of no use in a table.
-        reason = one.get("reason") or "" if one["state"] != "good" else ""
-        rows.append((one["certificate"], one["state"], day(one.get("not_after")), day(one.get("renews_at")), services, reason))
+        until, renews = day(one.get("not_after")), day(one.get("renews_at"))
+        rows.append((one["certificate"], one["state"], until, renews, ", ".join(one["services"]), one["reason"]))
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
     counts = ", ".join(f"{count} {state}" for state, count in report["counts"].items() if count) or "none"
