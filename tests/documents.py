@@ -13,7 +13,7 @@ import re
 import subprocess
 import time
 
-from stack import BINARIES, ROOT, connects, free_port, said, until
+from stack import BINARIES, ROOT, local_aws, said
 
 BLOCK = re.compile(r"(?:^<!-- (.*?) -->\n\n)?^```sh\n(.*?)^```\n(?:\n^```text\n(.*?)^```\n)?", re.M | re.S)
 # What differs from run to run, and what is put in its place.
@@ -41,30 +41,24 @@ def main():
 
 def run(blocks):
     assert blocks, "there is nothing to run"
-    port = free_port()
-    command = [os.path.join(BINARIES, "local-aws"), "--bin-dir", BINARIES, "--port", str(port), "--hurry"]
-    local = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until("Local AWS answers", lambda: connects(port), patience=20)
+    with local_aws(subprocess.DEVNULL, ["--hurry"]) as endpoint:
+        port = endpoint.rsplit(":", 1)[1]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "AWS_"))}
-        environment |= {"PORT": str(port), "CARGO_TARGET_DIR": os.path.dirname(os.path.abspath(BINARIES))}
-        environment |= {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "eu-central-1",
-                        "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
-        environment |= {"PATH": f"{ROOT}/.venv/bin:{environment['PATH']}", "AWS_PAGER": ""}
+        environment |= {
+            "PORT": port, "AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local", "AWS_PAGER": "", "PATH": f"{ROOT}/.venv/bin:{environment['PATH']}",
+            "CARGO_TARGET_DIR": os.path.dirname(os.path.abspath(BINARIES)),
+        }
         shell = Shell(environment)
         for place, note, commands, shown in blocks:
-            commands = commands.replace(":4566", f":{port}")
             give_up = time.monotonic() + 60
             while True:
-                told, status = shell.run(commands)
+                told, status = shell.run(commands.replace(":4566", f":{port}"))
                 if masked(told) == masked(shown) if shown else status == "0":
                     break
                 assert note == "until" and time.monotonic() < give_up, f"{place} shows\n{masked(shown or '')}\nand prints\n{masked(told)}"
                 time.sleep(1)
         shell.end()
-    finally:
-        local.terminate()
-        local.wait(timeout=20)
 
 
 class Shell:
@@ -92,7 +86,6 @@ class Shell:
 def masked(text):
     for pattern, name in MASKS:
         text = re.sub(pattern, name, text)
-    # The directory in which a make under a make works, and lines without anything on them.
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 

@@ -56,13 +56,16 @@ def form():
          ("✗", 'Prefix: "Ever" must be a lower-case letter, then at most 39')),
         ({"AllowedCaArns": CA}, ("✗", "AllowedCaArns are further CAs; give the first one as IssuingCaArn")),
         ({"Nonsense": "1"}, ("✗", "the template has no parameter Nonsense")),
-        ({"AllowedNames": "a..b", "TrustStores": '[{"name": "a b"}]'}, ("✗", "TrustStores: name: `a b` is not 1 to 32"),
+        ({"AllowedNames": "a..b", "TrustStores": '[{"name": "a b"}]'}, ("✗", "TrustStores: name: `a b` is not 1 to 32 letters and digits with single hyphens between them. Mend"),
          ("✗", "AllowedNames: `a..b` is neither a domain such as example.com nor a network")),
         ({"TrustStores": '[{"name": "a", "colour": "red"}]'}, ("✗", "TrustStores: colour: is not a field of a declaration")),
         ({"RetiredCas": f"{CA}={CA}"}, ("✗", "RetiredCas: ")),
     ]
     for given, *expected in rows:
-        expect(preflight.parameters(PROGRAM, given, "x"), *expected)
+        told = list(preflight.parameters(PROGRAM, given, "x"))
+        expect(told, *expected)
+        # One fault a line, and each once, whichever functions say it.
+        assert all(text.startswith(part) for (_, text), (_, part) in zip(told, expected)), told
     expect(preflight.parameters("/none", {}, "x"), ("?", "/none is not built"))
     said("a parameter that the template or a function would refuse is refused before, by its name")
 
@@ -74,9 +77,9 @@ def sources():
                    'parameter_overrides = "Prefix=\\"mine\\" AllowedNames=\\"a.example,b.example\\""\n')
         file.flush()
         os.environ["SAMCONFIG"] = file.name
-        assert preflight.plan() == ({"Prefix": "mine", "AllowedNames": "a.example,b.example"}, file.name, "mine", "eu-west-1")
+        assert preflight.deployment() == ({"Prefix": "mine", "AllowedNames": "a.example,b.example"}, file.name, "mine", "eu-west-1")
         os.environ["PARAMETERS"] = "Prefix=yours AllowedNames='a b'"
-        assert preflight.plan() == ({"Prefix": "yours", "AllowedNames": "a b"}, "PARAMETERS", "everleaf", "eu-west-1")
+        assert preflight.deployment() == ({"Prefix": "yours", "AllowedNames": "a b"}, "PARAMETERS", "everleaf", "eu-west-1")
     for name in ("SAMCONFIG", "PARAMETERS", "AWS_REGION", "AWS_DEFAULT_REGION"):
         del os.environ[name]
     said("the parameters are those that would be deployed")

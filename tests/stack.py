@@ -16,10 +16,10 @@ BINARIES = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "target", "d
 
 
 @contextlib.contextmanager
-def local_aws(output=None):
+def local_aws(output=None, options=()):
     """The address at which it answers."""
     port = free_port()
-    command = [os.path.join(BINARIES, "local-aws"), "--template", "template.yaml", "--bin-dir", BINARIES, "--port", str(port)]
+    command = [os.path.join(BINARIES, "local-aws"), "--template", "template.yaml", "--bin-dir", BINARIES, "--port", str(port), *options]
     local = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
     try:
         until("Local AWS answers", lambda: connects(port), patience=20)

@@ -50,12 +50,8 @@ def bad(text, remedy):
     return "✗", f"{text}. {remedy}"
 
 
-def unknown(text):
-    return "?", text
-
-
 def main(program):
-    given, source, stack, region = plan()
+    given, source, stack, region = deployment()
     wanted = {**defaults(), **given}
     marks = []
 
@@ -96,7 +92,7 @@ def main(program):
         sys.exit(f"make preflight: {marks.count('✗')} to be mended before a deployment")
 
 
-def plan():
+def deployment():
     """The parameters and where they stand, the name of the stack, and its region."""
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     path = os.environ.get("SAMCONFIG") or "samconfig.toml"
