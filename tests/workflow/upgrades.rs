@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use lifecycle::events::{Detail, Event, Kind};
 use lifecycle::record::{Record, RenewalAsked};
+use lifecycle::trust::Declaration;
 use local_aws::{AwsError, Call, Fault, s3};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -92,7 +93,9 @@ async fn live(site: &Site) {
     let mut gateway = stack.record("gateway").await.unwrap();
     gateway.renewal_asked = Some(RenewalAsked { at: now.into(), serial: gateway.current.clone().unwrap().serial });
     records.update(&mut gateway).await.unwrap();
-    assert!(records.first_today("budget-spent", now).await.unwrap() && records.take_from_budget(1, 9, now).await.unwrap() == 1);
+    assert!(
+        records.first_today("budget-spent", now).await.unwrap() && records.take_from_budget(1, 9, now).await.unwrap() == (1, 8)
+    );
 }
 
 async fn account(site: &Site) -> Account {
@@ -104,9 +107,10 @@ async fn account(site: &Site) -> Account {
     }
     let gateway = stack.record("gateway").await.unwrap();
     in_acm.insert("gateway".to_owned(), json!(gateway.origin)["certificate_arn"].clone());
+    let declaration = Declaration::read(&site.declaration()).unwrap();
     let event = |kind: Kind| {
         let detail = match kind {
-            Kind::TrustStoreRefreshed => Event::about_store(kind, "everleaf", &"clients".parse().unwrap(), "why").detail,
+            Kind::TrustStoreRefreshed => Event::about_store(kind, "everleaf", &declaration, "why").detail,
             Kind::ExportDue => Event::about(kind, "everleaf", &gateway, "why").detail,
             _ => Event::about(kind, "everleaf", &orders, "why").detail,
         };

@@ -468,7 +468,8 @@ impl Watch {
         }
         let plan = self.plan.clone();
         let answered = plan.of_service(service).any(|Certificate { name, .. }| {
-            let told = |((of, _), at): (&(String, String), &OffsetDateTime)| *of == json!(name).to_string() && *at >= failed;
+            let named = json!(name).to_string();
+            let told = |((of, _), at): (&(String, String), &OffsetDateTime)| *of == named && *at >= failed;
             self.last(name).is_some_and(|last| last.at >= failed) || self.told.iter().any(told)
         });
         if began <= failed && !answered && now - failed > SEEN_TO + self.troubled(failed, now) {
