@@ -12,7 +12,7 @@ use lifecycle::events::{Event, Kind};
 use lifecycle::record::Moment;
 use lifecycle::report::{Row, State, trust_stores};
 use records::table::Walk;
-use runtime::{Failure, Invocation, publish};
+use runtime::{Failure, Invocation, metrics, publish};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -108,6 +108,10 @@ impl Report {
         let report = put(app, &s3, "report/report.html", "text/html; charset=utf-8", self.page).await?;
         let count: usize = self.counts.values().sum();
         tracing::info!(report.certificates = count, "Wrote the report on {count} certificates");
+        for (state, count) in &self.counts {
+            let (state, stack) = (json!(state), ("Stack", app.records.settings.prefix.as_str()));
+            metrics(&[stack, ("State", state.as_str().unwrap_or_default())], &[("Certificates", *count as f64)]);
+        }
         Ok(json!({"outcome": "reported", "report": report, "data": data, "counts": self.counts}))
     }
 }

@@ -170,7 +170,7 @@ impl Alarm {
     pub(crate) fn parse(logical_id: &str, properties: &Value) -> Result<Self, String> {
         only(
             properties,
-            "AlarmName AlarmDescription AlarmActions OKActions Namespace MetricName Dimensions Statistic Period Metrics EvaluationPeriods DatapointsToAlarm ComparisonOperator Threshold TreatMissingData",
+            "AlarmName AlarmDescription AlarmActions OKActions Namespace MetricName Dimensions Statistic Period Metrics EvaluationPeriods DatapointsToAlarm ComparisonOperator Threshold TreatMissingData Tags",
         )?;
         let (metrics, statistic, period) = match properties.get("Metrics") {
             None => (vec![metric(properties)?], &properties["Statistic"], &properties["Period"]),
