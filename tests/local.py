@@ -58,7 +58,7 @@ def metrics(log):
         ("issue-client-cert", "CertificateCurrent"): {"Stack": "everleaf", "Function": "issue-client-cert"},
         ("force-redeploy", "RolloutsStarted"): {"Stack": "everleaf"},
         ("renew-on-expiry", "SweepCompleted"): {"Stack": "everleaf"},
-        ("refresh-truststore", "CaCertificates"): {"Stack": "everleaf", "TrustStore": "clients"},
+        ("refresh-truststore", "CaCertificates"): {"Stack": "everleaf", "TrustStore": "local-clients"},
     }
     found = {key: said.get(key) for key in expected}
     assert found == expected, found
