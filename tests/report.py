@@ -147,7 +147,7 @@ def sorts_searches_and_filters(view, report):
     states = page.locator("#rows .state > span").all_inner_texts()
     assert states[0] == "Expired" and states[-1] == "Good" and states == sorted(states, key=list(dict.fromkeys(states)).index)
 
-    search, found = page.get_by_role("searchbox"), page.locator("#found")
+    search, found = page.get_by_role("searchbox", name="Search"), page.locator("#found")
     one = next(row for row in rows if row["certificate"] == "ledger")
     for words, expected in [
         ("LEDGER", {"ledger"}), (one["serial_number"][4:20], {"ledger"}), ("shop/checkout-w", {"checkout-mtls"}),

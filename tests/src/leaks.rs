@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use local_aws::Call;
 use pkcs8::der::Decode;
 use pkcs8::{EncryptedPrivateKeyInfoRef, SecretDocument};
 
@@ -50,6 +51,12 @@ impl Leaks {
         self.searched += text.len();
         text.contains("PRIVATE KEY-----") || text.as_bytes().chunks_exact(STEP).any(|run| self.runs.contains(run))
     }
+}
+
+/// All that a call says: an object of S3 as it is written too.
+pub fn said(call: &Call) -> String {
+    let object = BASE64_STANDARD.decode(call.input["Body"].as_str().unwrap_or_default()).unwrap_or_default();
+    format!("{}\n{}", call.input, String::from_utf8_lossy(&object))
 }
 
 /// A private key as it stands in a secret: the key itself, PKCS#8, DER.

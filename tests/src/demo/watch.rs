@@ -18,7 +18,7 @@ use material::{Material, Wanted};
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 use workflow::Stack;
-use workflow::leaks::Leaks;
+use workflow::leaks::{Leaks, said};
 
 use crate::END;
 use crate::fleet::{CLIENTS, CLUSTER, Certificate, FLEET, Origin, services, variable};
@@ -256,7 +256,7 @@ impl Watch {
             // The two places where a secret belongs.
             "secretsmanager:PutSecretValue" => self.put(call),
             "acm:ExportCertificate" => {}
-            _ => self.scan(call.at, &action, &call.input.to_string()),
+            _ => self.scan(call.at, &action, &said(call)),
         }
         if call.error.is_none() && ["acm-pca", "elasticloadbalancing"].contains(&call.service) {
             let broken = stack.aws.world(|world, _| self.trust.call(world, call));

@@ -12,7 +12,7 @@ use rcgen::{KeyPair, PublicKeyData};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 use workflow::Stack;
-use workflow::leaks::{Leaks, open};
+use workflow::leaks::{Leaks, open, said};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::GeneralName;
@@ -181,7 +181,7 @@ impl Watch {
         if call.caller != "user" {
             *self.counts.calls.entry(call.action()).or_default() += 1;
             if !["PutSecretValue", "ExportCertificate", "ImportCertificate"].contains(&call.operation.as_str()) {
-                self.search(call.at, &call.action(), &call.input.to_string());
+                self.search(call.at, &call.action(), &said(call));
             }
         }
         if call.operation == "IssueCertificate" {
