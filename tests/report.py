@@ -270,6 +270,7 @@ def runs_nothing(view, _):
 def is_printed(view, _):
     page = view.open("large")
     page.emulate_media(media="print")
+    page.set_viewport_size({"width": 690, "height": 1000})  # A4, its margins aside
     assert not page.locator("#search").is_visible() and not page.locator("#before").is_visible()
     assert page.locator("th.services").is_visible() and page.locator("#chart svg").is_visible()
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
