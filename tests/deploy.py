@@ -1,0 +1,258 @@
+"""The stack as `sam build` and `sam deploy` make it, on ministack: a second opinion on what the transform and CloudFormation make
+of template.yaml, with the functions' real binaries as Lambda starts them. ACM, AWS Private CA, load balancers and Secrets Manager are
+Local AWS's: ministack has none of the first three, and gives a secret's first version another id than it is asked to.
+
+    .venv/bin/python tests/deploy.py [directory of the binaries, target/debug when absent]
+
+The binaries are those that are there: cargo-lambda compiles for a target of its own, and so everything anew, ten minutes long.
+A gradual deployment by AutoPublishAlias is not in the template because of what was seen here: the transform publishes no new version
+where only a parameter changes, and events would go on to the old one.
+"""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+
+from samcli.yamlhelper import yaml_dump, yaml_parse
+
+from stack import BINARIES, ROOT, client_of, connects, free_port, hex_of, local_aws, openssl, said, until, wait_for
+
+# Also its prefix. Local AWS runs a stack too, which is called otherwise.
+STACK = "deployed"
+MACHINE = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[os.uname().machine]
+
+
+def main():
+    with tempfile.TemporaryDirectory() as place, local_aws(subprocess.DEVNULL) as local, ministack(place, local) as aws:
+        account = Account(place, aws, local)
+        account.build()
+        refused(account)
+        said_by_it = account.deploy()
+        assert said_by_it is None, said_by_it
+        said("sam build and sam deploy: the stack is there")
+        rules(account)
+        issuance(account)
+        update(account)
+        deletion(account)
+    print("5 passed, 0 failed")
+
+
+@contextlib.contextmanager
+def ministack(place, local):
+    port = free_port()
+    environment = {
+        **os.environ,
+        "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "TMPDIR": place,
+        # They would listen on every address.
+        "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0",
+        "MINISTACK_ACCOUNT_ID": "111122223333", "MINISTACK_REGION": "eu-central-1",
+        # The functions get these too.
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        **{f"AWS_ENDPOINT_URL_{service}": local
+           for service in ("ACM", "ACM_PCA", "ELASTIC_LOAD_BALANCING_V2", "SECRETS_MANAGER")},
+    }
+    program = os.path.join(ROOT, ".venv", "ministack", "bin", "ministack")
+    with open(os.path.join(place, "ministack.log"), "w") as log:
+        # A group of its own, because the functions' processes outlive it.
+        server = subprocess.Popen([program], cwd=place, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for("ministack answers", lambda: connects(port), patience=60)
+        yield f"http://127.0.0.1:{port}"
+    except BaseException:
+        with open(log.name) as text:
+            sys.stderr.write("".join(text.readlines()[-40:]))
+        raise
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait(timeout=20)
+
+
+def issuing_ca(local):
+    authorities = client_of(local, "acm-pca").list_certificate_authorities()["CertificateAuthorities"]
+    names = {ca["CertificateAuthorityConfiguration"]["Subject"]["CommonName"]: ca["Arn"] for ca in authorities}
+    return names["Local Issuing CA"]
+
+
+class Account:
+    def __init__(self, place, endpoint, local):
+        self.place, self.endpoint, self.secrets = place, endpoint, client_of(local, "secretsmanager")
+        self.built, self.packaged = os.path.join(place, "built"), os.path.join(place, "packaged.yaml")
+        self.parameters = {"Prefix": STACK, "Architecture": MACHINE, "IssuingCaArn": issuing_ca(local)}
+        self.environment = {
+            **os.environ, "AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local", "SAM_CLI_TELEMETRY": "0",
+        }
+        self.client("s3").create_bucket(Bucket="artifacts", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+
+    def client(self, service):
+        return client_of(self.endpoint, service)
+
+    def build(self):
+        """As `make deploy` does, but for the compiler."""
+        stand_in = os.path.join(self.place, "bin", "cargo-lambda")
+        os.mkdir(os.path.dirname(stand_in))
+        target = os.path.join(os.path.dirname(os.path.abspath(BINARIES)), "lambda")
+        with open(stand_in, "w") as file:
+            file.write(f"""#!/usr/bin/env bash
+set -e
+while [ "$1" != --bin ]; do shift; done
+mkdir -p "{target}/$2"
+cp "{os.path.abspath(BINARIES)}/$2" "{target}/$2/bootstrap"
+""")
+        os.chmod(stand_in, 0o755)
+        path = os.path.dirname(stand_in) + os.pathsep + os.environ["PATH"]
+        build = ["sam", "build", "--beta-features", "--parameter-overrides", f"Architecture={MACHINE}", "--build-dir", self.built]
+        run(build, {**self.environment, "PATH": path, "CARGO_TARGET_DIR": os.path.dirname(target)})
+        built = os.path.join(self.built, "template.yaml")
+        with open(built) as file:
+            template = yaml_parse(file.read())
+        for alarm in (one["Properties"] for one in template["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm"):
+            # ministack knows no metric math.
+            if alarm.pop("Metrics", None):
+                alarm.update(Namespace="AWS/Lambda", MetricName="Errors", Period=60, Statistic="Sum")
+        with open(built, "w") as file:
+            file.write(yaml_dump(template))
+        run(["sam", "package", "--template-file", built, "--s3-bucket", "artifacts", "--no-progressbar", "--output-template-file",
+             self.packaged], self.environment)
+
+    def deploy(self, **parameters):
+        """What it says when it is refused; None when it is deployed."""
+        given = {**self.parameters, **parameters}
+        command = [
+            "sam", "deploy", "--template-file", self.packaged, "--stack-name", STACK, "--s3-bucket", "artifacts", "--capabilities",
+            "CAPABILITY_IAM", "--no-progressbar", "--no-fail-on-empty-changeset",
+            "--parameter-overrides", *(f"{name}={value}" for name, value in given.items()),
+        ]
+        deployed = subprocess.run(command, cwd=self.place, env=self.environment, capture_output=True, text=True)
+        if deployed.returncode == 0:
+            self.parameters = given
+            return None
+        return deployed.stdout + deployed.stderr
+
+    def resources(self):
+        pages = self.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=STACK)
+        return {one["LogicalResourceId"]: one["PhysicalResourceId"] for page in pages for one in page["StackResourceSummaries"]}
+
+    def kept(self):
+        """All that no change of the stack may touch."""
+        found, resources = {}, self.resources()
+        for secret in self.secrets.list_secrets()["SecretList"]:
+            described = self.secrets.describe_secret(SecretId=secret["ARN"])
+            assert "DeletedDate" not in described, described
+            found[secret["Name"]] = described["VersionIdsToStages"]
+        items = self.client("dynamodb").scan(TableName=resources["Table"])["Items"]
+        found["certificates"] = [item for item in items if item["id"]["S"].startswith("certificate#")]
+        found["names"] = (resources["Table"], resources["Bucket"])
+        return found
+
+
+def refused(account):
+    """Before anything is deployed, and the reason is said."""
+    cases = [
+        ({"VpcSubnetIds": "subnet-0a"}, "functions in a VPC need both VpcSubnetIds and VpcSecurityGroupIds"),
+        ({"ReplicaRegions": "eu-central-1"}, "ReplicaRegions are other regions than the stack's own"),
+        ({"Prefix": "Everleaf"}, "a lower-case letter, then at most 39"),
+        ({"ReservedConcurrency": "-1"}, "ReservedConcurrency"),
+    ]
+    for parameters, reason in cases:
+        said_by_it = account.deploy(**parameters)
+        assert said_by_it and reason in " ".join(said_by_it.split()), f"{parameters}: {said_by_it}"
+    said("parameters that cannot work are refused with the reason")
+
+
+def rules(account):
+    """Every file of events/ that is an event goes to its function, and to no other."""
+    events, resources = account.client("events"), account.resources()
+    patterns = []
+    for rule in events.list_rules()["Rules"]:
+        target = events.list_targets_by_rule(Rule=rule["Name"])["Targets"][0]
+        assert target["DeadLetterConfig"]["Arn"], target
+        patterns.append((target["Arn"].split(":")[6], rule["EventPattern"]))
+    assert len(patterns) == 9, patterns
+    count = 0
+    for file in sorted(os.listdir(os.path.join(ROOT, "events"))):
+        with open(os.path.join(ROOT, "events", file)) as text:
+            event = json.load(text)
+        if "detail-type" not in event:
+            continue
+        # What is the deployment's to choose.
+        if event["source"] == "aws.s3":
+            event["detail"]["bucket"]["name"] = resources["Bucket"]
+        if event["source"] == "everleaf":
+            event["detail"]["prefix"] = STACK
+        envelope = {"id": "1", "account": "111122223333", "region": "eu-central-1", "time": "2027-01-04T09:00:00Z", "resources": []}
+        event = json.dumps({**envelope, **event})
+        goes_to = {function for function, pattern in patterns
+                   if events.test_event_pattern(EventPattern=pattern, Event=event)["Result"]}
+        assert goes_to == {f"{STACK}-{file.split('.')[0]}"}, (file, goes_to)
+        count += 1
+    said(f"{count} events of events/ match the rules of their functions alone")
+
+
+def issuance(account):
+    with open(os.path.join(ROOT, "events", "issue-client-cert.json")) as file:
+        request = {**json.load(file), "services": []}
+    answer = account.client("lambda").invoke(FunctionName=f"{STACK}-issue-client-cert", Payload=json.dumps(request))
+    body = json.load(answer["Payload"])
+    assert "FunctionError" not in answer and body["outcome"] == "issued", body
+    secret = account.secrets.get_secret_value(SecretId=f"{STACK}/{request['name']}")
+    assert "AWSCURRENT" in secret["VersionStages"] and secret["VersionId"] == body["version_id"], secret["VersionStages"]
+    pair = json.loads(secret["SecretString"])
+    with tempfile.NamedTemporaryFile("w") as chain, tempfile.NamedTemporaryFile("w") as root:
+        chain.write(pair["certificate_chain"])
+        root.write(re.findall("-----BEGIN.*?END CERTIFICATE-----\n?", pair["certificate_chain"], re.DOTALL)[-1])
+        chain.flush(), root.flush()
+        openssl(["verify", "-purpose", "sslclient", "-CAfile", root.name, "-untrusted", chain.name], pair["certificate"])
+    public = openssl(["pkey", "-pubout", "-passin", "env:PASSPHRASE"], pair["private_key"], {"PASSPHRASE": pair["passphrase"]})
+    assert public == openssl(["x509", "-noout", "-pubkey"], pair["certificate"])
+    serial = hex_of(openssl(["x509", "-noout", "-serial"], pair["certificate"]).split("=")[1])
+    assert serial == hex_of(body["serial_number"])
+    said("what is invoked ends in a promoted secret that openssl verifies")
+
+
+def update(account):
+    functions, events = account.client("lambda"), account.client("events")
+
+    def validity():
+        # As the target of the rule has it: an alias would be left behind where only a parameter changes.
+        arn = events.list_targets_by_rule(Rule=account.resources()["IssueClientCertDue"])["Targets"][0]["Arn"]
+        variables = functions.get_function_configuration(FunctionName=arn)["Environment"]["Variables"]
+        return variables["EVERLEAF_MAX_VALIDITY_DAYS"]
+
+    before = account.kept()
+    assert len(before) == 3 and before["certificates"] and validity() == "397", before
+    said_by_it = account.deploy(MaxValidityDays="90")
+    assert said_by_it is None, said_by_it
+    assert validity() == "90"
+    assert account.kept() == before
+    said("an update changes what it says and nothing that is kept")
+
+
+def deletion(account):
+    kept, cloudformation = account.kept(), account.client("cloudformation")
+    cloudformation.delete_stack(StackName=STACK)
+    cloudformation.get_waiter("stack_delete_complete").wait(StackName=STACK, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    names = [function["FunctionName"] for function in account.client("lambda").list_functions()["Functions"]]
+    assert not names, names
+    table, bucket = kept["names"]
+    items = account.client("dynamodb").scan(TableName=table)["Items"]
+    assert [item for item in items if item["id"]["S"].startswith("certificate#")] == kept["certificates"]
+    account.client("s3").head_bucket(Bucket=bucket)
+    secret = account.secrets.describe_secret(SecretId=f"{STACK}/orders-mtls")
+    assert "DeletedDate" not in secret and secret["VersionIdsToStages"] == kept[f"{STACK}/orders-mtls"], secret
+    said("what is deleted leaves the table, the bucket and the secrets")
+
+
+def run(command, environment):
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+
+if __name__ == "__main__":
+    main()
