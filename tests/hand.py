@@ -3,7 +3,9 @@
     .venv/bin/python tests/hand.py [directory of the binaries, target/debug when absent]
 """
 
+import contextlib
 import glob
+import io
 import json
 import os
 import signal
@@ -14,6 +16,8 @@ import tempfile
 from stack import ROOT, client_of, local_aws, said, until, wait_for
 
 sys.path.insert(0, os.path.join(ROOT, "tools"))
+# The AWS CLI of this environment goes before any other.
+os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
 import hand  # noqa: E402
 
 ACCOUNT = "eu-central-1:111122223333"
@@ -24,7 +28,7 @@ def main():
         issue(endpoint)
         redrive(endpoint)
         stopped(endpoint)
-    status()
+        status(endpoint)
     print("4 passed, 0 failed")
 
 
@@ -151,7 +155,8 @@ def stopped(endpoint):
     until("what a stopped redrive had in hand is in the queue", lambda: make(endpoint, "redrive").returncode == 0, patience=60)
 
 
-def status():
+def status(endpoint):
+    """The report is written by the test, in the place of renew-on-expiry."""
     report = {
         "prefix": "everleaf", "region": "eu-central-1", "generated_at": "2026-11-26T21:00:00Z",
         "counts": {"good": 2, "due": 1, "attention": 1, "expired": 0},
@@ -166,14 +171,24 @@ def status():
         ],
         "trust_stores": [],
     }
-    assert hand.fleet(report) == """\
+    told = client_of(endpoint, "lambda").get_function_configuration(FunctionName="everleaf-refresh-truststore")
+    client_of(endpoint, "s3").put_object(Bucket=told["Environment"]["Variables"]["EVERLEAF_BUCKET"], Key="report/report.json",
+                                         Body=json.dumps(report).encode())
+    os.environ.update(AWS_ENDPOINT_URL=endpoint, AWS_REGION="eu-central-1", AWS_ACCESS_KEY_ID="local", AWS_SECRET_ACCESS_KEY="local")
+    asked, printed = [], io.StringIO()
+    hand.invoke = lambda function, request: asked.append((function, request))
+    with contextlib.redirect_stdout(printed):
+        hand.status({})
+    assert asked == [("everleaf-renew-on-expiry", {"report": True})]
+    assert printed.getvalue() == """\
 CERTIFICATE  STATE      EXPIRES     RENEWS      SERVICES
 clients      attention  -           -                                              the CA is disabled
 gateway      due        2026-11-30  2026-11-25                                     replaced by the next sweep
 billing      good       2026-12-20  2026-12-10  payments/billing, payments/orders
 orders       good       2026-12-26  2026-12-16  payments/orders
 
-everleaf in eu-central-1 at 2026-11-26T21:00:00Z: 2 good, 1 due, 1 attention""", hand.fleet(report)
+everleaf in eu-central-1 at 2026-11-26T21:00:00Z: 2 good, 1 due, 1 attention
+""", printed.getvalue()
     said("the fleet is a table, and what needs a person stands first")
 
 

@@ -14,6 +14,8 @@ import tempfile
 from stack import BINARIES, ROOT, active_ca, client_of, local_aws, said
 
 sys.path.insert(0, os.path.join(ROOT, "tools"))
+# The AWS CLI of this environment goes before any other.
+os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
 import preflight  # noqa: E402
 from aws import Refused, aws  # noqa: E402
 
