@@ -112,7 +112,7 @@ pub(crate) async fn invoke_later(aws: LocalAws, function: String, payload: Value
     let config = function.config.clone();
     let too_old = aws.now() + config.max_event_age;
     for attempt in 1.. {
-        // https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
+        // For as long as its age allows, ever more seldom.
         let mut pause = Duration::from_secs(1);
         while throttled(&aws, &function) && aws.now() + pause < too_old {
             tokio::time::sleep(pause).await;
