@@ -1,6 +1,6 @@
 //! Trust stores by what a client sees: whom a listener lets in, before, during and after everything that happens to CAs.
 
-use local_aws::{Fault, elbv2, pca, s3};
+use local_aws::{AwsError, Fault, elbv2, pca, s3};
 use serde_json::{Value, json};
 use workflow::Stack;
 
@@ -531,7 +531,7 @@ fn a_revocation_that_the_ca_refuses_keeps_no_certificate_from_being_renewed() {
         assert_eq!(stack.record("orders").await.unwrap().revocations, []);
         // The role may not revoke: the certificate is renewed all the same, and a person is told once a day.
         stack.aws.set_faults(Some(Box::new(|call| {
-            let denied = local_aws::AwsError::new("AccessDeniedException", "User is not authorized to perform this");
+            let denied = AwsError::new("AccessDeniedException", "User is not authorized to perform this");
             (call.operation == "RevokeCertificate").then_some(Fault::Refuse(denied))
         })));
         let request = json!({"revoke": "orders", "serial_number": first, "reason": "SUPERSEDED"});
@@ -608,23 +608,28 @@ fn many_certificates_that_wait_for_a_store_ask_for_it_once_a_sweep() {
     });
 }
 
-/// Some days after a certificate has moved to a new CA, its pair before is still good.
+/// Some days after `orders` has moved to a new CA: its pair before is still good.
+async fn moved_to_a_new_ca() -> Site {
+    let mut site = Site::with(&[]).await;
+    site.declare(site.declaration()).await;
+    act(&site.stack, "issue-client-cert", order()).await;
+    let new = site.stack.aws.world(|world, now| {
+        let root = pca::create_active_root(world, now, "Example New Root CA", "EC_prime256v1").unwrap();
+        pca::create_active_subordinate(world, now, &root, "Example New Issuing CA", "EC_prime256v1").unwrap()
+    });
+    let retired = format!("{}={new}", site.stack.issuing_ca);
+    site.stack.update(&[("IssuingCaArn", &new), ("RetiredCas", &retired)]).await;
+    days(3).await;
+    assert_eq!(site.stack.record("orders").await.unwrap().current.unwrap().issuer.unwrap().as_str(), new);
+    assert_eq!(["AWSCURRENT", "AWSPREVIOUS"].map(|stage| site.client("orders", stage)), ["Success"; 2]);
+    site
+}
+
 #[test]
 fn a_lost_table_takes_no_ca_from_the_pairs_that_need_it() {
     run(async {
-        let mut site = Site::with(&[]).await;
-        site.declare(site.declaration()).await;
-        act(&site.stack, "issue-client-cert", order()).await;
-        let new = site.stack.aws.world(|world, now| {
-            let root = pca::create_active_root(world, now, "Example New Root CA", "EC_prime256v1").unwrap();
-            pca::create_active_subordinate(world, now, &root, "Example New Issuing CA", "EC_prime256v1").unwrap()
-        });
-        let retired = format!("{}={new}", site.stack.issuing_ca);
-        site.stack.update(&[("IssuingCaArn", &new), ("RetiredCas", &retired)]).await;
-        days(3).await;
-        assert_eq!(site.stack.record("orders").await.unwrap().current.unwrap().issuer.unwrap().as_str(), new);
+        let site = moved_to_a_new_ca().await;
         let both = || ["AWSCURRENT", "AWSPREVIOUS"].map(|stage| site.client("orders", stage));
-        assert_eq!(both(), ["Success"; 2]);
         lose_deliveries(&site.stack);
         empty_the_table(&site.stack).await;
         for _ in 0..3 {
@@ -636,6 +641,26 @@ fn a_lost_table_takes_no_ca_from_the_pairs_that_need_it() {
         days(3).await;
         assert_eq!(both(), ["Success"; 2], "after everybody was found again");
         days(30).await;
+        assert_eq!(site.subjects().await, ["Example New Issuing CA", "Example New Root CA"]);
+    });
+}
+
+/// The first walk after the table was lost meets what it cannot get past, and the next one comes a day later.
+#[test]
+fn a_walk_that_was_given_up_takes_no_ca_from_the_pairs_that_need_it() {
+    run(async {
+        let site = moved_to_a_new_ca().await;
+        empty_the_table(&site.stack).await;
+        let denied = || AwsError::new("InvalidNextTokenException", "The NextToken value is invalid.");
+        site.stack.aws.set_faults(Some(Box::new(move |call| (call.operation == "ListSecrets").then(|| Fault::Refuse(denied())))));
+        minutes(300).await;
+        site.stack.aws.set_faults(None);
+        for _ in 0..3 {
+            act(&site.stack, "refresh-truststore", json!({"refresh": true})).await;
+            minutes(90).await;
+        }
+        assert_eq!(["AWSCURRENT", "AWSPREVIOUS"].map(|stage| site.client("orders", stage)), ["Success"; 2]);
+        days(31).await;
         assert_eq!(site.subjects().await, ["Example New Issuing CA", "Example New Root CA"]);
     });
 }

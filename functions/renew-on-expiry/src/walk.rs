@@ -34,7 +34,8 @@ pub(crate) async fn go_on(
 ) -> Result<(usize, time::Duration), Failure> {
     if walk.place.is_none() {
         let now = invocation.now().unix_timestamp();
-        let ended = if walk.ended == 0 { now } else { walk.ended };
+        // A first one has not come to its end before it began.
+        let ended = if walk.ended == 0 { now - 1 } else { walk.ended };
         walk = Walk { place: Some(Place::Secrets(None)), began: now, ended, ..walk };
     }
     let mut found = 0;

@@ -525,7 +525,7 @@ pub struct Walk {
     /// When the last report of the day was written, likewise.
     #[serde(default)]
     pub reported: i64,
-    /// When it last came to its end; before it ever has, when it first began.
+    /// When it last came to its end; before it ever has, just before it first began.
     #[serde(default)]
     pub ended: i64,
 }
@@ -538,9 +538,10 @@ impl Walk {
         time::Duration::seconds(now.unix_timestamp() - ended)
     }
 
-    /// Whether it has come to its end since the table was made or lost: until then the table may lack certificates.
+    /// Whether it has come to its end since it last began: until then the table may lack certificates. One that was given up has not.
     pub fn has_been_everywhere(&self) -> bool {
-        self.place.is_none() && self.began > 0
+        // An earlier version did not note the end.
+        self.place.is_none() && self.began > 0 && (self.ended == 0 || self.ended >= self.began)
     }
 }
 
