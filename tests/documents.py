@@ -21,6 +21,7 @@ MASKS = [
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
     (r"\b[0-9a-f]{28,64}\b", "HEX"),
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\dZ| UTC)", "TIME"),
+    (r"\b\d{4}-\d\d-\d\d\b", "DAY"),
     (r"(:secret:[\w/-]+)-\w{6}\b", r"\1-SUFFIX"),
     (r"\b\d+ days left", "DAYS days left"),
     (r"Makefile:\d+", "Makefile:LINE"),

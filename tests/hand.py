@@ -187,7 +187,7 @@ gateway      due        2026-11-30  2026-11-25                                  
 billing      good       2026-12-20  2026-12-10  payments/billing, payments/orders
 orders       good       2026-12-26  2026-12-16  payments/orders
 
-everleaf in eu-central-1 at 2026-11-26T21:00:00Z: 2 good, 1 due, 1 attention
+everleaf in eu-central-1 at 2026-11-26 21:00 UTC: 2 good, 1 due, 1 attention
 """, printed.getvalue()
     said("the fleet is a table, and what needs a person stands first")
 

@@ -93,7 +93,8 @@ def fleet(report):
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
     counts = ", ".join(f"{count} {state}" for state, count in report["counts"].items() if count) or "none"
-    lines += ["", f"{report['prefix']} in {report['region']} at {report['generated_at']}: {counts}"]
+    at = report["generated_at"][:16].replace("T", " ")
+    lines += ["", f"{report['prefix']} in {report['region']} at {at} UTC: {counts}"]
     return "\n".join(lines)
 
 
