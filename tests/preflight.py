@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 
-from stack import BINARIES, ROOT, active_ca, client_of, local_aws, said
+from stack import BINARIES, ROOT, active_ca, client_of, local_aws, said, wait_for
 
 sys.path.insert(0, os.path.join(ROOT, "tools"))
 # The AWS CLI of this environment goes before any other.
@@ -105,6 +105,8 @@ def authorities(endpoint):
     expect(ca(issuing, CrlBucketArns=""), active, ("✗", "nothing can be revoked. Add arn:aws:s3:::local-crls"))
     expect(ca(CA), ("✗", "there is none. Correct the ARN"))
     expect(ca(issuing.replace("eu-central-1", "eu-west-1")), ("✗", "it is in eu-west-1, and the stack would be in eu-central-1"))
+    described = lambda: pca.describe_certificate_authority(CertificateAuthorityArn=pending)["CertificateAuthority"]  # noqa: E731
+    wait_for("the new CA is created", lambda: described()["Status"] == "PENDING_CERTIFICATE")
     expect(ca(pending), ("✗", "it is PENDING_CERTIFICATE. Have its CSR signed"))
     pca.update_certificate_authority(CertificateAuthorityArn=root, Status="DISABLED")
     expect(ca(root), ("✗", f"it is DISABLED. aws acm-pca update-certificate-authority --certificate-authority-arn {root} --status ACTIVE"))

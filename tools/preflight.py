@@ -187,6 +187,7 @@ def authority(arn, purpose, wanted, region):
         remedies = {
             "DISABLED": f"aws acm-pca update-certificate-authority --certificate-authority-arn {arn} --status ACTIVE",
             "DELETED": f"aws acm-pca restore-certificate-authority --certificate-authority-arn {arn}",
+            "CREATING": "Wait a minute, and have its CSR signed",
             "PENDING_CERTIFICATE": "Have its CSR signed, then aws acm-pca import-certificate-authority-certificate",
         }
         yield bad(f"it is {ca['Status']}", remedies.get(ca["Status"], "Name another CA"))
