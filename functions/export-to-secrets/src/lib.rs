@@ -204,7 +204,8 @@ async fn take(
             return Err(Failure::retryable(format!("export `{name}`"), why));
         }
         Turn::Exhausted { until } => {
-            let why = format!("{A_DAY} attempts failed today; see why, and try again after {}", date(until));
+            let why =
+                format!("{A_DAY} attempts began today, which is all for a day; see why, and try again after {}", date(until));
             return Err(halted(app, &name, Failure::permanent(format!("export `{name}`"), why), now).await?);
         }
     };

@@ -329,8 +329,11 @@ async fn issue(
         Turn::Begin(attempt) | Turn::Resume(attempt) => attempt,
         Turn::Busy { until } => return Err(busy(&name, until)),
         Turn::Exhausted { until } => {
-            let why =
-                format!("{} attempts failed today; see why, and ask again after {}", lifecycle::attempt::A_DAY, date(until));
+            let why = format!(
+                "{} attempts began today, which is all for a day; see why, and ask again after {}",
+                lifecycle::attempt::A_DAY,
+                date(until)
+            );
             return Err(Failure::permanent(format!("issue `{name}`"), why));
         }
     };

@@ -599,7 +599,12 @@ impl Plan {
             Turn::Exhausted { until } => {
                 self.tell(
                     "attempts-exhausted",
-                    format!("{} attempts at `{}` failed today; the next is made {}", attempt::A_DAY, record.name, date(until)),
+                    format!(
+                        "{} attempts at `{}` began today, which is all for a day; the next is made {}",
+                        attempt::A_DAY,
+                        record.name,
+                        date(until)
+                    ),
                 );
                 self.look_by(until);
             }

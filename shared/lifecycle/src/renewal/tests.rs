@@ -177,8 +177,7 @@ fn a_certificate_issued_here_is_renewed_when_it_is_due() {
     let issue = "issue a new pair: expires 2026-12-01 01:00 UTC";
     let tell_late = "tell a person: renewal-late: `orders-client` expires 2026-12-01 01:00 UTC and is not renewed yet";
     let tell_expired = "tell a person: expired: `orders-client` expired 2026-12-01 01:00 UTC; no renewal has succeeded";
-    let tell_used_up =
-        "tell a person: attempts-exhausted: 5 attempts at `orders-client` failed today; the next is made 2026-11-27 00:00 UTC";
+    let tell_used_up = "tell a person: attempts-exhausted: 5 attempts at `orders-client` began today, which is all for a day; the next is made 2026-11-27 00:00 UTC";
     for (what, record, now, steps, look_at) in [
         ("long before", issued(), quiet, &[][..], quiet + DAY),
         ("a day and a second before it is due", issued(), due - DAY - SECOND, &[], due - SECOND),
@@ -614,8 +613,7 @@ fn a_certificate_of_a_retired_ca_is_replaced_once_every_store_holds_the_successo
     let used_up = Record { attempts: Attempts { last: 5, day: Some(quiet.date()), on_day: A_DAY }, ..issued() };
     let revoked = Record { revocations: vec![revocation(Reason::KeyCompromise)], ..issued() };
     let tell_late = "tell a person: renewal-late: `orders-client` expires 2026-12-01 01:00 UTC and is not renewed yet";
-    let tell_used_up =
-        "tell a person: attempts-exhausted: 5 attempts at `orders-client` failed today; the next is made 2026-11-11 00:00 UTC";
+    let tell_used_up = "tell a person: attempts-exhausted: 5 attempts at `orders-client` began today, which is all for a day; the next is made 2026-11-11 00:00 UTC";
     let (all, none) = (["clients", "partners"], []);
     let missing = || rollover(all);
     for (what, record, rollover, now, steps, look_at) in [
