@@ -166,7 +166,7 @@ async fn by_arn(app: &App, arn: &Arn, expected: Option<OffsetDateTime>, invocati
         }
         Export::Take { reason, .. } => {
             let reason = if has_moved { "another certificate of ACM has its tags now" } else { reason };
-            let asked = Asked { arn, held: &held, before: &before, rotation: None, stays_staged: false };
+            let asked = Asked { arn, held: &held, before: &before, rotation: None };
             let (record, installed) = take(app, record, &asked, reason, invocation).await?;
             Ok(match installed {
                 Installed::Current => answer("exported", &record),
@@ -184,7 +184,6 @@ struct Asked<'a> {
     held: &'a Held,
     before: &'a BTreeSet<ServiceName>,
     rotation: Option<&'a Rotation>,
-    stays_staged: bool,
 }
 
 /// Brings what ACM holds into the secret: begins an attempt or goes on with the one that was left.
@@ -221,12 +220,8 @@ async fn take(
     }
     match attempted(app, &mut record, &attempt, asked, invocation).await {
         Ok(installed) => {
-            let kind = match installed {
-                Installed::Current => Some(Kind::CertificateCurrent),
-                Installed::Waiting(_) if asked.stays_staged => None,
-                Installed::Waiting(_) => Some(Kind::TrustDue),
-            };
-            let event = kind.map(|kind| Event::about(kind, &app.records.settings.prefix, &record, reason));
+            let event =
+                installed.kind(asked.rotation).map(|kind| Event::about(kind, &app.records.settings.prefix, &record, reason));
             publish(&app.eventbridge, event.as_slice()).await?;
             Ok((record, installed))
         }
@@ -291,7 +286,7 @@ async fn attempted(
     asked: &Asked<'_>,
     invocation: &Invocation,
 ) -> Result<Installed, Failure> {
-    let (name, Asked { held, stays_staged, .. }) = (record.name.clone(), *asked);
+    let (name, Asked { held, rotation, .. }) = (record.name.clone(), *asked);
     let Some(serial) = &held.serial else {
         return Err(Failure::retryable(format!("export `{name}`"), "ACM shows no serial of it yet"));
     };
@@ -302,7 +297,7 @@ async fn attempted(
     };
     let attempt = &Attempt { rotation: attempt.rotation.clone().filter(|_| !overtaken), ..attempt.clone() };
     let issuer = held.certificate_authority_arn.clone();
-    let candidate = Candidate { attempt, wanted: Wanted::Exported { serial }, issuer, trust: &app.trust, stays_staged };
+    let candidate = Candidate { attempt, wanted: Wanted::Exported { serial }, issuer, trust: &app.trust, rotation };
     if let Some(staged) = attempt.staged.clone().filter(|staged| staged.serial == *serial) {
         return app.records.install_staged(record, &candidate, staged.version_id, invocation.now()).await;
     }

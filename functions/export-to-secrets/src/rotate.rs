@@ -2,7 +2,6 @@
 
 use lifecycle::export::{Export, Held, export};
 use lifecycle::record::{Origin, Record};
-use lifecycle::window::Hold;
 use material::Wanted;
 use records::install::Installed;
 use records::rotation::{Rotation, Step};
@@ -23,22 +22,19 @@ pub(crate) async fn step(app: &App, event: Value, invocation: &Invocation) -> Re
     };
     let held = acm::describe(&app.acm, &certificate_arn).await?;
     let held = held.ok_or_else(|| refused(&format!("ACM has no {certificate_arn} any more")))?;
-    app.records.is_newest(&rotation, &record).await?;
+    app.records.give_way(&rotation, &record).await?;
     match rotation.step {
         Step::CreateSecret => {
             match (record.held_back(invocation.now()), export(&held, Some(&record), None, invocation.now())) {
                 _ if record.attempt.is_some() => {}
-                (Some(Hold::Paused), _) => return Err(refused("it is paused")),
-                (Some(Hold::Until(opens)), _) => {
-                    return Err(refused(&format!("its maintenance window opens {}", lifecycle::date(opens))));
-                }
+                (Some(hold), _) => return Err(refused(&hold.to_string())),
                 (None, Export::Never(why)) => return Err(refused(&why)),
                 (None, Export::TooEarly(why)) => {
                     return Err(Failure::retryable(format!("rotate the secret of `{}`", rotation.name), why));
                 }
                 (None, Export::Take { .. } | Export::Unchanged) => {}
             }
-            bring(app, record, &rotation, &held, true, invocation).await?;
+            bring(app, record, &rotation, &held, invocation).await?;
             Ok(json!({"outcome": "staged", "certificate": rotation.name, "version_id": rotation.token}))
         }
         // Who trusts it is seen to before it becomes current.
@@ -50,7 +46,7 @@ pub(crate) async fn step(app: &App, event: Value, invocation: &Invocation) -> Re
         }
         Step::FinishSecret => {
             rotation.pair()?;
-            match bring(app, record, &rotation, &held, false, invocation).await? {
+            match bring(app, record, &rotation, &held, invocation).await? {
                 (record, Installed::Current) => Ok(answer("exported", &record)),
                 (_, Installed::Waiting(stores)) => Err(rotation.waits(&stores)),
             }
@@ -63,10 +59,9 @@ async fn bring(
     record: Record,
     rotation: &Rotation,
     held: &Held,
-    stays_staged: bool,
     invocation: &Invocation,
 ) -> Result<(Record, Installed), Failure> {
     let before = record.options.services.clone();
-    let asked = Asked { arn: &held.certificate_arn, held, before: &before, rotation: Some(rotation), stays_staged };
+    let asked = Asked { arn: &held.certificate_arn, held, before: &before, rotation: Some(rotation) };
     take(app, record, &asked, "Secrets Manager rotates its secret", invocation).await
 }

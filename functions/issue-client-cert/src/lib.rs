@@ -305,13 +305,12 @@ impl Issued {
 }
 
 /// What only whoever asks can say of a new pair.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Asked<'a> {
     csr: Option<&'a CallersCsr>,
     /// The date at which the certificate is to end.
     end: Option<OffsetDateTime>,
     rotation: Option<&'a Rotation>,
-    stays_staged: bool,
 }
 
 /// Brings a new pair into the secret: begins an attempt or goes on with the one that was left.
@@ -346,12 +345,8 @@ async fn issue(
     app.records.save(&mut record, &before).await?.or_retry(format_args!("the record of `{name}`"))?;
     match attempted(app, &mut record, &asked, invocation).await {
         Ok((installed, public)) => {
-            let kind = match installed {
-                Installed::Current => Some(Kind::CertificateCurrent),
-                Installed::Waiting(_) if asked.stays_staged => None,
-                Installed::Waiting(_) => Some(Kind::TrustDue),
-            };
-            let event = kind.map(|kind| Event::about(kind, &app.records.settings.prefix, &record, reason));
+            let event =
+                installed.kind(asked.rotation).map(|kind| Event::about(kind, &app.records.settings.prefix, &record, reason));
             publish(&app.eventbridge, event.as_slice()).await?;
             Ok(Issued { record, installed, public })
         }
@@ -375,7 +370,7 @@ async fn attempted(
     asked: &Asked<'_>,
     invocation: &Invocation,
 ) -> Result<(Installed, Option<(String, String)>), Failure> {
-    let (name, csr, stays_staged) = (record.name.clone(), asked.csr, asked.stays_staged);
+    let (name, Asked { csr, rotation, .. }) = (record.name.clone(), *asked);
     let (Some(mut attempt), Some(wanted)) = (record.attempt.clone(), record.specification().cloned()) else {
         return Err(Failure::permanent(
             format!("issue `{name}`"),
@@ -387,7 +382,7 @@ async fn attempted(
     let wants =
         Wanted::Issued { specification: &wanted, not_after, key_fingerprint: csr.map(|csr| csr.key_fingerprint.as_str()) };
     if let Some(Staged { version_id, .. }) = attempt.staged.clone() {
-        let candidate = Candidate { attempt: &attempt, wanted: wants, issuer: Some(issuer), trust: &app.trust, stays_staged };
+        let candidate = Candidate { attempt: &attempt, wanted: wants, issuer: Some(issuer), trust: &app.trust, rotation };
         let installed = app.records.install_staged(record, &candidate, version_id, invocation.now()).await?;
         let public = if csr.is_some() { public(app, record).await? } else { None };
         return Ok((installed, public));
@@ -421,7 +416,7 @@ async fn attempted(
     let Some((certificate, certificate_chain)) = issued else { return Err(dead(app, record, &attempt).await?) };
     let public = csr.map(|_| (certificate.clone(), certificate_chain.clone()));
     let material = Material { certificate, certificate_chain, key };
-    let candidate = Candidate { attempt: &attempt, wanted: wants, issuer: Some(issuer), trust: &app.trust, stays_staged };
+    let candidate = Candidate { attempt: &attempt, wanted: wants, issuer: Some(issuer), trust: &app.trust, rotation };
     let installed = app.records.install(record, &candidate, &material, invocation.now()).await?;
     Ok((installed, public))
 }

@@ -24,7 +24,7 @@ pub(crate) async fn step(app: &App, event: Value, invocation: &Invocation) -> Re
         };
         return Err(refused(why));
     };
-    app.records.is_newest(&rotation, &record).await?;
+    app.records.give_way(&rotation, &record).await?;
     match rotation.step {
         Step::CreateSecret => {
             if record.attempt.is_none()
@@ -33,7 +33,7 @@ pub(crate) async fn step(app: &App, event: Value, invocation: &Invocation) -> Re
                 return Err(refused(why));
             }
             to_successor(app, &mut record, invocation);
-            bring(app, record, &rotation, true, invocation).await?;
+            bring(app, record, &rotation, invocation).await?;
             Ok(json!({"outcome": "staged", "certificate": rotation.name, "version_id": rotation.token}))
         }
         // Who trusts it is seen to before it becomes current.
@@ -47,7 +47,7 @@ pub(crate) async fn step(app: &App, event: Value, invocation: &Invocation) -> Re
         }
         Step::FinishSecret => {
             rotation.pair()?;
-            let issued = bring(app, record, &rotation, false, invocation).await?;
+            let issued = bring(app, record, &rotation, invocation).await?;
             match &issued.installed {
                 Installed::Current => issued.answer(app, invocation).await?.into_json(),
                 Installed::Waiting(stores) => Err(rotation.waits(stores)),
@@ -56,14 +56,8 @@ pub(crate) async fn step(app: &App, event: Value, invocation: &Invocation) -> Re
     }
 }
 
-async fn bring(
-    app: &App,
-    record: Record,
-    rotation: &Rotation,
-    stays_staged: bool,
-    invocation: &Invocation,
-) -> Result<Issued, Failure> {
+async fn bring(app: &App, record: Record, rotation: &Rotation, invocation: &Invocation) -> Result<Issued, Failure> {
     let before = record.options.services.clone();
-    let asked = Asked { rotation: Some(rotation), stays_staged, ..Asked::default() };
+    let asked = Asked { rotation: Some(rotation), ..Asked::default() };
     issue(app, record, before, asked, "Secrets Manager rotates its secret", invocation).await
 }

@@ -176,10 +176,7 @@ pub fn kept(record: &Record, sweep_interval: Duration, now: OffsetDateTime) -> O
             ))
         }
         Some(Some(at)) if now < at => Some(format!("a deployment failed on the last pair; another one is tried {}", date(at))),
-        _ => record.held_back(now).map(|hold| match hold {
-            Hold::Paused => "it is paused".to_owned(),
-            Hold::Until(opens) => format!("its maintenance window opens {}", date(opens)),
-        }),
+        _ => record.held_back(now).map(|hold| hold.to_string()),
     }
 }
 

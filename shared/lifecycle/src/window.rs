@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime, Time, UtcOffset, Weekday};
 
+use crate::date;
 use crate::names::BadName;
 use crate::record::{Options, Record};
 use crate::renewal;
@@ -99,6 +100,15 @@ impl From<Window> for String {
 pub enum Hold {
     Until(OffsetDateTime),
     Paused,
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Paused => f.write_str("it is paused"),
+            Self::Until(opens) => write!(f, "its maintenance window opens {}", date(*opens)),
+        }
+    }
 }
 
 impl Record {

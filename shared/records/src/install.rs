@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lifecycle::attempt::{Attempt, Attempts, Staged, empty_version};
+use lifecycle::events::Kind;
 use lifecycle::import::Imported;
 use lifecycle::leaf::{KeyAlgorithm, Leaf, Serial, Usage};
 use lifecycle::names::{Arn, CertificateName, Reload, StoreName, TaggedService};
@@ -14,6 +15,7 @@ use runtime::Failure;
 use time::OffsetDateTime;
 
 use crate::Records;
+use crate::rotation::Rotation;
 use crate::secrets::{
     CANARY_TAG, CURRENT, IMPORT_TAG, ISSUER_TAG, KEY, PAUSED_TAG, PENDING, PREVIOUS, PREVIOUS_ISSUER_TAG, Promotion, Put,
     RENEW_BEFORE_TAG, SERIAL_TAG, SERVICE_TAG, State, WINDOW_TAG,
@@ -28,14 +30,25 @@ pub enum Installed {
     Waiting(BTreeSet<StoreName>),
 }
 
+impl Installed {
+    /// The event that tells of it; none where Secrets Manager says how it goes on.
+    pub fn kind(&self, rotation: Option<&Rotation>) -> Option<Kind> {
+        match self {
+            Self::Current => Some(Kind::CertificateCurrent),
+            Self::Waiting(_) if rotation.is_some_and(Rotation::stays_staged) => None,
+            Self::Waiting(_) => Some(Kind::TrustDue),
+        }
+    }
+}
+
 /// A new pair on its way: which attempt made it, what it has to be, and who has to trust it before it is used.
 pub struct Candidate<'a> {
     pub attempt: &'a Attempt,
     pub wanted: Wanted<'a>,
     pub issuer: Option<Arn>,
     pub trust: &'a Trust,
-    /// It is only to be staged: somebody else says when it becomes current.
-    pub stays_staged: bool,
+    /// The rotation that asks for it.
+    pub rotation: Option<&'a Rotation>,
 }
 
 /// How long a pair waits before the sweep asks again whether it may become current.
@@ -95,7 +108,7 @@ impl Records {
             let why = format!("its serial {} was revoked meanwhile; the next try begins another", leaf.serial);
             return Err(Failure::retryable(format!("make the new pair of `{name}` current"), why));
         }
-        let missing = match candidate.stays_staged {
+        let missing = match candidate.rotation.is_some_and(Rotation::stays_staged) {
             true => Some(BTreeSet::new()),
             false => self.untrusted(record, candidate).await?,
         };

@@ -84,7 +84,7 @@ impl Records {
 
 impl Records {
     /// Fails when what waits to be rotated in is older than what has become current meanwhile: the next rotation begins anew.
-    pub async fn is_newest(&self, rotation: &Rotation, record: &Record) -> Result<(), Failure> {
+    pub async fn give_way(&self, rotation: &Rotation, record: &Record) -> Result<(), Failure> {
         let (Some((_, leaf)), Some(current)) = (&rotation.pair, &record.current) else { return Ok(()) };
         if leaf.not_before >= *current.not_before {
             return Ok(());
@@ -96,6 +96,11 @@ impl Records {
 }
 
 impl Rotation {
+    /// Whether it is not time yet for the pair to become current.
+    pub fn stays_staged(&self) -> bool {
+        self.step != Step::FinishSecret
+    }
+
     /// Makes it the attempt's task to bring about the version that is asked for, from what is there already.
     pub fn join(&self, attempt: &mut Attempt, issuer: Option<&Arn>) {
         attempt.rotation = Some(self.token.clone());
