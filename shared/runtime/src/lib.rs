@@ -1,6 +1,7 @@
 //! How a function of Everleaf starts, reads its settings, is triggered, publishes events, says figures, and fails.
 
 mod failure;
+mod http;
 mod metrics;
 mod publish;
 mod trigger;
@@ -63,7 +64,7 @@ pub fn sdk_settings(function: &str) -> ConfigLoader {
         .operation_timeout(Duration::from_secs(25))
         .build();
     let name = AppName::new(function.to_owned()).expect("letters and hyphens are a name");
-    aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts).app_name(name)
+    aws_config::defaults(BehaviorVersion::latest()).http_client(http::shared()).timeout_config(timeouts).app_name(name)
 }
 
 /// Runs a function until Lambda ends the process: each event goes to `handle` with the invocation it belongs to.
