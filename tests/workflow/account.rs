@@ -170,8 +170,8 @@ pub(crate) fn current_is_good(secret: &Secret, now: Option<OffsetDateTime>) -> R
     }
 }
 
-/// Panics unless everything has come to rest: each record agrees with its secret, nothing is under way, and every task of every
-/// service holds what is current.
+/// Panics unless everything has come to rest: each record agrees with its secret and with the tags on it, nothing is under way, and
+/// every task of every service holds what is current.
 pub(crate) async fn assert_settled(stack: &Stack, story: &str) {
     let records = stack.records().await;
     let secrets = stack.aws.world(|world, _| {
@@ -189,6 +189,8 @@ pub(crate) async fn assert_settled(stack: &Stack, story: &str) {
             assert_eq!(record.previous.as_ref().map(|pair| &pair.version_id), Some(&previous), "{story}: {name}, previous");
         }
         assert_eq!(record.attempt, None, "{story}: {name}");
+        let tags = records.describe(&record.name).await.unwrap().unwrap().tags;
+        assert!(records.is_tagged(&record, &tags), "{story}: {name} is tagged {tags:?}");
         if record.options.import_to_acm {
             let held = imported(stack, &name).await;
             let serials: Vec<_> =

@@ -372,7 +372,7 @@ fn a_sweep_that_runs_out_of_time_has_not_come_to_its_end() {
         // Each look takes as long as the SDK has patience: so many are too many for one sweep.
         stack.aws.set_faults(Some(Box::new(|call| (call.operation == "DescribeSecret").then_some(Fault::Hang))));
         days(1).await;
-        minutes(3 * 60).await;
+        minutes(3 * 60 + 30).await;
         assert_eq!(state(&stack, "SweepMissing"), State::Alarm);
         assert_eq!(state(&stack, "ExpiryNear"), State::Ok, "it says what it knows at its beginning");
         stack.aws.set_faults(None);

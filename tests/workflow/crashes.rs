@@ -1,7 +1,11 @@
 //! A handler that ends after each single call of AWS, and the event again: by Lambda's retry, as another event at once, and as one
-//! six minutes later. The stack is alive meanwhile.
+//! six minutes later. Of calls that it makes side by side, any may have arrived and the others not. The stack is alive meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use local_aws::Fault;
+use tokio::sync::Notify;
 use workflow::Stack;
 
 use crate::account::{Effects, Seen, Since, Watch, assert_settled, keys_asked_for};
@@ -16,6 +20,21 @@ mod a_handler_that_ends_after_any_call_loses_nothing {
     }
 }
 
+mod a_handler_that_ends_with_a_write_that_never_arrives_though_those_beside_it_do_loses_nothing {
+    of_each! { ends_without_each_write:
+        issue_by_hand certificate_due import_by_hand acm_available_issuance acm_available_renewal ecs_failed
+    }
+}
+
+/// How a handler ends by a call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ends {
+    /// It arrived; what was to arrive in the same moment may have.
+    Behind,
+    /// It is a write and never arrives; everything beside it does.
+    Without,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Again {
     /// Under the same request id: Lambda repeats an invocation that ended without an answer.
@@ -25,6 +44,14 @@ enum Again {
 }
 
 fn ends_after_each_call(scenario: &Scenario) {
+    ends_by(scenario, Ends::Behind);
+}
+
+fn ends_without_each_write(scenario: &Scenario) {
+    ends_by(scenario, Ends::Without);
+}
+
+fn ends_by(scenario: &Scenario, ends: Ends) {
     let clean = run(async {
         let (stack, event) = scenario.begin().await;
         stack.aws.set_deliveries(None);
@@ -37,7 +64,7 @@ fn ends_after_each_call(scenario: &Scenario) {
     let leases = scenario.function != "renew-on-expiry";
     for again in [Again::AtOnce, Again::SixMinutesLater].into_iter().chain(leases.then_some(Again::ByLambda)) {
         for number in 0.. {
-            if !run(one(scenario, &clean, again, number)) {
+            if !run(one(scenario, &clean, ends, again, number)) {
                 break;
             }
         }
@@ -45,30 +72,38 @@ fn ends_after_each_call(scenario: &Scenario) {
 }
 
 /// Whether there was a call of that number.
-async fn one(scenario: &Scenario, clean: &Effects, again: Again, number: usize) -> bool {
+async fn one(scenario: &Scenario, clean: &Effects, ends: Ends, again: Again, number: usize) -> bool {
     let (stack, event) = scenario.begin().await;
     stack.aws.set_deliveries(None);
     let function = scenario.function;
     let (mut calls, (tell, told)) = (0, std::sync::mpsc::channel());
+    let (never_arrives, waits) = (Arc::new(Notify::new()), ends == Ends::Without);
+    let lost = never_arrives.clone();
     let watch = Watch::over(&stack, move |call| {
-        if call.caller != function {
+        if call.caller != function || waits && !call.writes() {
             return None;
         }
         calls += 1;
         (calls == number + 1).then(|| {
             tell.send(call.action()).unwrap();
-            Fault::Crash
+            lost.notify_one();
+            if waits { Fault::Hang } else { Fault::Crash }
         })
     });
     let since = Since::now(&stack);
+    let beside = async {
+        never_arrives.notified().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
     tokio::select! {
         () = stack.aws.hung() => {}
+        () = beside, if waits => {}
         answer = stack.handle(function, event.clone(), "first") => {
             answer.unwrap();
             return false;
         }
     }
-    let story = format!("{function}, {}, ends after call {number}, {}, then {again:?}", scenario.name, told.recv().unwrap());
+    let story = format!("{function}, {}, ends {ends:?} call {number}, {}, then {again:?}", scenario.name, told.recv().unwrap());
     watch.assert_good(&stack, &story);
     match again {
         Again::ByLambda => {

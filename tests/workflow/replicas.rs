@@ -7,7 +7,7 @@ use runtime::vars::Vars;
 use serde_json::{Value, json};
 use workflow::Stack;
 
-use crate::scenario::{KMS_KEY, act, days, order, request, run, user};
+use crate::scenario::{KMS_KEY, act, days, minutes, order, request, run, user};
 
 /// The regions that hold a replica, and the keys that encrypt it there.
 async fn replicas(stack: &Stack, name: &str) -> BTreeMap<String, String> {
@@ -81,6 +81,7 @@ fn a_certificate_with_replicas_is_retired_with_them() {
     run(async {
         let stack = Stack::deploy_with(&[("ReplicaRegions", "eu-west-1,eu-west-3")]).await;
         act(&stack, "issue-client-cert", order()).await;
+        minutes(1).await;
         let retired = act(&stack, "issue-client-cert", json!({"retire": "orders"})).await;
         assert!(retired["deleted"].is_string(), "{retired:#}");
         let secret = user(&stack, "secretsmanager:DescribeSecret", json!({"SecretId": "everleaf/orders"})).await;

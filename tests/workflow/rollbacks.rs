@@ -525,18 +525,18 @@ fn a_failure_from_before_a_newer_pair_does_not_keep_that_one_waiting() {
 
 #[test]
 fn a_setback_that_was_interrupted_does_not_bring_back_what_is_not_good_any_more() {
-    for (what, crash, moved) in [
-        ("revoked", "UpdateSecretVersionStage", false),
-        ("revoked, seen at its event", "UpdateSecretVersionStage", false),
-        ("expired", "UpdateSecretVersionStage", false),
-        ("revoked, and current again", "TagResource", true),
+    for (what, label, moved) in [
+        ("revoked", "AWSPENDING", false),
+        ("revoked, seen at its event", "AWSPENDING", false),
+        ("expired", "AWSPENDING", false),
+        ("revoked, and current again", "AWSCURRENT", true),
     ] {
         run(async {
             let (stack, event) = crate::scenario::ecs_failed().begin().await;
             let before = stack.record("orders").await.unwrap();
             let (failed, restored) = (before.current.unwrap(), before.previous.unwrap());
             stack.aws.set_faults(Some(Box::new(move |call| {
-                (call.caller == "force-redeploy" && call.operation == crash).then_some(local_aws::Fault::Crash)
+                (call.caller == "force-redeploy" && call.input["VersionStage"] == label).then_some(local_aws::Fault::Crash)
             })));
             tokio::select! {
                 () = stack.aws.hung() => {}

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use local_aws::Call;
+use serde_json::json;
 use tokio::sync::Notify;
+use workflow::Stack;
 
 use crate::account::{Seen, Since, Watch};
-use crate::scenario::{Scenario, act, asked, minutes, run};
+use crate::scenario::{Scenario, act, asked, lose_deliveries, minutes, run, service};
 
 const CALLS: &str = include_str!("calls.txt");
 
@@ -140,6 +142,38 @@ async fn twice_at_once(scenario: &Scenario, begins_at: usize) -> bool {
     assert_eq!(seen.to_string(), effects, "{story}");
     watch.assert_good(&stack, &story);
     there_was_one
+}
+
+#[test]
+fn each_certificate_of_which_nothing_is_due_costs_a_sweep_two_calls_of_its_own() {
+    let [one, three] = [1, 3].map(|certificates| run(swept(certificates)));
+    let more = |action: &str| three[action] - one.get(action).copied().unwrap_or_default();
+    let differs: Vec<_> = three.keys().map(|action| (action.as_str(), more(action))).filter(|(_, more)| *more != 0).collect();
+    assert_eq!(differs, [("dynamodb:PutItem", 2), ("secretsmanager:DescribeSecret", 2)], "{three:#?}");
+}
+
+/// What a sweep calls a day after the last one, where each certificate has a service that runs on it.
+async fn swept(certificates: usize) -> BTreeMap<String, usize> {
+    let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+    lose_deliveries(&stack);
+    for number in 0..certificates {
+        let (name, on) = (format!("app-{number}"), format!("payments/app-{number}"));
+        let order = json!({"name": name, "subject": {"common_name": name}, "services": [on]});
+        act(&stack, "issue-client-cert", order).await;
+        service(&stack, &on, &[&name]).await;
+        for _ in 0..2 {
+            act(&stack, "force-redeploy", json!({"certificate": name})).await;
+            minutes(5).await;
+        }
+    }
+    for _ in 0..2 {
+        minutes(25 * 60).await;
+        stack.aws.take_calls();
+        act(&stack, "renew-on-expiry", json!({"sweep": true})).await;
+    }
+    let mut calls = BTreeMap::new();
+    stack.aws.take_calls().iter().for_each(|call| *calls.entry(call.action()).or_default() += 1);
+    calls
 }
 
 /// What the scenario costs, as it stands in `calls.txt`: how many calls, how many of them can change anything, how many one after

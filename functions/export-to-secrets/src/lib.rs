@@ -8,6 +8,7 @@ mod rotate;
 
 use std::collections::BTreeSet;
 
+use acm::Managed;
 use aws_sdk_acm::Client as Acm;
 use aws_sdk_eventbridge::Client as EventBridge;
 use lifecycle::attempt::{A_DAY, Attempt, Turn, turn};
@@ -106,31 +107,54 @@ fn certificate_arn(text: &str) -> Result<Arn, Failure> {
 }
 
 async fn by_name(app: &App, name: &CertificateName, invocation: &Invocation) -> Result<Value, Failure> {
-    match app.records.load(name).await?.map(|record| record.origin) {
-        Some(Origin::Exported { certificate_arn }) => by_arn(app, &certificate_arn, None, invocation).await,
-        Some(_) => Err(Failure::permanent(
-            format!("export `{name}`"),
-            "it was issued here and is not in ACM; renew it with issue-client-cert",
-        )),
-        None => Err(Failure::permanent(
-            format!("export `{name}`"),
+    let refused = |why: &str| Err(Failure::permanent(format!("export `{name}`"), why));
+    let Some(record) = app.records.load(name).await? else {
+        return refused(
             "it is not known; tag the certificate in ACM with everleaf:certificate and invoke with its `certificate_arn`",
-        )),
-    }
+        );
+    };
+    let Origin::Exported { certificate_arn: arn } = record.origin.clone() else {
+        return refused("it was issued here and is not in ACM; renew it with issue-client-cert");
+    };
+    let (managed, held) =
+        tokio::try_join!(acm::managed(&app.acm, &arn, &app.records.settings.prefix), acm::describe(&app.acm, &arn))?;
+    let Some(managed) = managed else { return Ok(unmanaged(&arn)) };
+    let record = if managed.name == *name { Some(record) } else { app.records.load(&managed.name).await? };
+    see_to(app, &arn, Found { managed, held, record }, None, invocation).await
 }
 
 /// One certificate of ACM: `expected` is the expiry that an event spoke of.
 async fn by_arn(app: &App, arn: &Arn, expected: Option<OffsetDateTime>, invocation: &Invocation) -> Result<Value, Failure> {
-    let now = invocation.now();
-    let Some(managed) = acm::managed(&app.acm, arn, &app.records.settings.prefix).await? else {
-        return Ok(json!({"outcome": UNMANAGED, "certificate_arn": arn}));
-    };
+    let Some(managed) = acm::managed(&app.acm, arn, &app.records.settings.prefix).await? else { return Ok(unmanaged(arn)) };
+    let (held, record) = tokio::try_join!(acm::describe(&app.acm, arn), app.records.load(&managed.name))?;
+    see_to(app, arn, Found { managed, held, record }, expected, invocation).await
+}
+
+fn unmanaged(arn: &Arn) -> Value {
+    json!({"outcome": UNMANAGED, "certificate_arn": arn})
+}
+
+/// What is known of a certificate of ACM that the stack manages.
+struct Found {
+    managed: Managed,
+    held: Option<Held>,
+    record: Option<Record>,
+}
+
+/// Brings the secret in step with ACM, where it is not.
+async fn see_to(
+    app: &App,
+    arn: &Arn,
+    found: Found,
+    expected: Option<OffsetDateTime>,
+    invocation: &Invocation,
+) -> Result<Value, Failure> {
+    let (Found { managed, held, record }, now) = (found, invocation.now());
     let name = managed.name;
-    let Some(held) = acm::describe(&app.acm, arn).await? else {
+    let Some(held) = held else {
         return Err(Failure::permanent(format!("export `{name}`"), format!("ACM has no {arn} any more")));
     };
     let origin = Origin::Exported { certificate_arn: arn.clone() };
-    let record = app.records.load(&name).await?;
     let before = record.as_ref().map(|record| record.options.services.clone()).unwrap_or_default();
     let has_moved = record.as_ref().is_some_and(|record| record.origin != origin);
     let mut record = match record {
@@ -166,7 +190,7 @@ async fn by_arn(app: &App, arn: &Arn, expected: Option<OffsetDateTime>, invocati
         }
         Export::Take { reason, .. } => {
             let reason = if has_moved { "another certificate of ACM has its tags now" } else { reason };
-            let asked = Asked { arn, held: &held, before: &before, rotation: None };
+            let asked = Asked { held: &held, before: &before, rotation: None };
             let (record, installed) = take(app, record, &asked, reason, invocation).await?;
             Ok(match installed {
                 Installed::Current => answer("exported", &record),
@@ -180,7 +204,6 @@ async fn by_arn(app: &App, arn: &Arn, expected: Option<OffsetDateTime>, invocati
 /// What is exported, and who asked for it.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
-    arn: &'a Arn,
     held: &'a Held,
     before: &'a BTreeSet<ServiceName>,
     rotation: Option<&'a Rotation>,
@@ -213,11 +236,7 @@ async fn take(
     }
     record.look_at = attempt.lease.unix_timestamp();
     record.take_up(attempt.clone());
-    let first = record.revision == 0;
     app.records.save(&mut record, asked.before).await?.or_retry(format_args!("the record of `{name}`"))?;
-    if first {
-        app.records.note_arn(asked.arn, &name).await?;
-    }
     match attempted(app, &mut record, &attempt, asked, invocation).await {
         Ok(installed) => {
             let event =

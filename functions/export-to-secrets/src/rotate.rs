@@ -62,6 +62,6 @@ async fn bring(
     invocation: &Invocation,
 ) -> Result<(Record, Installed), Failure> {
     let before = record.options.services.clone();
-    let asked = Asked { arn: &held.certificate_arn, held, before: &before, rotation: Some(rotation) };
+    let asked = Asked { held, before: &before, rotation: Some(rotation) };
     take(app, record, &asked, "Secrets Manager rotates its secret", invocation).await
 }

@@ -7,6 +7,7 @@ use aws_sdk_acm::error::ProvideErrorMetadata;
 use aws_sdk_acm::operation::import_certificate::builders::ImportCertificateFluentBuilder;
 use aws_sdk_acm::primitives::Blob;
 use aws_sdk_acm::types::{CertificateSummary, CertificateType, Tag};
+use lifecycle::export::Held;
 use lifecycle::import::{Imported, Turn, adoption_hold, turn};
 use lifecycle::issuance::{self, Order};
 use lifecycle::leaf::Leaf;
@@ -99,8 +100,10 @@ pub(crate) async fn see_to(app: &App, record: &mut Record, invocation: &Invocati
             let serial = record.current.as_ref().map(|current| current.serial.clone());
             let imported = Imported { certificate_arn: Some(arn.clone()), serial, ..Imported::default() };
             if is_new {
-                app.records.note_arn(&arn, &name).await?;
-                app.records.tag(&Record { imported: Some(imported.clone()), ..record.clone() }).await?;
+                // Both before it is recorded: whoever is stopped does both at the next try.
+                let said = Record { imported: Some(imported.clone()), ..record.clone() };
+                let (noted, tagged) = tokio::join!(app.records.note_arn(&arn, &name), app.records.tag(&said));
+                noted.and(tagged)?;
             }
             return conclude(app, record, |record| record.imported = Some(imported.clone())).await;
         }
@@ -228,12 +231,12 @@ pub(crate) async fn is_of(app: &App, arn: &Arn, name: &CertificateName) -> Resul
 /// Whether the certificate that a request names may be replaced by what is ordered: its owner has tagged it so, and ACM will take it.
 pub(crate) async fn admits(app: &App, order: &Order, arn: &Arn) -> Result<(), Failure> {
     let refused = |why: String| Failure::permanent("accept the request", format!("import_to_acm: {why}"));
-    if !is_of(app, arn, &order.name).await? {
+    let (is_of, held) = tokio::try_join!(is_of(app, arn, &order.name), acm::describe(&app.acm, arn))?;
+    if !is_of {
         let secret = app.records.secret_name(&order.name);
         return Err(refused(format!("{arn} is not yours to replace by it; tag it `everleaf:certificate` = `{secret}` first")));
     }
-    let held = acm::describe(&app.acm, arn).await?.filter(|held| held.kind == "IMPORTED");
-    let Some(held) = held else {
+    let Some(held) = held.filter(Held::is_imported) else {
         return Err(refused(format!("{arn} was not imported; ACM renews it by itself, and export-to-secrets takes it")));
     };
     lifecycle::import::admits(&held, order.specification.key_algorithm).map_err(refused)

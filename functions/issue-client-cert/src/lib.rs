@@ -39,7 +39,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::answer::{Answer, Outcome};
-use crate::pca::PrivateCa;
+use crate::pca::{FIRST_LOOK, PrivateCa};
 
 pub struct App {
     pub records: Records,
@@ -203,10 +203,15 @@ async fn adopt(app: &App, record: Record, arn: &Arn, reason: &str, invocation: &
 
 /// What the sweep found due. It is looked at anew: the event may be late, or have come twice.
 async fn due(app: &App, name: &CertificateName, reason: &str, invocation: &Invocation) -> Result<Answer, Failure> {
-    let now = invocation.now();
-    let Some(record) = app.records.find(name, now).await? else {
-        return Err(Failure::permanent(format!("renew `{name}`"), "neither the table nor a secret knows it; issue it by hand"));
-    };
+    match app.records.find(name, invocation.now()).await? {
+        Some(record) => renew(app, record, reason, invocation).await,
+        None => Err(Failure::permanent(format!("renew `{name}`"), "neither the table nor a secret knows it; issue it by hand")),
+    }
+}
+
+/// What is due of a certificate.
+async fn renew(app: &App, record: Record, reason: &str, invocation: &Invocation) -> Result<Answer, Failure> {
+    let (name, now) = (record.name.clone(), invocation.now());
     if let Origin::Adopted { certificate_arn } = &record.origin {
         let arn = certificate_arn.clone();
         return adopt(app, record, &arn, reason, invocation).await;
@@ -394,8 +399,8 @@ async fn attempted(
             (Some(waiting.key), waiting.csr)
         }
     };
-    let certificate_arn = match attempt.certificate_arn.clone() {
-        Some(arn) => arn,
+    let issued = match attempt.certificate_arn.clone() {
+        Some(arn) => app.pca.fetch(&name, &issuer, &arn, Duration::ZERO, invocation).await?,
         None => {
             if invocation.now() >= *attempt.started + TOKEN_LIFE {
                 // Making the key took so long that the CA may have forgotten the token of an earlier try.
@@ -408,11 +413,11 @@ async fn attempted(
             let arn = app.pca.issue(&name, &wanted, &pem, not_after, &token).await?;
             attempt.certificate_arn = Some(arn.clone());
             record.attempt = Some(attempt.clone());
-            app.records.update(record).await?;
-            arn
+            // Recorded while the CA is at it: to look for a certificate changes nothing.
+            let fetched = app.pca.fetch(&name, &issuer, &arn, FIRST_LOOK, invocation);
+            tokio::try_join!(app.records.update(record), fetched)?.1
         }
     };
-    let issued = app.pca.fetch(&name, &wanted.certificate_authority_arn, &certificate_arn, invocation).await?;
     let Some((certificate, certificate_chain)) = issued else { return Err(dead(app, record, &attempt).await?) };
     let public = csr.map(|_| (certificate.clone(), certificate_chain.clone()));
     let material = Material { certificate, certificate_chain, key };

@@ -32,6 +32,10 @@ const LONGEST_OF_SHORT_LIVED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long a certificate is waited for. It takes the CA a few seconds; what takes longer is fetched by the next try.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// When a certificate that was asked for just now is looked for first; then after as long again, and twice as long. Three looks are
+/// what AWS's quotas leave to each issuance: they last for what the CA has within six seconds.
+pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(1500);
+
 impl PrivateCa {
     pub fn new(client: Client) -> Self {
         Self { client, authorities: Mutex::default() }
@@ -80,18 +84,20 @@ impl PrivateCa {
         arn.map_err(|_| Failure::permanent(doing(), "AWS answered without the certificate's ARN"))
     }
 
-    /// Certificate and chain, both PEM, once they are there; `None` when the CA failed to issue.
+    /// Certificate and chain, both PEM, once they are there; `None` when the CA failed to issue. It is looked for after `first`.
     pub(crate) async fn fetch(
         &self,
         name: &CertificateName,
         authority: &Arn,
         certificate: &Arn,
+        first: Duration,
         invocation: &Invocation,
     ) -> Result<Option<(String, String)>, Failure> {
         let doing = || format!("fetch the certificate `{name}` ({certificate})");
         let patience = PATIENCE.min(invocation.time_left().saturating_sub(Duration::from_secs(15)));
         let give_up = tokio::time::Instant::now() + patience;
-        let mut pause = Duration::from_millis(500);
+        let mut pause = FIRST_LOOK;
+        tokio::time::sleep(first).await;
         loop {
             let get = self.client.get_certificate().certificate_authority_arn(authority.as_str());
             let error = match get.certificate_arn(certificate.as_str()).send().await {

@@ -39,7 +39,7 @@ pub(crate) async fn by_hand(app: &App, request: &Value, invocation: &Invocation)
     let of_current = record.revocation_of_current().filter(|of_current| of_current.serial == *serial);
     let replaced = match (&record.origin, of_current) {
         (Origin::Issued(_), Some(of_current)) => {
-            let replaced = crate::due(app, name, &of_current.in_words(), invocation).await;
+            let replaced = crate::renew(app, record.clone(), &of_current.in_words(), invocation).await;
             let doing = format!("replace `{name}`, serial {serial} being recorded to be revoked");
             Some(replaced.map_err(|failure| failure.within(doing))?)
         }

@@ -125,8 +125,9 @@ async fn acm_event(app: &App, arn: &Arn, detail: AcmDetail, invocation: &Invocat
     };
     let known = app.records.find(&managed.name, invocation.now()).await?;
     let origin = Origin::Exported { certificate_arn: arn.clone() };
-    let record = known.unwrap_or_else(|| Record::new(managed.name, origin, managed.options, invocation.now()));
-    let looked = look::look(app, record, detail.renewal_status_reason.as_deref(), &mut Shared::unlimited(), invocation).await?;
+    let new = || Record::new(managed.name.clone(), origin, managed.options.clone(), invocation.now());
+    let (record, mut shared) = (known.unwrap_or_else(new), Shared::tagged(arn.clone(), managed));
+    let looked = look::look(app, record, detail.renewal_status_reason.as_deref(), &mut shared, invocation).await?;
     Ok(looked.into_json())
 }
 
@@ -154,6 +155,7 @@ async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
     'pages: loop {
         let page = app.records.due(invocation.now(), after).await?;
         failures.extend(page.unreadable);
+        shared.services = page.services;
         let mut due = page.records.into_iter();
         while let Some(record) = due.next() {
             if !enough_time(invocation) {
@@ -246,7 +248,7 @@ async fn foresee(app: &App, name: Option<CertificateName>, invocation: &Invocati
             None => {
                 let page = app.records.due(invocation.now(), after).await?;
                 failed.extend(page.unreadable.iter().map(ToString::to_string));
-                after = page.next;
+                (after, shared.services) = (page.next, page.services);
                 page.records
             }
         };

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use acm::Managed;
 use aws_sdk_acm::Client as Acm;
 use lifecycle::events::{Event, Kind};
-use lifecycle::names::{Arn, StoreName};
+use lifecycle::export::Held;
+use lifecycle::names::{Arn, ServiceName, StoreName};
 use lifecycle::record::{Origin, Record, RenewalAsked};
 use lifecycle::renewal::{Facts, Plan, Rollover, Step, plan};
+use lifecycle::rollout::BindingState;
 use lifecycle::trust::Stores;
 use records::table::Saved;
 use runtime::{Failure, Invocation, publish};
@@ -35,8 +38,12 @@ impl Looked {
 }
 
 /// What the looks of one invocation share: how much it may still ask for, taken from the hour's counter only when something is to
-/// be asked for, and the trust stores, read when the first retired CA is met.
+/// be asked for; the trust stores, read when the first retired CA is met; and what was read before, for all of them at once.
 pub(crate) struct Shared {
+    /// What stands in the table of services.
+    pub(crate) services: BTreeMap<ServiceName, BindingState>,
+    /// What the tags in ACM say of a certificate.
+    managed: Option<(Arn, Managed)>,
     stores: Option<Stores>,
     /// The CAs that `Trust Due` was published for: once is enough for all certificates.
     trust_asked: BTreeSet<Arn>,
@@ -53,11 +60,25 @@ const HANDFUL: u32 = 10;
 
 impl Shared {
     pub(crate) fn unlimited() -> Self {
-        Self { stores: None, trust_asked: BTreeSet::new(), limit: None, in_hand: 0, left: 0, used_up: false }
+        Self {
+            services: BTreeMap::new(),
+            managed: None,
+            stores: None,
+            trust_asked: BTreeSet::new(),
+            limit: None,
+            in_hand: 0,
+            left: 0,
+            used_up: false,
+        }
     }
 
     pub(crate) fn of_this_hour(limit: u32) -> Self {
-        Self { stores: None, trust_asked: BTreeSet::new(), limit: Some(limit), in_hand: 0, left: limit, used_up: false }
+        Self { limit: Some(limit), left: limit, ..Self::unlimited() }
+    }
+
+    /// For a certificate of ACM whose tags are known.
+    pub(crate) fn tagged(arn: Arn, managed: Managed) -> Self {
+        Self { managed: Some((arn, managed)), ..Self::unlimited() }
     }
 
     async fn take(&mut self, app: &App, now: OffsetDateTime) -> Result<bool, Failure> {
@@ -173,44 +194,30 @@ pub(crate) async fn foresee(app: &App, mut record: Record, shared: &mut Shared, 
 
 /// What AWS shows of the certificate. The record is made to agree with its secret and with the tags in ACM on the way.
 async fn gather(app: &App, record: &mut Record, shared: &mut Shared, now: OffsetDateTime) -> Result<Facts, Failure> {
-    let (secret, state) = app.records.agree(record, now).await?;
+    let before = record.clone();
+    let ((secret, state), (managed, held), mut services) = tokio::try_join!(
+        app.records.agree(record, now),
+        in_acm(app, &before, shared),
+        states(app, &before.options.services, shared)
+    )?;
     let replicas = state.as_ref().map_or_else(BTreeMap::new, |state| app.records.faulty_replicas(state));
     let tags = state.map_or_else(BTreeMap::new, |state| state.tags);
-    let mut untagged = false;
-    let held = match record.origin.clone() {
-        Origin::Exported { certificate_arn } => {
-            match acm::managed(&app.acm, &certificate_arn, &app.records.settings.prefix).await? {
-                Some(managed) if managed.name == record.name => record.options = managed.options,
-                _ => untagged = true,
-            }
-            let held = acm::describe(&app.acm, &certificate_arn).await?;
-            if record.current.is_none() && held.as_ref().is_some_and(|held| held.kind == "IMPORTED") {
-                record.origin = Origin::Adopted { certificate_arn };
-            }
-            held
+    let managed = managed.filter(|managed| managed.name == record.name);
+    let untagged = managed.is_none() && matches!(record.origin, Origin::Exported { .. });
+    let held = held.filter(|_| managed.is_some() || !record.is_adopted());
+    if let Some(Managed { options, .. }) = managed
+        && options != record.options
+    {
+        services = states(app, &options.services, shared).await?;
+        record.options = options;
+    }
+    match record.origin.clone() {
+        Origin::Exported { certificate_arn } if record.current.is_none() && held.as_ref().is_some_and(Held::is_imported) => {
+            record.origin = Origin::Adopted { certificate_arn };
         }
-        Origin::Adopted { certificate_arn } => {
-            match acm::managed(&app.acm, &certificate_arn, &app.records.settings.prefix).await? {
-                Some(managed) if managed.name == record.name => {
-                    record.options = managed.options;
-                    acm::describe(&app.acm, &certificate_arn).await?
-                }
-                _ => None,
-            }
-        }
-        Origin::Issued(_) | Origin::CallerKey(_) => match record.acm_certificate().cloned() {
-            Some(arn) => {
-                let held = acm::describe(&app.acm, &arn).await?;
-                record.found_in_acm(held.as_ref());
-                held
-            }
-            None => None,
-        },
-    };
-    let bindings = match record.options.services.is_empty() {
-        true => Default::default(),
-        false => app.records.bindings(&record.options.services).await?,
-    };
+        Origin::Issued(_) | Origin::CallerKey(_) if record.acm_certificate().is_some() => record.found_in_acm(held.as_ref()),
+        _ => {}
+    }
     let of_acm = || held.as_ref().and_then(|held| held.certificate_authority_arn.as_ref());
     let asked = || record.specification().map(|wanted| &wanted.certificate_authority_arn);
     let rollover = match record.current.as_ref().and_then(|pair| pair.issuer.as_ref()).or_else(asked).or_else(of_acm) {
@@ -230,8 +237,38 @@ async fn gather(app: &App, record: &mut Record, shared: &mut Shared, now: Offset
         untagged,
         rollover,
         waits_for,
-        services: bindings.into_iter().map(|(service, binding)| (service, binding.state)).collect(),
+        services,
     })
+}
+
+/// What the tags of a certificate in ACM say, where they decide anything, and how ACM describes it.
+async fn in_acm(app: &App, record: &Record, shared: &Shared) -> Result<(Option<Managed>, Option<Held>), Failure> {
+    let tags = async |arn| match &shared.managed {
+        Some((known, managed)) if known == arn => Ok(Some(managed.clone())),
+        _ => acm::managed(&app.acm, arn, &app.records.settings.prefix).await,
+    };
+    match (&record.origin, record.acm_certificate()) {
+        (Origin::Exported { certificate_arn } | Origin::Adopted { certificate_arn }, _) => {
+            tokio::try_join!(tags(certificate_arn), acm::describe(&app.acm, certificate_arn))
+        }
+        (_, Some(holds)) => Ok((None, acm::describe(&app.acm, holds).await?)),
+        (_, None) => Ok((None, None)),
+    }
+}
+
+/// What stands in the table of these services.
+async fn states(
+    app: &App,
+    wanted: &BTreeSet<ServiceName>,
+    shared: &Shared,
+) -> Result<BTreeMap<ServiceName, BindingState>, Failure> {
+    let known: BTreeMap<_, _> =
+        wanted.iter().filter_map(|name| Some((name.clone(), shared.services.get(name)?.clone()))).collect();
+    if known.len() == wanted.len() {
+        return Ok(known);
+    }
+    let bindings = app.records.bindings(wanted).await?;
+    Ok(bindings.into_iter().map(|(service, binding)| (service, binding.state)).collect())
 }
 
 /// Records first, so that nobody decides the same again; then asks. What is lost between the two is asked for at the next look.
@@ -303,9 +340,6 @@ async fn carry_out(
         // Noted only now: to ask ACM twice does no harm, and what is noted and was never asked would be waited for in vain.
         record.renewal_asked = renew;
         app.records.update(&mut record).await?;
-    }
-    if let (true, Origin::Exported { certificate_arn } | Origin::Adopted { certificate_arn }) = (first, &record.origin) {
-        app.records.note_arn(certificate_arn, &record.name).await?;
     }
     looked.steps.extend(
         events

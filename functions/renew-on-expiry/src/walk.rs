@@ -146,16 +146,15 @@ async fn certificates(
 
 async fn certificate(app: &App, arn: Arn, invocation: &Invocation) -> Result<bool, Failure> {
     let Some(managed) = acm::managed(&app.acm, &arn, &app.records.settings.prefix).await? else { return Ok(false) };
-    let origin = Origin::Exported { certificate_arn: arn };
+    let origin = Origin::Exported { certificate_arn: arn.clone() };
+    let options = managed.options.clone();
     let record = match app.records.load(&managed.name).await? {
-        None => Record::new(managed.name, origin, managed.options, invocation.now()),
-        Some(record) if has_lost_its_tag(app, &record, &origin).await? => {
-            Record { origin, options: managed.options, attempt: None, ..record }
-        }
+        None => Record::new(managed.name.clone(), origin, options, invocation.now()),
+        Some(record) if has_lost_its_tag(app, &record, &origin).await? => Record { origin, options, attempt: None, ..record },
         // Its event came while the walk was on its way, or its name is still another certificate's.
         Some(_) => return Ok(false),
     };
-    look(app, record, None, &mut Shared::unlimited(), invocation).await?;
+    look(app, record, None, &mut Shared::tagged(arn, managed), invocation).await?;
     Ok(true)
 }
 

@@ -31,6 +31,13 @@ pub struct Held {
     pub certificate_authority_arn: Option<Arn>,
 }
 
+impl Held {
+    /// By its owner, or by Everleaf: it is not ACM's to renew.
+    pub fn is_imported(&self) -> bool {
+        self.kind == "IMPORTED"
+    }
+}
+
 /// ACM's renewal of a certificate, as far as ACM tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Renewal {

@@ -353,7 +353,7 @@ impl Plan {
     /// what somebody has imported into ACM that ends.
     fn late(&mut self, record: &Record, held: Option<&Held>, now: OffsetDateTime) {
         let name = &record.name;
-        let by_hand = held.filter(|held| held.kind == "IMPORTED").and_then(|held| held.not_before.zip(held.not_after));
+        let by_hand = held.filter(|held| held.is_imported()).and_then(|held| held.not_before.zip(held.not_after));
         let (not_after, window) = match (&record.current, by_hand) {
             (Some(current), _) => (*current.not_after, window(record, current)),
             (None, Some((not_before, not_after))) => (not_after, import::adoption_window(not_before, not_after)),

@@ -66,13 +66,16 @@ impl Records {
     ) -> Result<Installed, Failure> {
         let name = record.name.clone();
         let refused = |why: String| Failure::permanent(format!("accept the new pair of `{name}`"), why);
-        let leaf = material.verify(&candidate.wanted, now).map_err(refused)?;
-        let version = candidate.attempt.version(&self.settings.prefix, &name, &leaf.serial);
-        match self.put_version(&name, &version, PENDING, &material.text()).await? {
-            Put::Written => self.promote(record, candidate, version, leaf, now).await,
+        let verified = material.verify(&candidate.wanted, now).map_err(refused)?;
+        let version = candidate.attempt.version(&self.settings.prefix, &name, &verified.serial);
+        let text = material.text();
+        let (put, missing) = tokio::join!(self.put_version(&name, &version, PENDING, &text), self.untrusted(record, candidate));
+        let leaf = match put? {
+            Put::Written => verified,
             // An exported key differs in bytes at each export. What an earlier try stored is judged in place of this one.
-            Put::AlreadyThere => self.install_staged(record, candidate, version, now).await,
-        }
+            Put::AlreadyThere => self.staged(&name, &version, candidate, now).await?,
+        };
+        self.promote(record, candidate, (version, leaf), missing?, now).await
     }
 
     /// The same for a pair that an earlier try has staged in this version.
@@ -83,22 +86,34 @@ impl Records {
         version: String,
         now: OffsetDateTime,
     ) -> Result<Installed, Failure> {
-        let name = record.name.clone();
+        let (leaf, missing) =
+            tokio::try_join!(self.staged(&record.name, &version, candidate, now), self.untrusted(record, candidate))?;
+        self.promote(record, candidate, (version, leaf), missing, now).await
+    }
+
+    /// The pair in a version, verified.
+    async fn staged(
+        &self,
+        name: &CertificateName,
+        version: &str,
+        candidate: &Candidate<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Leaf, Failure> {
         let refused = |why: String| Failure::permanent(format!("accept the new pair of `{name}`"), why);
-        let stored = self.value_of_version(&name, &version).await?.map(|text| Material::read(&text));
+        let stored = self.value_of_version(name, version).await?.map(|text| Material::read(&text));
         let Some(Ok(Some(material))) = stored else {
             return Err(refused(format!("version {version} is there and is not a pair")));
         };
-        let leaf = material.verify(&candidate.wanted, now).map_err(refused)?;
-        self.promote(record, candidate, version, leaf, now).await
+        material.verify(&candidate.wanted, now).map_err(refused)
     }
 
+    /// `missing`: the trust stores that keep it from becoming current, as [`Self::untrusted`] has them.
     async fn promote(
         &self,
         record: &mut Record,
         candidate: &Candidate<'_>,
-        version: String,
-        leaf: Leaf,
+        (version, leaf): (String, Leaf),
+        missing: Option<BTreeSet<StoreName>>,
         now: OffsetDateTime,
     ) -> Result<Installed, Failure> {
         let (name, Candidate { attempt, issuer, .. }) = (record.name.clone(), candidate);
@@ -108,10 +123,6 @@ impl Records {
             let why = format!("its serial {} was revoked meanwhile; the next try begins another", leaf.serial);
             return Err(Failure::retryable(format!("make the new pair of `{name}` current"), why));
         }
-        let missing = match candidate.rotation.is_some_and(Rotation::stays_staged) {
-            true => Some(BTreeSet::new()),
-            false => self.untrusted(record, candidate).await?,
-        };
         if let Some(missing) = missing {
             let staged = Some(Staged { version_id: version, serial: leaf.serial, issuer: issuer.clone() });
             record.attempt = Some(Attempt { staged, lease: now.into(), ..(*attempt).clone() });
@@ -133,17 +144,26 @@ impl Records {
         record.secret_arn = Some(state.arn.clone());
         record.promote(Pair::of(&leaf, version, issuer.clone(), state.changed));
         record.look_at = (now + ROLLOUT_GRACE).unix_timestamp();
-        self.tag(record).await?;
-        self.untag(record, &state.tags).await?;
-        self.update(record).await?;
+        self.update_and_tag(record, &state.tags).await?;
         let serial = &leaf.serial;
         tracing::info!(certificate.name = %name, certificate.serial = %serial, "Made serial {serial} of `{name}` current");
         Ok(Installed::Current)
     }
 
+    /// Writes the record of a new pair, and the tags that say the same: in whichever order, for tags decide nothing, and the next
+    /// look writes those anew that differ from the record. `has` is what stands on the secret.
+    pub(crate) async fn update_and_tag(&self, record: &mut Record, has: &BTreeMap<String, String>) -> Result<(), Failure> {
+        let said = record.clone();
+        let (updated, tagged, untagged) = tokio::join!(self.update(record), self.tag(&said), self.untag(&said, has));
+        updated.and(tagged).and(untagged)
+    }
+
     /// The trust stores that declare the CA of a new pair and do not hold it; `None` when nothing keeps the pair from becoming
-    /// current. A pair of the same CA as the current one is trusted wherever that is.
+    /// current. A pair of the same CA as the current one is trusted wherever that is. While Secrets Manager rotates, it waits anyway.
     async fn untrusted(&self, record: &Record, candidate: &Candidate<'_>) -> Result<Option<BTreeSet<StoreName>>, Failure> {
+        if candidate.rotation.is_some_and(Rotation::stays_staged) {
+            return Ok(Some(BTreeSet::new()));
+        }
         let Some(issuer) = &candidate.issuer else { return Ok(None) };
         if record.current.as_ref().is_some_and(|current| current.issuer.as_ref() == Some(issuer)) {
             return Ok(None);

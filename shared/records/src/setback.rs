@@ -50,7 +50,6 @@ impl Records {
             return Ok(Vec::new());
         }
         record.go_back(state.changed);
-        self.tag(record).await?;
         let prefix = &self.settings.prefix;
         let message = format!("serial {serial} of `{name}` gave way to the one before it: {reason}");
         let mut events = vec![
@@ -61,7 +60,7 @@ impl Records {
             events.push(Event::about(Kind::CertificateDue, prefix, record, "ACM holds the pair that was rejected"));
         }
         events.extend(self.tell(record, "rolled-back", &message, now));
-        self.update(record).await?;
+        self.update_and_tag(record, &state.tags).await?;
         tracing::warn!(certificate.name = %name, certificate.serial = %serial, "Rejected serial {serial} of `{name}` and went back");
         Ok(events)
     }

@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::types::{
     AttributeValue, KeysAndAttributes, Put, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
 };
 use lifecycle::names::{Arn, CertificateName, ServiceName};
-use lifecycle::record::Record;
+use lifecycle::record::{Origin, Record};
 use lifecycle::rollout::{Binding, BindingState};
 use runtime::Failure;
 use serde::de::DeserializeOwned;
@@ -57,6 +57,7 @@ impl Records {
 
     /// Writes the record if nobody has written it since it was read, and keeps the services' bindings in step: a service that
     /// the record names, and `before` did not, learns of the certificate in the same transaction, and one that is gone forgets it.
+    /// With a new record goes a note whose its certificate of ACM is.
     pub async fn save(&self, record: &mut Record, before: &BTreeSet<ServiceName>) -> Result<Saved, Failure> {
         let read = record.revision;
         record.revision += 1;
@@ -65,10 +66,14 @@ impl Records {
         // Two looks in one second would write the same item, and each would take it for its own: see `put_alone`.
         item.insert("write".to_owned(), AttributeValue::B(Blob::new(random::<8>().to_vec())));
         let changed: Vec<_> = before.symmetric_difference(&record.options.services).collect();
-        let saved = if changed.is_empty() {
+        let noted = match &record.origin {
+            Origin::Exported { certificate_arn } | Origin::Adopted { certificate_arn } if read == 0 => Some(certificate_arn),
+            _ => None,
+        };
+        let saved = if changed.is_empty() && noted.is_none() {
             self.put_alone(item, read, &doing).await
         } else {
-            self.put_and_bind(item, read, record, &changed, &doing).await
+            self.put_with(item, read, record, &changed, noted, &doing).await
         };
         if !matches!(saved, Ok(Saved::Done)) {
             record.revision = read;
@@ -126,12 +131,13 @@ impl Records {
         }
     }
 
-    async fn put_and_bind(
+    async fn put_with(
         &self,
         item: Item,
         read: u64,
         record: &Record,
         changed: &[&ServiceName],
+        noted: Option<&Arn>,
         doing: &str,
     ) -> Result<Saved, Failure> {
         let failed = |error: aws_sdk_dynamodb::error::BuildError| Failure::permanent(doing, error);
@@ -160,6 +166,10 @@ impl Records {
                 .build()
                 .map_err(failed)?;
             writes.push(TransactWriteItem::builder().update(update).build());
+        }
+        if let Some(arn) = noted {
+            let note = Put::builder().table_name(&self.settings.table).set_item(Some(note(arn, &record.name)));
+            writes.push(TransactWriteItem::builder().put(note.build().map_err(failed)?).build());
         }
         match self.dynamodb.transact_write_items().set_transact_items(Some(writes)).send().await {
             Ok(_) => Ok(Saved::Done),
@@ -253,7 +263,13 @@ impl Records {
             }
         }
         records.sort_by_key(|record| (record.current.as_ref().map(|pair| pair.not_after), record.look_at));
-        Ok(Page { records, unreadable, next: page.last_evaluated_key })
+        let services: BTreeSet<_> = records.iter().flat_map(|record| &record.options.services).collect();
+        let bindings = self.items(services.iter().map(|service| binding_id(service)).collect()).await?;
+        let services = bindings.into_iter().filter_map(|(id, item)| {
+            let service: ServiceName = id.strip_prefix(SERVICE)?.parse().ok()?;
+            Some((service.clone(), binding(service, item).ok()?.state))
+        });
+        Ok(Page { records, services: services.collect(), unreadable, next: page.last_evaluated_key })
     }
 
     /// The name of every certificate that has a record. The index lags a little.
@@ -400,8 +416,7 @@ impl Records {
 
     /// Remembers whose certificate an ARN of ACM is, so that the daily walk through ACM need not ask for its tags.
     pub async fn note_arn(&self, arn: &Arn, name: &CertificateName) -> Result<(), Failure> {
-        let put = self.dynamodb.put_item().table_name(&self.settings.table);
-        let put = put.item("id", text(format!("{ARN}{arn}"))).item("certificate", text(name.to_string()));
+        let put = self.dynamodb.put_item().table_name(&self.settings.table).set_item(Some(note(arn, name)));
         put.send().await.map(|_| ()).map_err(|error| Failure::aws(format!("note that {arn} is `{name}`"), error))
     }
 
@@ -495,6 +510,8 @@ impl Records {
 /// Records that want to be looked at.
 pub struct Page {
     pub records: Vec<Record>,
+    /// What is known of their services. One that cannot be read is left out.
+    pub services: BTreeMap<ServiceName, BindingState>,
     pub unreadable: Vec<Failure>,
     /// Where the next page starts; `None` at the end.
     pub next: Option<Item>,
@@ -573,6 +590,11 @@ fn name_of(id: &str) -> Option<CertificateName> {
 
 fn binding_id(service: &ServiceName) -> String {
     format!("{SERVICE}{service}")
+}
+
+/// Whose certificate an ARN of ACM is.
+fn note(arn: &Arn, name: &CertificateName) -> Item {
+    Item::from([("id".to_owned(), text(format!("{ARN}{arn}"))), ("certificate".to_owned(), text(name.to_string()))])
 }
 
 fn record_item(record: &Record) -> Result<Item, serde_dynamo::Error> {
