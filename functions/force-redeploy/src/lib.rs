@@ -153,8 +153,7 @@ type Gathered = (BTreeMap<ServiceName, Binding>, BTreeMap<CertificateName, Recor
 async fn gather(app: &App, services: &BTreeSet<ServiceName>, now: OffsetDateTime) -> Result<Gathered, Failure> {
     let mut bound = app.records.bindings(services).await?;
     let names: BTreeSet<_> = bound.values().flat_map(|binding| &binding.certificates).collect();
-    let records = app.records.load_all(names).await?;
-    let described = ecs::describe(&app.ecs, bound.keys(), now).await?;
+    let (records, described) = tokio::try_join!(app.records.load_all(names), ecs::describe(&app.ecs, bound.keys(), now))?;
     let canaries = records.iter().filter_map(|record| record.options.canary.as_ref());
     let canaries: BTreeSet<_> = canaries.filter(|canary| !services.contains(canary)).collect();
     if !canaries.is_empty() {
@@ -207,13 +206,10 @@ async fn one(
 async fn redeploy(app: &App, binding: &mut Binding, newest: OffsetDateTime, invocation: &Invocation) -> Result<(), Failure> {
     let (now, service) = (invocation.now(), binding.service.clone());
     let doing = format!("redeploy {service}");
-    if let Some(lock) = &binding.state.lock
-        && *lock.until > now
-        && lock.holder != invocation.id
-    {
+    if let Some(until) = binding.state.lock.as_ref().and_then(|lock| lock.keeps_out(&invocation.id, now)) {
         return Err(Failure::retryable(
             doing,
-            format!("another invocation is at it; it may be tried again after {}", date(*lock.until)),
+            format!("another invocation is at it; it may be tried again after {}", date(until)),
         ));
     }
     binding.state.lock = Some(Lock { holder: invocation.id.clone(), until: (now + LOCK).into() });
@@ -241,44 +237,23 @@ async fn covered(
     invocation: &Invocation,
 ) -> Result<(), Failure> {
     let (service, now) = (binding.service.clone(), invocation.now());
-    let known = binding.state.deployment.as_ref() == Some(&deployment) && binding.state.fault.is_none();
-    binding.state.follow(deployment.clone());
-    let fails = |record: &Record| record.current.as_ref().is_some_and(|pair| binding.state.failed_on(*pair.since));
-    let (to_blame, others): (Vec<_>, Vec<_>) = certificates.into_iter().partition(fails);
-    if known && to_blame.is_empty() {
-        return Ok(());
-    }
     let message = format!(
         "the deployment {} of {service} failed{}",
         deployment.id,
         reason.map(|reason| format!(" ({reason})")).unwrap_or_default()
     );
+    let progress = deployment.progress;
+    let Some((to_blame, others)) = binding.state.cover(deployment, certificates) else { return Ok(()) };
     let (undone, stuck) = undo(app, to_blame, &message, now).await?;
-    let is_before = |record: &Record| record.current.as_ref().is_some_and(|pair| *pair.since < *deployment.began);
-    let is_of_another_cause = deployment.progress == Progress::Failed && !undone && stuck.is_empty();
-    let of_another_cause = is_of_another_cause.then(|| format!("{message}; see to the service, then deploy it"));
-    // What became current since has another deployment.
-    let stands = of_another_cause.as_ref().filter(|_| others.iter().all(is_before));
-    let reason = stuck.first().map(|(_, reason)| reason).or(stands);
-    (binding.state.lock, binding.state.fault) = (None, reason.map(|reason| fault(reason, now)));
+    let told = binding.state.conclude(&message, undone, stuck, &others, now);
     app.records.save_binding(binding).await?.or_retry(format_args!("what is known of {service}"))?;
-    match deployment.progress {
-        Progress::Running => Ok(()),
-        Progress::Completed => completed(app, &service, others).await,
-        Progress::Failed => {
-            for (record, reason) in stuck {
-                tell(app, vec![record], "rollout-failed", &reason, now).await?;
-            }
-            if let Some(reason) = of_another_cause {
-                tell(app, others.into_iter().filter(is_before).collect(), "rollout-failed", &reason, now).await?;
-            }
-            Ok(())
-        }
+    if progress == Progress::Completed {
+        completed(app, &service, others).await?;
     }
-}
-
-fn fault(reason: &str, now: OffsetDateTime) -> Fault {
-    Fault { at: now.into(), reason: reason.to_owned() }
+    for (record, reason) in told {
+        tell(app, vec![record], "rollout-failed", &reason, now).await?;
+    }
+    Ok(())
 }
 
 /// Takes the pairs back that a deployment failed on, and tells of each at once: what comes after may fail. Whether there was one,
@@ -345,7 +320,7 @@ async fn refused(
 ) -> Result<Failure, Failure> {
     let service = binding.service.clone();
     binding.state.lock = None;
-    binding.state.fault = Some(fault(&reason, now));
+    binding.state.fault = Some(Fault { at: now.into(), reason: reason.clone() });
     app.records.save_binding(binding).await?.or_retry(format_args!("what is known of {service}"))?;
     let message = format!("{service} cannot be redeployed: {reason}");
     tell(app, certificates, "service-refused", &message, now).await?;

@@ -50,6 +50,13 @@ pub struct Lock {
     pub until: Moment,
 }
 
+impl Lock {
+    /// Until when it keeps this invocation out.
+    pub fn keeps_out(&self, holder: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        (*self.until > now && self.holder != holder).then_some(*self.until)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     pub at: Moment,
@@ -191,6 +198,44 @@ impl BindingState {
             _ => *deployment.began - CLOCKS_APART,
         };
         Deployment { began: began.into(), ..deployment }
+    }
+
+    /// Follows a deployment that is new enough. Gives the certificates on whose new pair it failed, and the others that the service
+    /// reads; `None` when nothing is new and nothing has failed.
+    pub fn cover(&mut self, deployment: Deployment, certificates: Vec<Record>) -> Option<(Vec<Record>, Vec<Record>)> {
+        let known = self.deployment.as_ref() == Some(&deployment) && self.fault.is_none();
+        self.follow(deployment);
+        let fails = |record: &Record| record.current.as_ref().is_some_and(|pair| self.failed_on(*pair.since));
+        let (to_blame, others): (Vec<_>, Vec<_>) = certificates.into_iter().partition(fails);
+        (!known || !to_blame.is_empty()).then_some((to_blame, others))
+    }
+
+    /// What stands against the service now that the pairs on which its deployment failed were taken back, but those that are `stuck`
+    /// for the reason beside them. Gives the certificates of which a person is told, each with what. `failed` says that it failed.
+    pub fn conclude(
+        &mut self,
+        failed: &str,
+        undone: bool,
+        stuck: Vec<(Record, String)>,
+        others: &[Record],
+        now: OffsetDateTime,
+    ) -> Vec<(Record, String)> {
+        let ended = self.deployment.as_ref().filter(|deployment| deployment.progress == Progress::Failed);
+        let (told, stands) = match ended {
+            Some(Deployment { began, .. }) if !undone && stuck.is_empty() => {
+                // What became current since has another deployment.
+                let is_before = |record: &&Record| record.current.as_ref().is_some_and(|pair| *pair.since < **began);
+                let reason = format!("{failed}; see to the service, then deploy it");
+                let told = others.iter().filter(is_before).map(|record| (record.clone(), reason.clone())).collect();
+                (told, others.iter().all(|record| is_before(&record)).then_some(reason))
+            }
+            _ => {
+                let stands = stuck.first().map(|(_, reason)| reason.clone());
+                (stuck, stands)
+            }
+        };
+        (self.lock, self.fault) = (None, stands.map(|reason| Fault { at: now.into(), reason }));
+        told
     }
 
     /// Whether the followed deployment failed on the pair that became current at `since`: its task definition had worked before, and
@@ -374,6 +419,113 @@ mod tests {
             assert_eq!(state.failed_on(at(PAIR)), blamed, "{what}: {state:?}");
         }
         assert!(!BindingState::default().failed_on(at(PAIR)));
+    }
+
+    #[test]
+    fn what_is_known_of_a_deployment_is_of_no_further_account_unless_a_pair_is_to_blame() {
+        let record = |name: &str, since: &str| Record {
+            name: name.parse().unwrap(),
+            current: Some(crate::record::Pair { since: at(since).into(), ..samples::pair() }),
+            ..samples::issued()
+        };
+        let worked = deployment("2026-11-22T05:00:00Z", Progress::Completed);
+        let ended = |progress| Deployment { id: "9".to_owned(), ..deployment("2026-11-22T09:00:00Z", progress) };
+        let (old, new, newer) =
+            (record("old", "2026-11-22T04:00:00Z"), record("new", PAIR), record("newer", "2026-11-22T10:00:00Z"));
+        let all = || vec![old.clone(), new.clone(), newer.clone()];
+        let after = |followed: &[Deployment]| {
+            let mut state = BindingState::default();
+            followed.iter().for_each(|deployment| state.follow(deployment.clone()));
+            state
+        };
+        let faulty = BindingState {
+            fault: Some(Fault { at: at(PAIR).into(), reason: "it is DRAINING".to_owned() }),
+            ..after(&[ended(Progress::Completed)])
+        };
+        let none: &[&str] = &[];
+        for (what, mut state, progress, expected) in [
+            ("it runs", after(std::slice::from_ref(&worked)), Progress::Running, Some((none, &["old", "new", "newer"][..]))),
+            ("it runs on", after(&[ended(Progress::Running)]), Progress::Running, None),
+            ("it worked", after(&[ended(Progress::Running)]), Progress::Completed, Some((none, &["old", "new", "newer"]))),
+            ("it has worked", after(&[ended(Progress::Completed)]), Progress::Completed, None),
+            ("a fault is over", faulty, Progress::Completed, Some((none, &["old", "new", "newer"]))),
+            ("it failed", after(std::slice::from_ref(&worked)), Progress::Failed, Some((&["new"], &["old", "newer"]))),
+            (
+                "it has failed, and nobody has seen to it",
+                after(&[worked.clone(), ended(Progress::Failed)]),
+                Progress::Failed,
+                Some((&["new"], &["old", "newer"])),
+            ),
+            ("it has failed, for another reason", after(&[ended(Progress::Failed)]), Progress::Failed, None),
+        ] {
+            let names = |records: Vec<Record>| records.iter().map(|record| record.name.to_string()).collect::<Vec<_>>();
+            let covered = state.cover(ended(progress), all()).map(|(to_blame, others)| (names(to_blame), names(others)));
+            let expected = expected.map(|(to_blame, others)| {
+                let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+                (owned(to_blame), owned(others))
+            });
+            assert_eq!(covered, expected, "{what}");
+            assert_eq!(state.deployment, Some(ended(progress)), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_service_is_faulty_by_what_cannot_be_undone_or_by_itself_and_whoever_it_concerns_is_told() {
+        let record = |since: &str| Record {
+            current: Some(crate::record::Pair { since: at(since).into(), ..samples::pair() }),
+            ..samples::issued()
+        };
+        let (before, since) = (record(PAIR), record("2026-11-22T08:00:00Z"));
+        let stuck = vec![(before.clone(), "nothing to go back to".to_owned())];
+        let itself = "it failed; see to the service, then deploy it";
+        for (what, progress, undone, stuck, others, fault, told) in [
+            ("it runs", Progress::Running, false, vec![], vec![&before], None, vec![]),
+            ("it works", Progress::Completed, false, vec![], vec![&before], None, vec![]),
+            ("it was undone", Progress::Failed, true, vec![], vec![&before], None, vec![]),
+            (
+                "there is nothing to go back to",
+                Progress::Failed,
+                false,
+                stuck.clone(),
+                vec![&before],
+                Some("nothing to go back to"),
+                vec!["nothing to go back to"],
+            ),
+            (
+                "another pair was undone",
+                Progress::Failed,
+                true,
+                stuck,
+                vec![&before],
+                Some("nothing to go back to"),
+                vec!["nothing to go back to"],
+            ),
+            ("no pair is to blame", Progress::Failed, false, vec![], vec![&before], Some(itself), vec![itself]),
+            ("no pair is left", Progress::Failed, false, vec![], vec![], Some(itself), vec![]),
+            ("one is newer than it", Progress::Failed, false, vec![], vec![&before, &since], None, vec![itself]),
+        ] {
+            let lock = Some(Lock { holder: "me".to_owned(), until: at(PAIR).into() });
+            let followed = Some(deployment("2026-11-22T07:00:00Z", progress));
+            let mut state = BindingState { deployment: followed, lock, ..BindingState::default() };
+            let others: Vec<_> = others.into_iter().cloned().collect();
+            let said = state.conclude("it failed", undone, stuck, &others, at(PAIR));
+            assert_eq!(said.iter().map(|(_, reason)| reason.as_str()).collect::<Vec<_>>(), told, "{what}");
+            assert!(said.iter().all(|(record, _)| *record == before), "{what}");
+            assert_eq!(state.fault.map(|fault| fault.reason).as_deref(), fault, "{what}");
+            assert_eq!(state.lock, None, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_lock_keeps_everybody_out_but_its_holder_until_it_is_over() {
+        let lock = Lock { holder: "me".to_owned(), until: at(PAIR).into() };
+        for (what, holder, now, expected) in [
+            ("another", "somebody", "2026-11-22T06:00:00.499Z", Some(at(PAIR))),
+            ("its holder", "me", "2026-11-22T06:00:00.499Z", None),
+            ("when it is over", "somebody", PAIR, None),
+        ] {
+            assert_eq!(lock.keeps_out(holder, at(now)), expected, "{what}");
+        }
     }
 
     #[test]
