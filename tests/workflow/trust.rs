@@ -778,6 +778,8 @@ fn a_pair_that_waits_is_given_up_when_its_ca_is_retired_before_any_store_holds_i
         let mut site = Site::with(&[]).await;
         site.declare(site.declaration()).await;
         act(&site.stack, "issue-client-cert", order()).await;
+        // Whoever hears of it has done what is to be done.
+        minutes(1).await;
         lose_deliveries(&site.stack);
         let [second, third] = ["Example Second CA", "Example Third CA"].map(|name| site.new_authority(name));
         let first = site.stack.issuing_ca.clone();

@@ -7,7 +7,8 @@ use std::time::Duration;
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::config::retry::RetryConfig;
 use aws_sdk_elasticloadbalancingv2::types::{
-    AdvertiseTrustStoreCaNamesEnum, MutualAuthenticationAttributes, RevocationContent, RevocationType, Tag, TrustStoreStatus,
+    AdvertiseTrustStoreCaNamesEnum, MutualAuthenticationAttributes, RevocationContent, RevocationType, Tag, TrustStore,
+    TrustStoreStatus,
 };
 use lifecycle::names::{Arn, StoreName};
 use lifecycle::trust::{Attached, Authentication, Listener, Mode};
@@ -22,13 +23,25 @@ pub(crate) struct File<'a> {
 
 /// A trust store takes a few seconds to become active.
 const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_secs(3);
 
-/// The store's ARN; `None` when there is no store of this name.
-pub(crate) async fn find(elb: &Client, name: &StoreName) -> Result<Option<Arn>, Failure> {
-    Ok(described(elb, name).await?.map(|(arn, _)| arn))
+/// A trust store as Elastic Load Balancing describes it.
+pub(crate) struct Described {
+    pub(crate) arn: Arn,
+    active: bool,
 }
 
-async fn described(elb: &Client, name: &StoreName) -> Result<Option<(Arn, bool)>, Failure> {
+impl Described {
+    fn of(stores: &[TrustStore], doing: impl Fn() -> String) -> Result<Option<Self>, Failure> {
+        let Some(store) = stores.first() else { return Ok(None) };
+        let arn = store.trust_store_arn().unwrap_or_default().parse();
+        let arn = arn.map_err(|_| Failure::permanent(doing(), "AWS answered without its ARN"))?;
+        Ok(Some(Self { arn, active: store.status() == Some(&TrustStoreStatus::Active) }))
+    }
+}
+
+/// `None` when there is no store of this name.
+pub(crate) async fn find(elb: &Client, name: &StoreName) -> Result<Option<Described>, Failure> {
     let doing = || format!("look at the trust store `{name}`");
     let answer = match elb.describe_trust_stores().names(name.to_string()).send().await {
         Ok(answer) => answer,
@@ -37,10 +50,7 @@ async fn described(elb: &Client, name: &StoreName) -> Result<Option<(Arn, bool)>
         }
         Err(error) => return Err(Failure::aws(doing(), error)),
     };
-    let Some(store) = answer.trust_stores().first() else { return Ok(None) };
-    let arn = store.trust_store_arn().unwrap_or_default().parse();
-    let arn = arn.map_err(|_| Failure::permanent(doing(), "AWS answered without its ARN"))?;
-    Ok(Some((arn, store.status() == Some(&TrustStoreStatus::Active))))
+    Described::of(answer.trust_stores(), doing)
 }
 
 /// Where the certificates that the store really holds can be read, for ten minutes.
@@ -53,39 +63,46 @@ pub(crate) async fn bundle_location(elb: &Client, store: &Arn) -> Result<String,
 
 /// Makes the store. One of this name that is there already was made by an earlier try, or by somebody else at this moment: what
 /// it holds tells which.
-pub(crate) async fn create(elb: &Client, name: &StoreName, prefix: &str, file: &File<'_>) -> Result<(), Failure> {
+pub(crate) async fn create(elb: &Client, name: &StoreName, prefix: &str, file: &File<'_>) -> Result<Option<Described>, Failure> {
+    let doing = || format!("create the trust store `{name}`");
     let create = elb.create_trust_store().name(name.to_string()).ca_certificates_bundle_s3_bucket(file.bucket);
     let create =
         create.ca_certificates_bundle_s3_key(file.key).set_ca_certificates_bundle_s3_object_version(file.version.clone());
     let tag = Tag::builder().key("everleaf:trust-store").value(format!("{prefix}/{name}")).build();
     match create.tags(tag).send().await {
-        Ok(_) => Ok(()),
-        Err(error) if error.as_service_error().is_some_and(|error| error.is_duplicate_trust_store_name_exception()) => Ok(()),
-        Err(error) => Err(Failure::aws(format!("create the trust store `{name}`"), error)),
+        Ok(answer) => Described::of(answer.trust_stores(), doing),
+        Err(error) if error.as_service_error().is_some_and(|error| error.is_duplicate_trust_store_name_exception()) => Ok(None),
+        Err(error) => Err(Failure::aws(doing(), error)),
     }
 }
 
 /// Replaces everything that the store holds.
-pub(crate) async fn modify(elb: &Client, store: &Arn, file: &File<'_>) -> Result<(), Failure> {
+pub(crate) async fn modify(elb: &Client, store: &Arn, file: &File<'_>) -> Result<Option<Described>, Failure> {
+    let doing = || format!("modify the trust store {store}");
     let modify = elb.modify_trust_store().trust_store_arn(store.as_str()).ca_certificates_bundle_s3_bucket(file.bucket);
     let modify =
         modify.ca_certificates_bundle_s3_key(file.key).set_ca_certificates_bundle_s3_object_version(file.version.clone());
-    modify.send().await.map(|_| ()).map_err(|error| Failure::aws(format!("modify the trust store {store}"), error))
+    let answer = modify.send().await.map_err(|error| Failure::aws(doing(), error))?;
+    Described::of(answer.trust_stores(), doing)
 }
 
-/// The store's ARN once it is active.
-pub(crate) async fn wait_until_active(elb: &Client, name: &StoreName, invocation: &Invocation) -> Result<Arn, Failure> {
+/// The store's ARN once it is active. `seen`: as it was described when it was written.
+pub(crate) async fn wait_until_active(
+    elb: &Client,
+    name: &StoreName,
+    mut seen: Option<Described>,
+    invocation: &Invocation,
+) -> Result<Arn, Failure> {
     let give_up = tokio::time::Instant::now() + PATIENCE.min(invocation.time_left().saturating_sub(Duration::from_secs(15)));
-    let mut pause = Duration::from_millis(500);
     loop {
-        if let Some((arn, true)) = described(elb, name).await? {
+        if let Some(Described { arn, active: true }) = seen {
             return Ok(arn);
         }
-        if tokio::time::Instant::now() + pause >= give_up {
+        if tokio::time::Instant::now() + PAUSE >= give_up {
             return Err(Failure::retryable(format!("wait for the trust store `{name}`"), "it is still being created"));
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(4));
+        tokio::time::sleep(PAUSE).await;
+        seen = find(elb, name).await?;
     }
 }
 

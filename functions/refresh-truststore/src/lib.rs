@@ -23,8 +23,9 @@ use aws_sdk_eventbridge::Client as EventBridge;
 use aws_sdk_s3::Client as S3;
 use lifecycle::date;
 use lifecycle::events::{Detail, Event, Kind};
-use lifecycle::names::{Arn, AuthorityArn, CertificateName, StoreName};
-use lifecycle::record::{Origin, Record};
+use lifecycle::names::{Arn, AuthorityArn, StoreName};
+use lifecycle::record::Record;
+use lifecycle::refresh::{First, Scope, announce};
 use lifecycle::rollout::Lock;
 use lifecycle::trust::{Declaration, Store, Stores, Trust};
 use records::{Records, Settings};
@@ -90,16 +91,18 @@ struct Request {
 
 const USAGE: &str = "give one of {\"refresh\": true}, {\"trust_store\": \"name\"}, {\"declare\": {…}} and {\"undeclare\": \"name\"}, and `dry_run` beside it where nothing is to change";
 
-/// Which stores are looked at.
-enum Scope {
-    All,
-    One(StoreName),
-    /// The one whose extra objects changed. They may be there before it is declared.
-    Extra(StoreName),
-    /// Those that have to do with this CA.
-    Of(Arn),
-    /// Those that a certificate waits for.
-    Waiting(CertificateName),
+/// Which stores are to be seen to, and how.
+struct Asked<'a> {
+    scope: Scope,
+    /// Why a CA could not publish its CRL.
+    ca_says: Option<&'a str>,
+    dry_run: bool,
+}
+
+impl Asked<'_> {
+    fn of(scope: Scope) -> Self {
+        Self { scope, ca_says: None, dry_run: false }
+    }
 }
 
 pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
@@ -112,28 +115,28 @@ pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<
             let AuthorityArn(authority) =
                 authority.map_err(|error| Failure::permanent("read which CA the event is about", error))?;
             let ca_says = if detail_type.ends_with("CRL Generation") { crl_failed(&detail) } else { None };
-            refresh(app, &Scope::Of(authority), ca_says, false, invocation).await
+            refresh(app, None, Asked { ca_says, ..Asked::of(Scope::Of(authority)) }, invocation).await
         }
         Trigger::Event { source, detail, .. } if source == "aws.s3" => {
             // What lies beside the stores' folders, or stands for a folder, is for none.
             let key = detail["object"]["key"].as_str().unwrap_or_default();
             let name = key.strip_prefix(EXTRA).and_then(|rest| rest.split_once('/')).and_then(|(name, _)| name.parse().ok());
             match name {
-                Some(name) => refresh(app, &Scope::Extra(name), None, false, invocation).await,
+                Some(name) => refresh(app, None, Asked::of(Scope::Extra(name)), invocation).await,
                 None => Ok(json!({"outcome": "unchanged", "trust_stores": []})),
             }
         }
         Trigger::Event { detail_type, detail, .. } if detail_type == Kind::TrustDue.detail_type() => {
             let Detail { certificate, .. } = Trigger::body(detail)?;
-            refresh(app, &Scope::Waiting(Trigger::body(Value::from(certificate))?), None, false, invocation).await
+            refresh(app, None, Asked::of(Scope::Waiting(Trigger::body(Value::from(certificate))?)), invocation).await
         }
         Trigger::Event { detail_type, .. } => Err(not_ours(&detail_type)),
         Trigger::ByHand(request) => match Trigger::request(request, USAGE)? {
             Request { refresh: true, trust_store: None, declare: None, undeclare: None, dry_run } => {
-                refresh(app, &Scope::All, None, dry_run, invocation).await
+                refresh(app, None, Asked { dry_run, ..Asked::of(Scope::All) }, invocation).await
             }
             Request { refresh: false, trust_store: Some(name), declare: None, undeclare: None, dry_run } => {
-                refresh(app, &Scope::One(name), None, dry_run, invocation).await
+                refresh(app, None, Asked { dry_run, ..Asked::of(Scope::One(name)) }, invocation).await
             }
             Request { refresh: false, trust_store: None, declare: Some(declaration), undeclare: None, dry_run } => {
                 declare(app, &declaration, dry_run, invocation).await
@@ -156,72 +159,28 @@ fn crl_failed(detail: &Value) -> Option<&str> {
     (detail["result"] == "failure").then(|| detail["reason"].as_str().unwrap_or("no reason was given"))
 }
 
-/// Looks at stores, and then puts right what differs. One that fails does not keep the others waiting.
-async fn refresh(
-    app: &App,
-    scope: &Scope,
-    ca_says: Option<&str>,
-    dry_run: bool,
-    invocation: &Invocation,
-) -> Result<Value, Failure> {
-    let kept = load(app).await?;
-    let mut stores = kept.clone().unwrap_or_default().declared_by(&app.trust.declared);
-    let waiting = match scope {
-        Scope::Waiting(name) => app.records.load(name).await?,
-        _ => None,
-    };
-    let (mut looks, mut failures) = (Vec::new(), Failures::default());
-    for name in in_scope(app, &stores, scope, waiting.as_ref())? {
-        let look = store::look(app, &name, &stores.stores[&name], invocation.now()).await;
-        looks.push((name, look));
-    }
-    if dry_run {
+/// Looks at stores, and then puts right what differs. One that fails does not keep the others waiting. `known`: what is kept of the
+/// stores, where it was read just now.
+async fn refresh(app: &App, known: Option<Stores>, asked: Asked<'_>, invocation: &Invocation) -> Result<Value, Failure> {
+    let Gathered { kept, mut stores, waiting, looks } = gather(app, known, &asked.scope, invocation).await?;
+    if asked.dry_run {
         return planned(looks);
     }
-    if matches!(scope, Scope::All) {
-        failures.extend(look_at_issuers(app, &stores, invocation.now()).await);
-    }
-    if looks.iter().any(|(_, look)| look.as_ref().is_ok_and(|look| !look.plan.changes_nothing())) {
-        let mut adds = false;
-        for (name, look) in &looks {
-            if let (Ok(look), Some(store)) = (look, stores.stores.get_mut(name)) {
-                store.adding.extend(look.adds(store));
-                adds |= !store.adding.is_empty();
-            }
-        }
+    let unseen = match asked.scope {
+        Scope::All => look_at_issuers(app, &stores, invocation.now()).await,
+        _ => Vec::new(),
+    };
+    let plans = looks.iter().filter_map(|(name, look)| Some((name, &look.as_ref().ok()?.plan)));
+    let First { lock: changes, copy: adds } = announce(&mut stores, plans);
+    if changes {
         lock(app, &mut stores, invocation).await?;
-        // Known before it is in the store: a CA is not taken out of a store by one that does not know what it is there for.
-        if adds {
-            copy(app, &stores).await?;
-        }
     }
-    let others = stores.lock.as_ref().is_some_and(|lock| *lock.until > invocation.now() && lock.holder != invocation.id);
-    let (mut events, mut reports) = (Vec::new(), Vec::new());
-    for (name, look) in looks {
-        let Some(store) = stores.stores.get_mut(&name) else { continue };
-        if let (Some(why), Scope::Of(authority)) = (ca_says, scope) {
-            let message =
-                format!("{authority} could not publish its CRL: {why}; the trust store `{name}` goes on with the last one");
-            events.extend(tell(app, store, "trust-crl", &message, invocation));
-        }
-        let met = match look {
-            Ok(look) => {
-                let Refreshed { report, events: told, failures: met } =
-                    store::carry_out(app, &name, store, look, invocation).await;
-                say_usage(app, &name, store);
-                reports.push(report);
-                events.extend(told);
-                met
-            }
-            Err(failure) => vec![failure],
-        };
-        for failure in met {
-            if failure.is_permanent() {
-                events.extend(tell(app, store, "trust-store", &failure.to_string(), invocation));
-            }
-            failures.push(failure);
-        }
+    if adds {
+        copy(app, &stores).await?;
     }
+    let others = stores.keeps_out(&invocation.id, invocation.now()).is_some();
+    let Done { reports, events, mut failures } = carry_out(app, &mut stores, looks, &asked, invocation).await;
+    failures.extend(unseen);
     // Told first: what is kept as told, or as done, is told no more.
     publish(&app.eventbridge, &events).await?;
     // While somebody else changes stores, what is known of them is theirs to write.
@@ -234,6 +193,83 @@ async fn refresh(
     failures.into_result("refresh trust stores")?;
     let changed = reports.iter().any(|report| report["outcome"] != "unchanged");
     Ok(json!({"outcome": if changed { "refreshed" } else { "unchanged" }, "trust_stores": reports}))
+}
+
+/// What there is before anything is done.
+struct Gathered {
+    kept: Option<Stores>,
+    stores: Stores,
+    /// The certificate that waits for stores.
+    waiting: Option<Record>,
+    looks: Vec<(StoreName, Result<Look, Failure>)>,
+}
+
+async fn gather(app: &App, known: Option<Stores>, scope: &Scope, invocation: &Invocation) -> Result<Gathered, Failure> {
+    let kept = async {
+        match known {
+            Some(known) => Ok(Some(known)),
+            None => load(app).await,
+        }
+    };
+    let waiting = async {
+        match scope {
+            Scope::Waiting(name) => app.records.load(name).await,
+            _ => Ok(None),
+        }
+    };
+    let (kept, waiting) = tokio::try_join!(kept, waiting)?;
+    let stores = kept.clone().unwrap_or_default().declared_by(&app.trust.declared);
+    let names = scope.names(&app.trust, &stores, waiting.as_ref());
+    let mut looks = Vec::new();
+    // One after another: Elastic Load Balancing answers ten reads a second.
+    for name in names.map_err(|why| Failure::permanent("refresh trust stores", why))? {
+        let look = store::look(app, &name, &stores.stores[&name], invocation.now()).await;
+        looks.push((name, look));
+    }
+    Ok(Gathered { kept, stores, waiting, looks })
+}
+
+/// What was done.
+#[derive(Default)]
+struct Done {
+    reports: Vec<Value>,
+    events: Vec<Event>,
+    failures: Failures,
+}
+
+async fn carry_out(
+    app: &App,
+    stores: &mut Stores,
+    looks: Vec<(StoreName, Result<Look, Failure>)>,
+    asked: &Asked<'_>,
+    invocation: &Invocation,
+) -> Done {
+    let mut done = Done::default();
+    for (name, look) in looks {
+        let Some(store) = stores.stores.get_mut(&name) else { continue };
+        if let (Some(why), Scope::Of(authority)) = (asked.ca_says, &asked.scope) {
+            let message =
+                format!("{authority} could not publish its CRL: {why}; the trust store `{name}` goes on with the last one");
+            done.events.extend(tell(app, store, "trust-crl", &message, invocation));
+        }
+        let met = match look {
+            Ok(look) => {
+                let Refreshed { report, events, failures } = store::carry_out(app, &name, store, look, invocation).await;
+                say_usage(app, &name, store);
+                done.reports.push(report);
+                done.events.extend(events);
+                failures
+            }
+            Err(failure) => vec![failure],
+        };
+        for failure in met {
+            if failure.is_permanent() {
+                done.events.extend(tell(app, store, "trust-store", &failure.to_string(), invocation));
+            }
+            done.failures.push(failure);
+        }
+    }
+    done
 }
 
 /// Looks at the CAs that the stack issues from and no store is to hold: nobody else would before a certificate is due.
@@ -275,62 +311,19 @@ const LOCK: Duration = Duration::from_secs(150);
 /// Lets nobody else change a store until this invocation has.
 async fn lock(app: &App, stores: &mut Stores, invocation: &Invocation) -> Result<(), Failure> {
     let now = invocation.now();
-    if let Some(lock) = stores.lock.as_ref().filter(|lock| *lock.until > now && lock.holder != invocation.id) {
-        let why = format!("another invocation is at it; it may be tried again after {}", date(*lock.until));
+    if let Some(until) = stores.keeps_out(&invocation.id, now) {
+        let why = format!("another invocation is at it; it may be tried again after {}", date(until));
         return Err(Failure::retryable("refresh trust stores", why));
     }
     stores.lock = Some(Lock { holder: invocation.id.clone(), until: (now + LOCK).into() });
     app.records.save_stores(stores).await?.or_retry("the lock of the trust stores")
 }
 
-fn in_scope(app: &App, stores: &Stores, scope: &Scope, waiting: Option<&Record>) -> Result<Vec<StoreName>, Failure> {
-    let concerns = |store: &Store, authority: &Arn| {
-        let authorities = app.trust.authorities(store);
-        authorities.wanted.contains(authority) || authorities.retiring.contains(authority)
-    };
-    Ok(match scope {
-        Scope::All => stores.stores.keys().cloned().collect(),
-        Scope::One(name) | Scope::Extra(name) if stores.stores.contains_key(name) => vec![name.clone()],
-        Scope::Extra(_) => Vec::new(),
-        Scope::One(name) => {
-            return Err(Failure::permanent(
-                format!("refresh the trust store `{name}`"),
-                "it is not declared; declare it by a request, or in the stack's parameter TrustStores",
-            ));
-        }
-        Scope::Of(authority) => {
-            stores.stores.iter().filter(|(_, store)| concerns(store, authority)).map(|(name, _)| name.clone()).collect()
-        }
-        Scope::Waiting(_) => match waiting.and_then(|record| authority(app, record)) {
-            Some(authority) => app.trust.missing(stores, authority).into_iter().collect(),
-            None => Vec::new(),
-        },
-    })
-}
-
-/// The CA that a certificate waits for stores to hold.
-fn authority<'a>(app: &'a App, record: &'a Record) -> Option<&'a Arn> {
-    let staged = record.attempt.as_ref().and_then(|attempt| attempt.staged.as_ref());
-    let asked = || record.specification().map(|wanted| app.trust.successors.active(&wanted.certificate_authority_arn));
-    staged.and_then(|staged| staged.issuer.as_ref()).or_else(asked)
-}
-
 /// The event that lets a certificate go on that has waited for its stores, once they are ready.
 fn may_go_on(app: &App, stores: &Stores, record: &Record) -> Option<Event> {
-    let authority = record.attempt.as_ref()?.staged.as_ref()?.issuer.as_ref()?;
-    if !app.trust.missing(stores, authority).is_empty() {
-        return None;
-    }
-    let kind = match record.origin {
-        Origin::Exported { .. } => Kind::ExportDue,
-        Origin::Issued(_) | Origin::CallerKey(_) | Origin::Adopted { .. } => Kind::CertificateDue,
-    };
-    Some(Event::about(
-        kind,
-        &app.records.settings.prefix,
-        record,
-        format!("every trust store that declares {authority} holds it"),
-    ))
+    let (kind, authority) = app.trust.due(stores, record)?;
+    let reason = format!("every trust store that declares {authority} holds it");
+    Some(Event::about(kind, &app.records.settings.prefix, record, reason))
 }
 
 /// What is kept of the stores; from the copy in the bucket where the table has nothing.
@@ -377,7 +370,7 @@ async fn declare(app: &App, declaration: &Value, dry_run: bool, invocation: &Inv
         return planned(vec![(name, look)]);
     }
     keep(app, kept, &mut stores).await?;
-    refresh(app, &Scope::One(name), None, false, invocation).await
+    refresh(app, Some(stores), Asked::of(Scope::One(name)), invocation).await
 }
 
 /// Everleaf lets go of a store. What is in it stays in it, and so do the listeners.

@@ -7,6 +7,7 @@ use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::{BoxError, ProvideErrorMetadata};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
+use futures_util::future::try_join_all;
 use lifecycle::bundle::{Extra, LARGEST_OBJECT};
 use runtime::Failure;
 
@@ -20,18 +21,25 @@ pub(crate) async fn extras(s3: &Client, bucket: &str, prefix: &str) -> Result<Ve
         let page = page.map_err(|error| Failure::aws(format!("list what is under {prefix} in {bucket}"), error))?;
         // Consoles make objects that stand for folders.
         let keys = page.contents().iter().filter_map(|object| object.key()).filter(|key| !key.ends_with('/'));
-        for key in keys.map(str::to_owned) {
-            let doing = || format!("read {key} of {bucket}");
-            let object = match s3.get_object().bucket(bucket).key(&key).send().await {
-                Ok(object) => object,
-                // It was deleted just now.
-                Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => continue,
-                Err(error) => return Err(Failure::aws(doing(), error)),
-            };
-            extras.push(Extra { body: beginning(object.body, LARGEST_OBJECT, doing()).await?, key });
+        let keys: Vec<_> = keys.map(str::to_owned).collect();
+        for some in keys.chunks(10) {
+            extras.extend(try_join_all(some.iter().map(|key| extra(s3, bucket, key))).await?.into_iter().flatten());
         }
     }
     Ok(extras)
+}
+
+/// `None` when it was deleted just now.
+async fn extra(s3: &Client, bucket: &str, key: &str) -> Result<Option<Extra>, Failure> {
+    let doing = || format!("read {key} of {bucket}");
+    match s3.get_object().bucket(bucket).key(key).send().await {
+        Ok(object) => {
+            let body = beginning(object.body, LARGEST_OBJECT, doing()).await?;
+            Ok(Some(Extra { key: key.to_owned(), body }))
+        }
+        Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => Ok(None),
+        Err(error) => Err(Failure::aws(doing(), error)),
+    }
 }
 
 /// Writes an object whose key tells its content, and gives its version. Where it is there already, that one is taken.

@@ -3,17 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use aws_sdk_acmpca::types::CertificateAuthority;
+use futures_util::future::{join_all, try_join_all};
 use lifecycle::authority::{Crl, certificates};
 use lifecycle::date;
 use lifecycle::events::{Event, Kind};
-use lifecycle::names::{Arn, StoreName};
+use lifecycle::names::{Arn, CertificateName, ServiceName, StoreName};
+use lifecycle::record::Record;
 use lifecycle::refresh::{Facts, Plan, Published, plan};
+use lifecycle::rollout::BindingState;
 use lifecycle::trust::{Attach, Authorities, LoadedCrl, Mode, Store};
 use runtime::{Failure, Invocation};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::elb::File;
+use crate::elb::{Described, File};
 use crate::s3::Object;
 use crate::{App, EXTRA, OUT, elb, pca, s3, tell};
 
@@ -23,14 +27,6 @@ pub(crate) struct Look {
     pub(crate) plan: Plan,
     /// What could not be read of a CA for good. The rest goes on without it.
     failures: Vec<Failure>,
-}
-
-impl Look {
-    /// The CAs that the upload is to add, each with the fingerprints of its chain.
-    pub(crate) fn adds(&self, store: &Store) -> BTreeMap<Arn, Vec<String>> {
-        let new = |authority: &Arn| self.plan.upload.is_some() && !store.held.contains_key(authority);
-        self.plan.held.iter().filter(|(authority, _)| new(authority)).map(|(arn, chain)| (arn.clone(), chain.clone())).collect()
-    }
 }
 
 /// What was done.
@@ -75,33 +71,23 @@ async fn gather(
     authorities: &Authorities,
     now: OffsetDateTime,
 ) -> Result<(Facts, Vec<Failure>), Failure> {
+    let extra = format!("{EXTRA}{name}/");
+    let arns: Vec<_> = store.declaration.listeners.iter().map(|listener| &listener.listener_arn).collect();
+    let ((arn, held, ids), (needed, table_is_new, shown), extras, listeners, (clients, services)) = tokio::try_join!(
+        in_load_balancing(app, name),
+        in_private_ca(app, store, authorities, now),
+        s3::extras(&app.s3, &app.bucket, &extra),
+        elb::listeners(&app.elb, &arns),
+        clients(app, store),
+    )?;
+    let mut facts = Facts { arn, held, needed, table_is_new, extras, listeners, clients, services, ..Facts::default() };
     let mut failures = Vec::new();
-    let mut facts = Facts { arn: elb::find(&app.elb, name).await?, ..Facts::default() };
-    if let Some(arn) = &facts.arn {
-        facts.held = held(app, arn).await?;
-    }
-    for authority in &authorities.retiring {
-        if let Some(by) = app.records.needs(authority, now).await? {
-            facts.needed.insert(authority.clone(), by);
-        }
-    }
-    if authorities.retiring.len() > facts.needed.len() {
-        facts.table_is_new = !app.records.walk().await?.has_been_everywhere();
-    }
-    // Of those that retire only what is there or needed is worth a look.
-    let stays = |authority: &&Arn| {
-        facts.needed.contains_key(*authority) || store.held.contains_key(*authority) || store.adding.contains_key(*authority)
-    };
-    let all: Vec<_> = authorities.wanted.iter().chain(authorities.retiring.iter().filter(stays)).cloned().collect();
-    let ids = match &facts.arn {
-        Some(arn) => elb::revocations(&app.elb, arn).await?,
-        None => Vec::new(),
-    };
-    for authority in all {
-        facts.chains.insert(authority.clone(), noted(pca::chain(&app.pca, &authority).await, &mut failures)?);
+    // One after another: a CRL may have 50 MB.
+    for Shown { authority, chain, found } in shown {
+        facts.chains.insert(authority.clone(), noted(chain, &mut failures)?);
         let loaded = store.crls.get(&authority).filter(|loaded| ids.contains(&loaded.revocation_id));
         let wanted = authorities.wanted.contains(&authority);
-        match noted(published(app, &authority, loaded, wanted, now).await, &mut failures)? {
+        match noted(published(app, &authority, found, loaded, wanted, now).await, &mut failures)? {
             Ok(None) => {}
             Ok(Some(published)) => _ = facts.published.insert(authority, Ok(published)),
             Err(why) => _ = facts.published.insert(authority, Err(why)),
@@ -115,19 +101,61 @@ async fn gather(
         };
         facts.loaded.insert(id, crl);
     }
-    facts.extras = s3::extras(&app.s3, &app.bucket, &format!("{EXTRA}{name}/")).await?;
-    let listeners = &store.declaration.listeners;
-    let arns: Vec<_> = listeners.iter().map(|listener| &listener.listener_arn).collect();
-    facts.listeners = elb::listeners(&app.elb, &arns).await?;
-    let clients: BTreeSet<_> = listeners.iter().flat_map(|listener| &listener.clients).collect();
-    if !clients.is_empty() {
-        let records = app.records.load_all(clients).await?;
-        let services: BTreeSet<_> = records.iter().flat_map(|record| &record.options.services).collect();
-        let bindings = app.records.bindings(services).await?;
-        facts.services = bindings.into_iter().map(|(service, binding)| (service, binding.state)).collect();
-        facts.clients = records.into_iter().map(|record| (record.name.clone(), record)).collect();
-    }
     Ok((facts, failures))
+}
+
+/// The store where there is one, the certificates (DER) that it really holds, and the ids of its CRLs.
+async fn in_load_balancing(app: &App, name: &StoreName) -> Result<(Option<Arn>, Vec<Vec<u8>>, Vec<i64>), Failure> {
+    let Some(Described { arn, .. }) = elb::find(&app.elb, name).await? else { return Ok((None, Vec::new(), Vec::new())) };
+    let (held, ids) = tokio::try_join!(held(app, &arn), elb::revocations(&app.elb, &arn))?;
+    Ok((Some(arn), held, ids))
+}
+
+/// What AWS Private CA shows of a CA.
+struct Shown {
+    authority: Arn,
+    chain: Result<Vec<Vec<u8>>, Failure>,
+    found: Result<CertificateAuthority, Failure>,
+}
+
+/// Which of the retiring CAs are needed, whether the table may be too new to tell, and what AWS Private CA shows of all that matter.
+async fn in_private_ca(
+    app: &App,
+    store: &Store,
+    authorities: &Authorities,
+    now: OffsetDateTime,
+) -> Result<(BTreeMap<Arn, CertificateName>, bool, Vec<Shown>), Failure> {
+    let Authorities { wanted, retiring } = authorities;
+    let needed = async |authority: &Arn| Ok(app.records.needs(authority, now).await?.map(|by| (authority.clone(), by)));
+    let needed: BTreeMap<_, _> = try_join_all(retiring.iter().map(needed)).await?.into_iter().flatten().collect();
+    let table_is_new = retiring.len() > needed.len() && !app.records.walk().await?.has_been_everywhere();
+    // Of those that retire only what is there or needed is worth a look.
+    let stays = |authority: &&Arn| {
+        needed.contains_key(*authority) || store.held.contains_key(*authority) || store.adding.contains_key(*authority)
+    };
+    let all: Vec<_> = wanted.iter().chain(retiring.iter().filter(stays)).collect();
+    let shown = async |authority: &&Arn| {
+        let (chain, found) = tokio::join!(pca::chain(&app.pca, authority), pca::describe(&app.pca, authority));
+        Shown { authority: (*authority).clone(), chain, found }
+    };
+    let mut all_shown = Vec::new();
+    // AWS answers twenty of each a second.
+    for some in all.chunks(10) {
+        all_shown.extend(join_all(some.iter().map(shown)).await);
+    }
+    Ok((needed, table_is_new, all_shown))
+}
+
+/// The clients of all listeners that are known, and what is known of their services.
+async fn clients(
+    app: &App,
+    store: &Store,
+) -> Result<(BTreeMap<CertificateName, Record>, BTreeMap<ServiceName, BindingState>), Failure> {
+    let clients: BTreeSet<_> = store.declaration.listeners.iter().flat_map(|listener| &listener.clients).collect();
+    let records = app.records.load_all(clients).await?;
+    let services: BTreeSet<_> = records.iter().flat_map(|record| &record.options.services).collect();
+    let services = app.records.bindings(services).await?.into_iter().map(|(service, binding)| (service, binding.state)).collect();
+    Ok((records.into_iter().map(|record| (record.name.clone(), record)).collect(), services))
 }
 
 /// A permanent failure says something of what was asked for, and is noted; any other ends the look.
@@ -156,11 +184,12 @@ async fn held(app: &App, store: &Arn) -> Result<Vec<Vec<u8>>, Failure> {
 async fn published(
     app: &App,
     authority: &Arn,
+    found: Result<CertificateAuthority, Failure>,
     loaded: Option<&LoadedCrl>,
     wanted: bool,
     now: OffsetDateTime,
 ) -> Result<Option<Published>, Failure> {
-    let found = pca::describe(&app.pca, authority).await?;
+    let found = found?;
     if wanted {
         pca::say_health(&app.records.settings.prefix, authority, Some(&found), app.issuers.contains(authority), now);
     }
@@ -246,11 +275,11 @@ async fn upload(
     let key = format!("{OUT}{name}/{}.pem", lifecycle::refresh::fingerprint(text.as_bytes()));
     let version = s3::put_once(&app.s3, &app.bucket, &key, text).await?;
     let file = File { bucket: &app.bucket, key: &key, version };
-    match arn {
+    let written = match arn {
         Some(arn) => elb::modify(&app.elb, arn, &file).await?,
         None => elb::create(&app.elb, name, &app.records.settings.prefix, &file).await?,
-    }
-    let arn = elb::wait_until_active(&app.elb, name, invocation).await?;
+    };
+    let arn = elb::wait_until_active(&app.elb, name, written, invocation).await?;
     for pause in [0, 1, 2, 4] {
         tokio::time::sleep(Duration::from_secs(pause)).await;
         let held = held(app, &arn).await?;

@@ -1,5 +1,5 @@
-//! One look at one trust store: what it is to hold and what it really holds come in; what to do, what is refused and what a person
-//! has to see to goes out.
+//! Which trust stores are looked at, and one look at one of them: what it is to hold and what it really holds come in; what to do,
+//! what is refused and what a person has to see to goes out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,13 +9,54 @@ use time::OffsetDateTime;
 use crate::authority::{Authority, Crl, Refused};
 use crate::bundle::{Bundle, Extra};
 use crate::leaf::hex;
-use crate::names::{Arn, CertificateName, ServiceName};
+use crate::names::{Arn, CertificateName, ServiceName, StoreName};
 use crate::record::{Moment, Record};
 use crate::rollout::BindingState;
 use crate::trust::{
-    Attach, Attached, Authorities, Listener, Load, LoadedCrl, Mode, Retiring, Store, attach, load, retiring as retiring_of,
-    unready,
+    Attach, Attached, Authorities, Listener, Load, LoadedCrl, Mode, Retiring, Store, Stores, Trust, attach, load,
+    retiring as retiring_of, unready,
 };
+
+/// Which stores are looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    All,
+    One(StoreName),
+    /// The one whose extra objects changed. They may be there before it is declared.
+    Extra(StoreName),
+    /// Those that have to do with this CA.
+    Of(Arn),
+    /// Those that a certificate waits for.
+    Waiting(CertificateName),
+}
+
+impl Scope {
+    /// The stores that are meant, or why there are none. `waiting`: the certificate that waits, where it is known.
+    pub fn names(&self, trust: &Trust, stores: &Stores, waiting: Option<&Record>) -> Result<Vec<StoreName>, String> {
+        let concerns = |store: &Store, authority: &Arn| {
+            let Authorities { wanted, retiring } = trust.authorities(store);
+            wanted.contains(authority) || retiring.contains(authority)
+        };
+        let stores_of = |authority: &Arn| {
+            stores.stores.iter().filter(|(_, store)| concerns(store, authority)).map(|(name, _)| name.clone()).collect()
+        };
+        Ok(match self {
+            Self::All => stores.stores.keys().cloned().collect(),
+            Self::One(name) | Self::Extra(name) if stores.stores.contains_key(name) => vec![name.clone()],
+            Self::Extra(_) => Vec::new(),
+            Self::One(name) => {
+                return Err(format!(
+                    "`{name}` is not declared; declare it by a request, or in the stack's parameter TrustStores"
+                ));
+            }
+            Self::Of(authority) => stores_of(authority),
+            Self::Waiting(_) => match waiting.and_then(|record| trust.awaited(record)) {
+                Some(authority) => trust.missing(stores, authority).into_iter().collect(),
+                None => Vec::new(),
+            },
+        })
+    }
+}
 
 /// What AWS shows of a store and of everything that goes into it.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +125,28 @@ impl Plan {
         let modifies = |(_, attach): &(Arn, Attach)| *attach == Attach::Modify;
         self.upload.is_none() && self.add_crls.is_empty() && self.remove_crls.is_empty() && !self.listeners.iter().any(modifies)
     }
+}
+
+/// What has to be done before any store is changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct First {
+    /// Keep everybody else from changing one.
+    pub lock: bool,
+    /// Copy what is kept of them: a CA is not taken out of a store by one that does not know what it is there for.
+    pub copy: bool,
+}
+
+/// Notes what plans are to add to their stores, and says what has to come before they are carried out.
+pub fn announce<'a>(stores: &mut Stores, plans: impl Iterator<Item = (&'a StoreName, &'a Plan)>) -> First {
+    let mut first = First::default();
+    for (name, plan) in plans {
+        first.lock |= !plan.changes_nothing();
+        let Some(store) = stores.stores.get_mut(name).filter(|_| plan.upload.is_some()) else { continue };
+        let new = plan.held.iter().filter(|(authority, _)| !store.held.contains_key(*authority));
+        store.adding.extend(new.map(|(authority, chain)| (authority.clone(), chain.clone())));
+        first.copy |= !store.adding.is_empty();
+    }
+    first
 }
 
 pub fn plan(store: &Store, authorities: &Authorities, facts: &Facts, now: OffsetDateTime) -> Plan {

@@ -20,9 +20,10 @@ use time::OffsetDateTime;
 use crate::authority::Crl;
 use crate::bundle::MOST_AUTHORITIES;
 use crate::date;
+use crate::events::Kind;
 use crate::fields::{Fields, Refusal};
 use crate::names::{Arn, AuthorityArn, BadName, CertificateName, ServiceName, StoreName, one_of};
-use crate::record::{Moment, Record};
+use crate::record::{Moment, Origin, Record};
 use crate::rollout::{AGENT_GRACE, BindingState, Lock};
 
 /// What a trust store is to be.
@@ -373,6 +374,11 @@ impl Stores {
         (!reasons.is_empty()).then_some(Refusal { reasons })
     }
 
+    /// Until when somebody else may be changing stores.
+    pub fn keeps_out(&self, holder: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        self.lock.as_ref()?.keeps_out(holder, now)
+    }
+
     /// The stores as they are declared now: `parameter` wins over what is kept, and what it no longer declares is forgotten.
     pub fn declared_by(&self, parameter: &[Declaration]) -> Self {
         let mut stores: BTreeMap<_, _> = self.stores.clone();
@@ -394,6 +400,23 @@ impl Trust {
             |store: &Store| self.successors.with_successors(&store.declaration.certificate_authority_arns).contains(issuer);
         let closed = |store: &Store| store.leaving.contains_key(issuer) || declares(store) && !store.trusts(issuer);
         stores.into_iter().filter(|(_, store)| closed(store)).map(|(name, _)| name).collect()
+    }
+
+    /// The CA that a certificate waits for stores to hold.
+    pub fn awaited<'a>(&'a self, record: &'a Record) -> Option<&'a Arn> {
+        let staged = record.attempt.as_ref().and_then(|attempt| attempt.staged.as_ref());
+        let asked = || record.specification().map(|wanted| self.successors.active(&wanted.certificate_authority_arn));
+        staged.and_then(|staged| staged.issuer.as_ref()).or_else(asked)
+    }
+
+    /// What is due of a certificate that has waited for its stores, once they are ready, and the CA that they hold.
+    pub fn due<'a>(&self, stores: &Stores, record: &'a Record) -> Option<(Kind, &'a Arn)> {
+        let authority = record.attempt.as_ref()?.staged.as_ref()?.issuer.as_ref()?;
+        let kind = match record.origin {
+            Origin::Exported { .. } => Kind::ExportDue,
+            Origin::Issued(_) | Origin::CallerKey(_) | Origin::Adopted { .. } => Kind::CertificateDue,
+        };
+        self.missing(stores, authority).is_empty().then_some((kind, authority))
     }
 
     /// What a store has to do with CAs: those that it is to hold, and those that it may give up once nobody needs them.

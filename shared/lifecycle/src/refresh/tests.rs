@@ -801,3 +801,75 @@ fn a_listener_is_kept_changed_or_waits_for_each_reason() {
         assert_told(what, &plan, &[]);
     }
 }
+
+#[test]
+fn a_refresh_looks_at_the_stores_that_it_is_about() {
+    let cas = Cas::new(["a", "b", "c"]);
+    let store = |name: &str, site: Site| {
+        let declaration = Declaration { name: name.parse().unwrap(), ..site.store.declaration };
+        (declaration.name.clone(), Store { declaration, by_hand: true, ..site.store })
+    };
+    let stores = Stores {
+        stores: [
+            store("both", cas.held(&["a", "b"])),
+            store("new", cas.declared(&["a"])),
+            store("former", cas.held(&["a"]).with(|site| site.store.declaration.certificate_authority_arns.clear())),
+        ]
+        .into(),
+        ..Stores::default()
+    };
+    let of_ca = |name: &str| {
+        let specification = crate::record::Specification {
+            certificate_authority_arn: authority(name),
+            ..issued().specification().unwrap().clone()
+        };
+        Record { origin: crate::record::Origin::Issued(specification), ..issued() }
+    };
+    let named = |name: &str| name.parse::<StoreName>().unwrap();
+    let waiting = || Scope::Waiting("orders-client".parse().unwrap());
+    for (what, scope, record, expected) in [
+        ("all", Scope::All, None, Ok(&["both", "former", "new"][..])),
+        ("one", Scope::One(named("new")), None, Ok(&["new"])),
+        ("one that is not declared", Scope::One(named("other")), None, Err("`other` is not declared; declare it")),
+        ("its extra objects", Scope::Extra(named("new")), None, Ok(&["new"])),
+        ("extra objects of one that is not declared yet", Scope::Extra(named("other")), None, Ok(&[])),
+        ("a CA, also of one that no longer declares it", Scope::Of(authority("a")), None, Ok(&["both", "former", "new"])),
+        ("a CA of one of them", Scope::Of(authority("b")), None, Ok(&["both"])),
+        ("a CA of none", Scope::Of(authority("c")), None, Ok(&[])),
+        ("a certificate that a store keeps waiting", waiting(), Some(of_ca("a")), Ok(&["new"])),
+        ("a certificate that none keeps waiting", waiting(), Some(of_ca("b")), Ok(&[])),
+        ("a certificate that is not known", waiting(), None, Ok(&[])),
+    ] {
+        let names = scope.names(&Trust::default(), &stores, record.as_ref());
+        match (names, expected) {
+            (Ok(names), Ok(expected)) => {
+                assert_eq!(names.iter().map(StoreName::to_string).collect::<Vec<_>>(), expected, "{what}");
+            }
+            (Err(why), Err(part)) => assert!(why.starts_with(part), "{what}: {why}"),
+            (names, _) => panic!("{what}: {names:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_change_takes_the_lock_and_a_new_ca_is_noted_and_copied_before_a_store_gets_it() {
+    let cas = Cas::new(["a", "b"]);
+    let held = cas.held(&["a"]).with(|site| _ = site.facts.chains.remove(&authority("b")));
+    let to_hold_both = cas.held(&["a"]).with(|site| _ = site.store.declaration.certificate_authority_arns.insert(authority("b")));
+    let listening = held.listening(Mode::Verify, &[], Some(Attached::default()));
+    let spoiled = held.with(|site| _ = site.facts.held.pop());
+    for (what, site, lock, adding) in [
+        ("nothing differs", held.clone(), false, &[][..]),
+        ("a listener is to verify", listening, true, &[]),
+        ("a new store", cas.declared(&["a"]), true, &["a"]),
+        ("a new CA", to_hold_both, true, &["b"]),
+        ("somebody has taken a certificate out", spoiled, true, &[]),
+    ] {
+        let name = site.store.declaration.name.clone();
+        let mut stores = Stores { stores: [(name.clone(), site.store.clone())].into(), ..Stores::default() };
+        let first = announce(&mut stores, [(&name, &site.plan())].into_iter());
+        assert_eq!(first, First { lock, copy: !adding.is_empty() }, "{what}");
+        let noted: Vec<_> = stores.stores[&name].adding.keys().cloned().collect();
+        assert_eq!(noted, adding.iter().map(|name| authority(name)).collect::<Vec<_>>(), "{what}");
+    }
+}

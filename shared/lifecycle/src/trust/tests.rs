@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::record::{Options, Pair};
+use crate::record::{Options, Pair, Specification};
 use crate::rollout::Progress;
 use crate::samples::{self, CA, HOUR, arn, at, issued, pair};
 
@@ -301,6 +301,38 @@ fn a_pair_waits_for_the_stores_that_declare_its_issuer_and_do_not_trust_it_and_t
         let missing = trust.missing(&stores, &authority(issuer));
         assert_eq!(names(&missing), if waits { vec!["clients"] } else { vec![] }, "{what}");
     }
+}
+
+#[test]
+fn what_has_waited_for_stores_is_due_once_none_keeps_it_waiting() {
+    use crate::attempt::{Attempt, Staged};
+    let staged = |record: Record, issuer: Option<&str>| {
+        let staged = Staged {
+            version_id: "version-2".to_owned(),
+            serial: crate::leaf::Serial::from_hex("0c03"),
+            issuer: issuer.map(authority),
+        };
+        Record { attempt: Some(Attempt { staged: Some(staged), ..samples::attempt(at(NOW)) }), ..record }
+    };
+    let begun = Record { attempt: Some(samples::attempt(at(NOW))), ..issued() };
+    let [held, missing] = [store(["a"], ["a"]), store(["a"], [])];
+    for (what, record, store, awaited, due) in [
+        ("issued here", staged(issued(), Some("a")), &held, Some(authority("a")), Some(Kind::CertificateDue)),
+        ("ACM's", staged(samples::exported(), Some("a")), &held, Some(authority("a")), Some(Kind::ExportDue)),
+        ("the store lacks its CA", staged(issued(), Some("a")), &missing, Some(authority("a")), None),
+        ("a public one", staged(samples::exported(), None), &held, None, None),
+        ("not staged yet", begun, &held, Some(arn(CA)), None),
+        ("nothing under way", issued(), &held, Some(arn(CA)), None),
+    ] {
+        let trust = Trust { declared: vec![store.declaration.clone()], ..Trust::default() };
+        let stores = Stores { stores: [(store.declaration.name.clone(), store.clone())].into(), ..Stores::default() };
+        assert_eq!(trust.awaited(&record), awaited.as_ref(), "{what}");
+        assert_eq!(trust.due(&stores, &record).map(|(kind, _)| kind), due, "{what}");
+    }
+    let trust = Trust { successors: successors(&["a=b"]).unwrap(), ..Trust::default() };
+    let of_retired = Specification { certificate_authority_arn: authority("a"), ..samples::specification() };
+    let record = Record { origin: Origin::Issued(of_retired), attempt: None, ..issued() };
+    assert_eq!(trust.awaited(&record), Some(&authority("b")), "of a CA that has retired");
 }
 
 #[test]
