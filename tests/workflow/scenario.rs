@@ -22,7 +22,7 @@ type SetUp = for<'a> fn(&'a Stack) -> Pin<Box<dyn Future<Output = Value> + 'a>>;
 
 /// Every trigger of every function.
 pub(crate) fn all() -> Vec<Scenario> {
-    let all: [fn() -> Scenario; 34] = [
+    let all: [fn() -> Scenario; 35] = [
         issue_by_hand,
         sign_a_callers_csr,
         replace_by_hand,
@@ -54,6 +54,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         revocation_due,
         declare_by_hand,
         refresh_daily,
+        refresh_idle,
         trust_due,
         crl_generation,
         extra_created,
@@ -591,6 +592,12 @@ scenario!(refresh_daily, "refresh-truststore", "daily", "Trust Store Refreshed 1
     let arn = stores["TrustStores"][0]["TrustStoreArn"].clone();
     let theirs = json!({"TrustStoreArn": arn, "CaCertificatesBundleS3Bucket": "crls", "CaCertificatesBundleS3Key": "theirs.pem"});
     user(stack, "elasticloadbalancing:ModifyTrustStore", theirs).await;
+    json!({"refresh": true})
+});
+
+scenario!(refresh_idle, "refresh-truststore", "daily, nothing differs", "", |stack| {
+    trusted(stack).await;
+    act(stack, "refresh-truststore", json!({"refresh": true})).await;
     json!({"refresh": true})
 });
 

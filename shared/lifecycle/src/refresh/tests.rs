@@ -859,7 +859,7 @@ fn a_change_takes_the_lock_and_a_new_ca_is_noted_and_copied_before_a_store_gets_
     let listening = held.listening(Mode::Verify, &[], Some(Attached::default()));
     let spoiled = held.with(|site| _ = site.facts.held.pop());
     for (what, site, lock, adding) in [
-        ("nothing differs", held.clone(), false, &[][..]),
+        ("nothing differs", held, false, &[][..]),
         ("a listener is to verify", listening, true, &[]),
         ("a new store", cas.declared(&["a"]), true, &["a"]),
         ("a new CA", to_hold_both, true, &["b"]),
