@@ -144,18 +144,14 @@ impl Records {
         record.secret_arn = Some(state.arn.clone());
         record.promote(Pair::of(&leaf, version, issuer.clone(), state.changed));
         record.look_at = (now + ROLLOUT_GRACE).unix_timestamp();
-        self.update_and_tag(record, &state.tags).await?;
+        // In whichever order: tags decide nothing, and the next look writes those anew that differ from the record.
+        let said = record.clone();
+        let (updated, tagged, untagged) =
+            tokio::join!(self.update(record), self.tag(&said), self.untag(&said, &state.tags));
+        updated.and(tagged).and(untagged)?;
         let serial = &leaf.serial;
         tracing::info!(certificate.name = %name, certificate.serial = %serial, "Made serial {serial} of `{name}` current");
         Ok(Installed::Current)
-    }
-
-    /// Writes the record of a new pair, and the tags that say the same: in whichever order, for tags decide nothing, and the next
-    /// look writes those anew that differ from the record. `has` is what stands on the secret.
-    pub(crate) async fn update_and_tag(&self, record: &mut Record, has: &BTreeMap<String, String>) -> Result<(), Failure> {
-        let said = record.clone();
-        let (updated, tagged, untagged) = tokio::join!(self.update(record), self.tag(&said), self.untag(&said, has));
-        updated.and(tagged).and(untagged)
     }
 
     /// The trust stores that declare the CA of a new pair and do not hold it; `None` when nothing keeps the pair from becoming

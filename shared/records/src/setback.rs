@@ -50,6 +50,8 @@ impl Records {
             return Ok(Vec::new());
         }
         record.go_back(state.changed);
+        // Before the record: what is recorded as done is told no more.
+        self.tag(record).await?;
         let prefix = &self.settings.prefix;
         let message = format!("serial {serial} of `{name}` gave way to the one before it: {reason}");
         let mut events = vec![
@@ -60,7 +62,7 @@ impl Records {
             events.push(Event::about(Kind::CertificateDue, prefix, record, "ACM holds the pair that was rejected"));
         }
         events.extend(self.tell(record, "rolled-back", &message, now));
-        self.update_and_tag(record, &state.tags).await?;
+        self.update(record).await?;
         tracing::warn!(certificate.name = %name, certificate.serial = %serial, "Rejected serial {serial} of `{name}` and went back");
         Ok(events)
     }
