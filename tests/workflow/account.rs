@@ -170,8 +170,19 @@ pub(crate) fn current_is_good(secret: &Secret, now: Option<OffsetDateTime>) -> R
     }
 }
 
-/// Panics unless everything has come to rest: each record agrees with its secret and with the tags on it, nothing is under way, and
-/// every task of every service holds what is current.
+/// Panics unless the tags of each secret say what its record says.
+pub(crate) async fn assert_tagged(stack: &Stack, story: &str) {
+    let records = stack.records().await;
+    let names: Vec<_> = stack.aws.world(|world, _| world.secrets.secrets().map(name).collect());
+    for name in names {
+        let record = stack.record(&name).await.unwrap();
+        let tags = records.describe(&record.name).await.unwrap().unwrap().tags;
+        assert!(records.is_tagged(&record, &tags), "{story}: {name} is tagged {tags:?}");
+    }
+}
+
+/// Panics unless everything has come to rest: each record agrees with its secret, nothing is under way, and every task of every
+/// service holds what is current.
 pub(crate) async fn assert_settled(stack: &Stack, story: &str) {
     let records = stack.records().await;
     let secrets = stack.aws.world(|world, _| {
@@ -189,8 +200,6 @@ pub(crate) async fn assert_settled(stack: &Stack, story: &str) {
             assert_eq!(record.previous.as_ref().map(|pair| &pair.version_id), Some(&previous), "{story}: {name}, previous");
         }
         assert_eq!(record.attempt, None, "{story}: {name}");
-        let tags = records.describe(&record.name).await.unwrap().unwrap().tags;
-        assert!(records.is_tagged(&record, &tags), "{story}: {name} is tagged {tags:?}");
         if record.options.import_to_acm {
             let held = imported(stack, &name).await;
             let serials: Vec<_> =

@@ -8,7 +8,7 @@ use local_aws::Fault;
 use tokio::sync::Notify;
 use workflow::Stack;
 
-use crate::account::{Effects, Seen, Since, Watch, assert_settled, keys_asked_for};
+use crate::account::{Effects, Seen, Since, Watch, assert_settled, assert_tagged, keys_asked_for};
 use crate::scenario::{Scenario, come_to_rest, minutes, run};
 
 mod a_handler_that_ends_after_any_call_loses_nothing {
@@ -122,6 +122,7 @@ async fn one(scenario: &Scenario, clean: &Effects, ends: Ends, again: Again, num
     let Seen { effects, calls, .. } = since.seen(&stack);
     let seen = format!("{story}: {effects}; without that: {clean}");
     assert_settled(&stack, &seen).await;
+    assert_tagged(&stack, &seen).await;
     assert_eq!(effects.of("deployed "), clean.of("deployed "), "{seen}");
     assert_eq!(effects.count("renewed by ACM"), clean.count("renewed by ACM"), "{seen}");
     let versions = |effects: &Effects| effects.of("version of ").iter().map(|(_, count)| count).sum::<usize>();

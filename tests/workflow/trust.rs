@@ -447,6 +447,25 @@ fn a_secret_goes_to_another_certificate_of_acm_once_the_tags_have_gone_there_and
     });
 }
 
+#[test]
+fn what_acm_says_of_a_certificate_brings_its_tags_to_no_other_that_has_its_name() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        lose_deliveries(&stack);
+        let first = request(&stack, "gateway", false).await;
+        act(&stack, "export-to-secrets", json!({"certificate_arn": first})).await;
+        let second = request(&stack, "gateway", false).await;
+        let tags = json!([{"Key": "everleaf:service-1", "Value": "payments/other"}]);
+        user(&stack, "acm:AddTagsToCertificate", json!({"CertificateArn": second, "Tags": tags})).await;
+        let before = stack.record("gateway").await.unwrap();
+        let event = include_str!("../../events/renew-on-expiry.acm-approaching-expiration.json");
+        let mut event: Value = serde_json::from_str(event).unwrap();
+        event["resources"] = json!([second]);
+        act(&stack, "renew-on-expiry", event).await;
+        assert_eq!(stack.record("gateway").await.unwrap().options, before.options);
+    });
+}
+
 /// From one issuing CA to another below the same root or another one: nobody is refused at any hour, and the retired one leaves
 /// when nothing needs it any more.
 #[test]

@@ -195,7 +195,7 @@ pub(crate) async fn foresee(app: &App, mut record: Record, shared: &mut Shared, 
 /// What AWS shows of the certificate. The record is made to agree with its secret and with the tags in ACM on the way.
 async fn gather(app: &App, record: &mut Record, shared: &mut Shared, now: OffsetDateTime) -> Result<Facts, Failure> {
     let before = record.clone();
-    let ((secret, state), (managed, held), mut services) = tokio::try_join!(
+    let ((secret, state), (managed, held), services) = tokio::try_join!(
         app.records.agree(record, now),
         in_acm(app, &before, shared),
         states(app, &before.options.services, shared)
@@ -205,11 +205,9 @@ async fn gather(app: &App, record: &mut Record, shared: &mut Shared, now: Offset
     let managed = managed.filter(|managed| managed.name == record.name);
     let untagged = managed.is_none() && matches!(record.origin, Origin::Exported { .. });
     let held = held.filter(|_| managed.is_some() || !record.is_adopted());
-    if let Some(Managed { options, .. }) = managed
-        && options != record.options
-    {
-        services = states(app, &options.services, shared).await?;
-        record.options = options;
+    if let Some(managed) = managed {
+        // A service that is new by it is not known in this look, and is seen to.
+        record.options = managed.options;
     }
     match record.origin.clone() {
         Origin::Exported { certificate_arn } if record.current.is_none() && held.as_ref().is_some_and(Held::is_imported) => {

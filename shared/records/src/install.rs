@@ -146,8 +146,7 @@ impl Records {
         record.look_at = (now + ROLLOUT_GRACE).unix_timestamp();
         // In whichever order: tags decide nothing, and the next look writes those anew that differ from the record.
         let said = record.clone();
-        let (updated, tagged, untagged) =
-            tokio::join!(self.update(record), self.tag(&said), self.untag(&said, &state.tags));
+        let (updated, tagged, untagged) = tokio::join!(self.update(record), self.tag(&said), self.untag(&said, &state.tags));
         updated.and(tagged).and(untagged)?;
         let serial = &leaf.serial;
         tracing::info!(certificate.name = %name, certificate.serial = %serial, "Made serial {serial} of `{name}` current");
