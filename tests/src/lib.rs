@@ -53,7 +53,11 @@ impl Stack {
 
     /// With CAs whose keys are of this algorithm.
     pub async fn deploy_on(key_algorithm: &str, parameters: &[(&str, &str)]) -> Self {
-        let aws = LocalAws::new(START, Duration::from_millis(15));
+        Self::deploy_in(LocalAws::new(START, Duration::from_millis(15)), key_algorithm, parameters).await
+    }
+
+    /// In this account, which is new.
+    pub async fn deploy_in(aws: LocalAws, key_algorithm: &str, parameters: &[(&str, &str)]) -> Self {
         let (root_ca, issuing_ca) = aws
             .world(|world, now| {
                 let root = pca::create_active_root(world, now, "Example Root CA", key_algorithm)?;
