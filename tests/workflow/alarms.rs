@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use lambda_runtime::tracing::Dispatch;
 use lambda_runtime::tracing::dispatcher::{self, DefaultGuard};
 use local_aws::cloudwatch::State;
+use local_aws::lambda::CONCURRENCY;
 use local_aws::{AwsError, Fault, LocalAws, elbv2, pca, s3};
 use serde_json::{Value, json};
 use workflow::{Stack, root};
@@ -181,10 +182,10 @@ stories! {
     }
 
     "FunctionThrottles", an_account_without_free_concurrency_is_an_alarm, [], |stack| {}, {
-        stack.aws.world(|world, _| world.lambda.is_full = true);
+        stack.aws.world(|world, _| world.lambda.others = CONCURRENCY);
         minutes(60).await;
     }, {
-        stack.aws.world(|world, _| world.lambda.is_full = false);
+        stack.aws.world(|world, _| world.lambda.others = 0);
         minutes(25).await;
     }
 
@@ -451,9 +452,9 @@ fn the_dashboard_shows_what_the_functions_and_aws_say_and_nothing_else() {
         stack.handle("issue-client-cert", revoke, "revoked").await.unwrap();
         let ghost = json!({"name": "ghost", "subject": {"common_name": "ghost"}, "services": ["payments/ghost"]});
         stack.handle("issue-client-cert", ghost, "of a service that is not there").await.unwrap();
-        stack.aws.world(|world, _| world.lambda.is_full = true);
+        stack.aws.world(|world, _| world.lambda.others = CONCURRENCY);
         minutes(4 * 60).await;
-        stack.aws.world(|world, _| world.lambda.is_full = false);
+        stack.aws.world(|world, _| world.lambda.others = 0);
         days(1).await;
         state(&stack, "FailuresWaiting");
         let mut said = BTreeSet::new();

@@ -48,6 +48,19 @@ impl Acm {
     }
 }
 
+/// Another certificate with the body of this one, as if it had been asked for with these tags. ACM looks after it by itself only half
+/// a day after the other.
+pub fn copy(world: &mut World, now: OffsetDateTime, certificate_arn: &str, tags: &Value) -> Result<String, AwsError> {
+    let tags = read_tags(tags)?;
+    let arn = new_arn(world);
+    let like = find(world, &json!({"CertificateArn": certificate_arn}))?.clone();
+    let next_mark = like.next_mark.map(|mark| mark.max(now) + Duration::hours(12));
+    let entry = AcmCertificate { arn: arn.clone(), tags, next_mark, ..like };
+    entry.set_timer(world);
+    world.acm.certificates.insert(arn.clone(), entry);
+    Ok(arn)
+}
+
 /// Revokes a certificate, as one can who has its CA.
 pub fn revoke(world: &mut World, now: OffsetDateTime, certificate_arn: &str) {
     revoke_for(world, now, certificate_arn, "UNSPECIFIED");
@@ -327,7 +340,7 @@ fn import(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value
     };
     entry.status = "ISSUED";
     entry.tags.extend(tags);
-    entry.hold(Body { certificate, chain, key, since: now }, now);
+    entry.hold(Body { certificate, chain, key: key.into(), since: now }, now);
     entry.announce(world, now, action);
     entry.set_timer(world);
     let arn = entry.arn.clone();

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 use tokio::sync::Notify;
 
-use crate::{AwsError, LocalAws, World, template};
+use crate::{AwsError, LocalAws, World, lock, template};
 
 #[derive(Default)]
 pub struct Lambda {
@@ -21,9 +21,16 @@ pub struct Lambda {
     pub(crate) log: Vec<Invocation>,
     /// Those that Secrets Manager may invoke.
     pub(crate) rotators: BTreeSet<String>,
-    /// Other functions use all the concurrency of the account.
-    pub is_full: bool,
+    /// How many invocations of other functions run in the account.
+    pub others: usize,
+    running: usize,
+    /// The most of its functions' invocations that ever ran at once.
+    pub peak: usize,
 }
+
+/// How many invocations an account may run at once; a new one may run 10.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html>
+pub const CONCURRENCY: usize = 1_000;
 
 #[derive(Clone)]
 pub struct Function {
@@ -190,11 +197,30 @@ async fn invoke(aws: &LocalAws, function: Function, input: &Value) -> Result<Val
 /// Whether there is no room for another invocation now; CloudWatch hears of it.
 fn throttled(aws: &LocalAws, function: &Function) -> bool {
     aws.world(|world, now| {
-        if world.lambda.is_full {
+        let is_full = world.lambda.running + world.lambda.others >= CONCURRENCY;
+        if is_full {
             world.cloudwatch.lambda(now, &function.config.name, &[("Throttles", 1.0)]);
         }
-        world.lambda.is_full
+        is_full
     })
+}
+
+/// An invocation that runs, however it ends.
+struct Room(LocalAws);
+
+impl Room {
+    fn take(aws: &LocalAws) -> Self {
+        let lambda = &mut lock(&aws.0.world).lambda;
+        lambda.running += 1;
+        lambda.peak = lambda.peak.max(lambda.running);
+        Self(aws.clone())
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        lock(&self.0.0.world).lambda.running -= 1;
+    }
 }
 
 tokio::task_local! {
@@ -215,6 +241,7 @@ async fn run(
     request_id: &str,
     attempt: u32,
 ) -> Result<Value, FunctionError> {
+    let _room = Room::take(aws);
     let at = aws.now();
     let Function { config, runner } = function;
     let context = Context {
@@ -348,6 +375,21 @@ mod tests {
             "responsePayload": {"errorType": "Permanent", "errorMessage": "the certificate is gone"},
         });
         assert_eq!((record, bodies.len()), (expected, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_waits_until_the_account_has_room_for_it() {
+        let handler = |_, _| async {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            Ok(Value::Null)
+        };
+        let (aws, _) = deployed(&[("Timeout: 2", "Timeout: 20")], runner(handler));
+        aws.world(|world, _| world.lambda.others = CONCURRENCY - 1);
+        aws.put_event(event());
+        aws.put_event(event());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let began: Vec<_> = aws.take_invocations().iter().map(|one| (one.at - START).whole_seconds()).collect();
+        assert_eq!((began, aws.world(|world, _| world.lambda.peak)), (vec![0, 15], 1));
     }
 
     #[tokio::test(start_paused = true)]

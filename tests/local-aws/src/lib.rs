@@ -18,7 +18,7 @@ mod input;
 pub mod lambda;
 pub mod pca;
 pub mod processes;
-mod quotas;
+pub mod quotas;
 mod rotation;
 pub mod s3;
 pub mod secrets;

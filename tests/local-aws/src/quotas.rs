@@ -1,6 +1,6 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 /// What AWS grants an account, per region.
 ///
@@ -77,6 +77,30 @@ const fn together(service: &'static str, burst: u32, per_second: u32, operations
     Quota { service, burst, per_second, shared: true, operations }
 }
 
+/// The shortest time in which the quotas grant so many calls, by `service:Operation`, and an operation of the quota that takes it.
+pub fn shortest(calls: &BTreeMap<String, usize>) -> (String, Duration) {
+    let mut asked: BTreeMap<_, (&str, usize, &Quota)> = BTreeMap::new();
+    for (action, count) in calls {
+        let (service, operation) = action.split_once(':').unwrap_or_default();
+        if let Some((quota, bucket)) = limit(service, operation) {
+            asked.entry((service, bucket)).or_insert((action, 0, quota)).1 += count;
+        }
+    }
+    let times = asked.into_values().map(|(action, count, quota)| {
+        let at_once = f64::from(quota.burst).min(count as f64);
+        (action.to_owned(), Duration::seconds_f64((count as f64 - at_once) / f64::from(quota.per_second)))
+    });
+    times.max_by_key(|(_, time)| *time).unwrap_or_default()
+}
+
+/// The quota of an operation, and the name of its bucket.
+fn limit(service: &str, operation: &str) -> Option<(&'static Quota, &'static str)> {
+    QUOTAS.iter().filter(|quota| quota.service == service).find_map(|quota| {
+        let listed = quota.operations.iter().find(|listed| **listed == operation)?;
+        Some((quota, if quota.shared { quota.operations[0] } else { *listed }))
+    })
+}
+
 /// The token buckets of an account.
 #[derive(Default)]
 pub(crate) struct Quotas(HashMap<(&'static str, &'static str), Bucket>);
@@ -89,11 +113,7 @@ struct Bucket {
 impl Quotas {
     /// Takes one request from the bucket of the operation; `false` when it is empty.
     pub(crate) fn admits(&mut self, service: &str, operation: &str, now: OffsetDateTime) -> bool {
-        let limited = QUOTAS.iter().filter(|quota| quota.service == service).find_map(|quota| {
-            let listed = quota.operations.iter().find(|listed| **listed == operation)?;
-            Some((quota, if quota.shared { quota.operations[0] } else { *listed }))
-        });
-        let Some((quota, name)) = limited else { return true };
+        let Some((quota, name)) = limit(service, operation) else { return true };
         let burst = f64::from(quota.burst);
         let bucket = self.0.entry((quota.service, name)).or_insert(Bucket { tokens: burst, filled: now });
         let refill = (now - bucket.filled).as_seconds_f64() * f64::from(quota.per_second);
@@ -108,8 +128,6 @@ impl Quotas {
 
 #[cfg(test)]
 mod tests {
-    use time::Duration;
-
     use super::*;
 
     const START: OffsetDateTime = time::macros::datetime!(2026-01-01 00:00 UTC);
@@ -156,6 +174,23 @@ mod tests {
         let mut quotas = Quotas::default();
         assert_eq!(admitted(&mut quotas, "events", "PutEvents", START), 200);
         assert_eq!(admitted(&mut quotas, "acm-pca", "RenewCertificate", START), 200);
+    }
+
+    #[test]
+    fn calls_take_as_long_as_the_tightest_of_their_quotas_grants_them() {
+        for (calls, expected, seconds) in [
+            (&[("ecs:UpdateService", 10_000), ("acm-pca:IssueCertificate", 10_000)][..], "ecs:UpdateService", 1_990),
+            (&[("acm-pca:IssueCertificate", 10_000), ("acm-pca:GetCertificate", 45_000)], "acm-pca:GetCertificate", 599),
+            (
+                &[("secretsmanager:PutSecretValue", 1_000), ("secretsmanager:UpdateSecretVersionStage", 1_000)],
+                "secretsmanager:PutSecretValue",
+                39,
+            ),
+            (&[("acm:RenewCertificate", 3), ("dynamodb:PutItem", 9_000)], "acm:RenewCertificate", 0),
+        ] {
+            let calls = calls.iter().map(|(action, count)| ((*action).to_owned(), *count)).collect();
+            assert_eq!(shortest(&calls), (expected.to_owned(), Duration::seconds(seconds)));
+        }
     }
 
     #[test]

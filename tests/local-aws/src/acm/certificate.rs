@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
@@ -17,6 +18,7 @@ pub(super) enum Kind {
     Public,
 }
 
+#[derive(Clone)]
 pub(super) struct AcmCertificate {
     pub(super) arn: String,
     pub(super) kind: Kind,
@@ -44,19 +46,22 @@ pub(super) struct AcmCertificate {
     pub(super) next_mark: Option<OffsetDateTime>,
 }
 
+#[derive(Clone)]
 pub(super) struct Body {
     pub(super) certificate: Certificate,
     pub(super) chain: Vec<Certificate>,
-    pub(super) key: PrivateKey,
+    pub(super) key: Arc<PrivateKey>,
     pub(super) since: OffsetDateTime,
 }
 
+#[derive(Clone)]
 pub(super) struct Renewal {
     pub(super) status: &'static str,
     pub(super) reason: Option<String>,
     pub(super) updated_at: OffsetDateTime,
 }
 
+#[derive(Clone)]
 pub(super) struct Work {
     pub(super) done_at: OffsetDateTime,
     /// Begun by ACM itself.
@@ -186,7 +191,7 @@ impl AcmCertificate {
             None => issue_public(world, now, names, key_algorithm).map_err(|_| "OTHER"),
         };
         let (key, certificate, chain) = issued?;
-        Ok(Body { certificate, chain, key, since: now })
+        Ok(Body { certificate, chain, key: key.into(), since: now })
     }
 
     /// Has a new body from now on.
