@@ -1,7 +1,9 @@
 //! Everleaf deployed on Local AWS in one process: the real handlers behind the real SDK, wired by `template.yaml`.
 
 pub mod dice;
+pub mod fleet;
 pub mod leaks;
+pub mod storms;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use local_aws::server::Server;
 use local_aws::template::Template;
-use local_aws::{AwsError, Fault, LocalAws, World, dynamodb, pca, secrets};
+use local_aws::{AwsError, Fault, LocalAws, World, dynamodb, pca};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use workflow::fleet::Original;
 use workflow::root;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -125,32 +126,18 @@ async fn invoke(aws: &LocalAws, function: &str, request: Value) -> Outcome<Value
 
 /// Makes a fleet of `orders`; how many of its certificates want to be looked at now.
 fn multiply(world: &mut World, now: OffsetDateTime, size: usize) -> Result<usize, AwsError> {
-    let found = world.dynamodb.items().find(|(_, item)| item["id"]["S"] == "certificate#orders");
-    let (table, record) = found.expect("`orders` has a record");
-    let (table, record) = (table.to_owned(), json!(record));
-    let value = world.secrets.value("everleaf/orders", None, None).expect("`orders` has a secret").to_owned();
-    let tags = world.secrets.find("everleaf/orders").expect("`orders` has a secret").tags.clone();
+    let orders = Original::of(world, "everleaf", "orders");
     for number in 1..size {
-        let (name, mut item) = (format!("orders-{number}-mtls"), record.clone());
-        (item["id"], item["name"]) = (json!({"S": format!("certificate#{name}")}), json!({"S": name}));
-        let look_at = now + time::Duration::hours(number as i64 % 24);
-        item["look_at"] = json!({"N": look_at.unix_timestamp().to_string()});
-        if number % (24 * 20) == 0 {
-            for (member, days) in [("not_before", -25), ("not_after", 5)] {
-                let moment = (now + time::Duration::days(days)).format(&Rfc3339).expect("a moment that can be told");
-                item["current"]["M"][member] = json!({"S": moment});
+        orders.copy(world, now, &format!("orders-{number}-mtls"), None, |record| {
+            let look_at = now + time::Duration::hours(number as i64 % 24);
+            record["look_at"] = json!({"N": look_at.unix_timestamp().to_string()});
+            if number % (24 * 20) == 0 {
+                for (member, days) in [("not_before", -25), ("not_after", 5)] {
+                    let moment = (now + time::Duration::days(days)).format(&Rfc3339).expect("a moment that can be told");
+                    record["current"]["M"][member] = json!({"S": moment});
+                }
             }
-        }
-        let tags = tags.iter().map(|(key, value)| match key.as_str() {
-            "everleaf:certificate" => json!({"Key": key, "Value": format!("everleaf/{name}")}),
-            _ => json!({"Key": key, "Value": value}),
-        });
-        let secret = json!({
-            "Name": format!("everleaf/{name}"), "ClientRequestToken": item["current"]["M"]["version_id"]["S"],
-            "SecretString": value, "Tags": tags.collect::<Vec<_>>(),
-        });
-        secrets::call(world, now, "CreateSecret", &secret)?;
-        dynamodb::call(world, now, "PutItem", &json!({"TableName": table, "Item": item}))?;
+        })?;
     }
     Ok((size - 1) / 24)
 }
