@@ -6,10 +6,12 @@ use std::time::Duration;
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::config::retry::RetryConfig;
 use aws_sdk_ecs::types::DeploymentRolloutState;
+use lifecycle::fraction;
 use lifecycle::names::ServiceName;
 use lifecycle::rollout::{Deployment, Progress, Service};
-use runtime::Failure;
+use runtime::{Failure, Invocation, is_throttle};
 use time::OffsetDateTime;
+use tokio::time::sleep;
 
 /// Services as ECS describes them, ten a call; what ECS does not know is left out.
 pub(crate) async fn describe<'a>(
@@ -40,15 +42,37 @@ pub(crate) async fn describe<'a>(
     Ok(described)
 }
 
-/// A new deployment of the service as it is. The SDK does not try again by itself: each call that arrives makes another one.
-pub(crate) async fn redeploy(ecs: &Client, service: &ServiceName, now: OffsetDateTime) -> Result<Deployment, Failure> {
+/// A new deployment of the service as it is; `None` when ECS had no room for it in the time of this invocation. The SDK does not try
+/// again by itself: each call that arrives makes another deployment. One that was throttled has made none.
+pub(crate) async fn redeploy(
+    ecs: &Client,
+    service: &ServiceName,
+    invocation: &Invocation,
+) -> Result<Option<Deployment>, Failure> {
     let doing = || format!("redeploy {service}");
     let once = aws_sdk_ecs::config::Builder::new().retry_config(RetryConfig::disabled());
     let update = ecs.update_service().cluster(&service.cluster).service(&service.service).force_new_deployment(true);
-    let answer = update.customize().config_override(once).send().await.map_err(|error| Failure::aws(doing(), error))?;
-    let primary = answer.service().and_then(|service| of(service, now).primary);
-    primary.ok_or_else(|| Failure::retryable(doing(), "ECS answered without the new deployment; it is looked for next time"))
+    for tries in 0.. {
+        match update.clone().customize().config_override(once.clone()).send().await {
+            Ok(answer) => {
+                let primary = answer.service().and_then(|service| of(service, invocation.now()).primary);
+                let why = "ECS answered without the new deployment; it is looked for next time";
+                return primary.ok_or_else(|| Failure::retryable(doing(), why)).map(Some);
+            }
+            Err(error) if !is_throttle(&error) => return Err(Failure::aws(doing(), error)),
+            Err(_) if invocation.time_left() < RESERVE => break,
+            Err(_) => {}
+        }
+        // Ever more often: else who waits longest would be left behind by those who come. Services that were refused in one moment
+        // come back in different ones.
+        let spread = 0.5 + fraction(&format!("{service} {tries}"));
+        sleep(invocation.time_left().mul_f64(spread / 30.0)).await;
+    }
+    Ok(None)
 }
+
+/// Left of the invocation for what follows the call.
+const RESERVE: Duration = Duration::from_secs(20);
 
 /// Without a circuit breaker ECS tries for ever. A deployment none of whose tasks runs for so long after some have failed counts as
 /// failed: the circuit breaker would have given up after as many tasks.

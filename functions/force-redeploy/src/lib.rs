@@ -126,7 +126,7 @@ async fn deployment_changed(
 async fn see_to(app: &App, services: BTreeSet<ServiceName>, invocation: &Invocation) -> Result<Value, Failure> {
     let (bound, mut certificates, described) = gather(app, &services, invocation.now()).await?;
     go_back(app, certificates.values_mut(), invocation).await?;
-    let (mut redeployed, mut unchanged, mut failures) = (Vec::new(), Vec::new(), Failures::default());
+    let (mut redeployed, mut unchanged, mut left, mut failures) = (Vec::new(), Vec::new(), Vec::new(), Failures::default());
     for service in services {
         let Some(binding) = bound.get(&service).cloned() else {
             failures.push(Failure::permanent(
@@ -138,14 +138,23 @@ async fn see_to(app: &App, services: BTreeSet<ServiceName>, invocation: &Invocat
         let certificates: Vec<_> = binding.certificates.iter().filter_map(|name| certificates.get(name).cloned()).collect();
         let waits = waits(&service, &certificates, |service| bound.get(service).map(|bound| &bound.state), invocation.now());
         match one(app, binding, described.get(&service).cloned(), certificates, waits, invocation).await {
-            Ok(true) => redeployed.push(service),
-            Ok(false) => unchanged.push(service),
+            Ok(Done::Redeployed) => redeployed.push(service),
+            Ok(Done::Unchanged) => unchanged.push(service),
+            Ok(Done::Left) => left.push(service),
             Err(failure) => failures.push(failure),
         }
     }
     failures.into_result("redeploy services")?;
     let outcome = if redeployed.is_empty() { "unchanged" } else { "redeployed" };
-    Ok(json!({"outcome": outcome, "redeployed": redeployed, "unchanged": unchanged}))
+    Ok(json!({"outcome": outcome, "redeployed": redeployed, "unchanged": unchanged, "left": left}))
+}
+
+/// What became of one service.
+enum Done {
+    Redeployed,
+    Unchanged,
+    /// ECS had no room for it. The next look at its certificates asks again.
+    Left,
 }
 
 type Gathered = (BTreeMap<ServiceName, Binding>, BTreeMap<CertificateName, Record>, BTreeMap<ServiceName, Service>);
@@ -171,7 +180,7 @@ async fn go_back(app: &App, records: impl Iterator<Item = &mut Record>, invocati
     Ok(())
 }
 
-/// One service; whether it was deployed. One that waits is not, and what somebody else has deployed is followed all the same.
+/// One service. One that waits is not deployed, and what somebody else has deployed is followed all the same.
 async fn one(
     app: &App,
     mut binding: Binding,
@@ -179,23 +188,22 @@ async fn one(
     certificates: Vec<Record>,
     waits: bool,
     invocation: &Invocation,
-) -> Result<bool, Failure> {
+) -> Result<Done, Failure> {
     let newest = certificates.iter().filter_map(|record| record.current.as_ref()).map(|pair| *pair.since).max();
-    let Some(newest) = newest else { return Ok(false) };
+    let Some(newest) = newest else { return Ok(Done::Unchanged) };
     let dated = |service: Service| Service { primary: service.primary.map(|primary| binding.state.dated(primary)), ..service };
     let service = service.map(dated);
     match rollout(service.as_ref(), newest) {
         Rollout::Covered(deployment) => {
             covered(app, &mut binding, deployment, certificates, None, invocation).await?;
-            Ok(false)
+            Ok(Done::Unchanged)
         }
-        _ if waits => Ok(false),
+        _ if waits => Ok(Done::Unchanged),
         Rollout::Redeploy => {
             if let Some(running) = service.and_then(|service| service.primary) {
                 binding.state.follow(running);
             }
-            redeploy(app, &mut binding, newest, invocation).await?;
-            Ok(true)
+            redeploy(app, &mut binding, newest, invocation).await
         }
         Rollout::Refused(reason) => Err(refused(app, &mut binding, certificates, reason, invocation.now()).await?),
     }
@@ -203,7 +211,7 @@ async fn one(
 
 /// Locks the service, deploys it, and notes which deployment to follow. ECS takes no token with this call, so after an unknown
 /// outcome nobody calls again before having looked.
-async fn redeploy(app: &App, binding: &mut Binding, newest: OffsetDateTime, invocation: &Invocation) -> Result<(), Failure> {
+async fn redeploy(app: &App, binding: &mut Binding, newest: OffsetDateTime, invocation: &Invocation) -> Result<Done, Failure> {
     let (now, service) = (invocation.now(), binding.service.clone());
     let doing = format!("redeploy {service}");
     if let Some(until) = binding.state.lock.as_ref().and_then(|lock| lock.keeps_out(&invocation.id, now)) {
@@ -214,7 +222,13 @@ async fn redeploy(app: &App, binding: &mut Binding, newest: OffsetDateTime, invo
     }
     binding.state.lock = Some(Lock { holder: invocation.id.clone(), until: (now + LOCK).into() });
     app.records.save_binding(binding).await?.or_retry(format_args!("the lock of {service}"))?;
-    let deployment = ecs::redeploy(&app.ecs, &service, now).await?;
+    let Some(deployment) = ecs::redeploy(&app.ecs, &service, invocation).await? else {
+        binding.state.lock = None;
+        // Overtaken: a certificate was bound meanwhile, and the lock ends by itself.
+        let _: Saved = app.records.save_binding(binding).await?;
+        tracing::info!(service.name = %service, "ECS had no room for a deployment of {service}: it is left to the next look");
+        return Ok(Done::Left);
+    };
     metrics(&[("Stack", &app.records.settings.prefix)], &[("RolloutsStarted", 1.0)]);
     let deployment = deployment.begun_after(newest);
     let id = deployment.id.clone();
@@ -224,7 +238,7 @@ async fn redeploy(app: &App, binding: &mut Binding, newest: OffsetDateTime, invo
     // Overtaken: a certificate was bound meanwhile. The deployment is then found by looking at the service.
     let _: Saved = app.records.save_binding(binding).await?;
     tracing::info!(service.name = %service, deployment.id = id, "Redeployed {service} for what became current {}", date(newest));
-    Ok(())
+    Ok(Done::Redeployed)
 }
 
 /// This deployment is new enough. Notes how far it is, and sees to what follows when it has come to its end.

@@ -18,6 +18,7 @@
 //! - [`export`]: what ACM holds and what the secret holds, compared
 //! - [`import`]: what ACM is to hold as well, for listeners
 //! - [`renewal`]: record, what AWS shows, now → what to do and why
+//! - [`pace`]: what the sweep asks for → how long the account's quotas take to grant it
 //! - [`window`]: when a certificate may be replaced
 //! - [`rollout`]: a service and the pairs it uses → redeploy or not
 //! - [`setback`]: a deployment that failed on a new pair → back to the one before
@@ -40,6 +41,7 @@ pub mod import;
 pub mod issuance;
 pub mod leaf;
 pub mod names;
+pub mod pace;
 pub mod record;
 pub mod refresh;
 pub mod renewal;
@@ -53,12 +55,20 @@ pub mod setback;
 pub mod trust;
 pub mod window;
 
+use sha2::{Digest, Sha256};
+
 pub use crate::fields::Refusal;
 
 /// Text for people: `2026-11-22 05:47 UTC`.
 pub fn date(at: time::OffsetDateTime) -> String {
     let at = at.to_offset(time::UtcOffset::UTC);
     format!("{} {:02}:{:02} UTC", at.date(), at.hour(), at.minute())
+}
+
+/// A number from 0 up to 1 that stays the same for a name: by it, what many do does not happen at once.
+pub fn fraction(name: &str) -> f64 {
+    let digest = Sha256::digest(name);
+    f64::from(u16::from_be_bytes([digest[0], digest[1]])) / 65_536.0
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use crate::attempt::{self, Turn};
@@ -139,7 +138,7 @@ pub fn due(record: &Record, sweep_interval: Duration) -> Option<OffsetDateTime> 
     let current = record.current.as_ref()?;
     let window = window(record, current);
     // A tenth of the window, but never so much that fewer than two sweeps are left.
-    let spread = (window / 10).min(window.saturating_sub(sweep_interval * 2)).mul_f64(fraction(&record.name));
+    let spread = (window / 10).min(window.saturating_sub(sweep_interval * 2)).mul_f64(crate::fraction(&record.name.to_string()));
     Some(*current.not_after - window + spread)
 }
 
@@ -194,12 +193,6 @@ fn window(record: &Record, current: &Pair) -> Duration {
 /// How long a permanent failure stands against another attempt: a day, or less where a day would be much of the window.
 pub(crate) fn rest(record: &Record, sweep_interval: Duration) -> Duration {
     record.current.as_ref().map_or(DAY, |current| DAY.min(window(record, current) / 4).max(sweep_interval))
-}
-
-/// A number from 0 up to 1 that stays the same for a name.
-fn fraction(name: &CertificateName) -> f64 {
-    let digest = Sha256::digest(name.to_string());
-    f64::from(u16::from_be_bytes([digest[0], digest[1]])) / 65_536.0
 }
 
 /// One look at one certificate.

@@ -257,6 +257,11 @@ impl BindingState {
         }
     }
 
+    /// Whether a deployment began after a pair became current at `since`, whatever came of it.
+    pub fn has_begun(&self, since: OffsetDateTime) -> bool {
+        self.deployment.as_ref().is_some_and(|deployment| *deployment.began > since)
+    }
+
     /// Whether every task is known to read the pair that became current at `since`. After a deployment that failed, older tasks
     /// may still run, though nothing more is to be done for it.
     pub fn is_on(&self, since: OffsetDateTime) -> bool {

@@ -104,6 +104,11 @@ impl Extend<Failure> for Failures {
     }
 }
 
+/// Whether AWS had no room for the call, and so has done nothing.
+pub fn is_throttle(error: &impl ProvideErrorMetadata) -> bool {
+    error.code().is_some_and(|code| code != LIMIT_EXCEEDED && THROTTLING_ERRORS.contains(&code))
+}
+
 /// What AWS answered, with the request's id for its support; where it did not answer, what kept it from it. Never the `Debug` of the
 /// error, which has the whole answer in it: an answer of `GetSecretValue` is a private key.
 fn said<E>(error: &SdkError<E, HttpResponse>) -> String
@@ -120,8 +125,10 @@ where
     format!("{code}{message}{}", id.map(|id| format!(" (request {id})")).unwrap_or_default())
 }
 
-/// Codes that say "not now". The SDK counts `LimitExceededException` among the throttles; in the services that Everleaf calls it is a
-/// quota that waiting does not lift. `AccessDenied` during the first seconds of a deployment would pass, but is better seen.
+/// The SDK counts it among the throttles; in the services that Everleaf calls it is a quota that waiting does not lift.
+const LIMIT_EXCEEDED: &str = "LimitExceededException";
+
+/// Codes that say "not now". `AccessDenied` during the first seconds of a deployment would pass, but is better seen.
 fn passes(code: &str) -> bool {
     const NOT_NOW: &[&str] = &[
         "RequestInProgressException",
@@ -132,14 +139,14 @@ fn passes(code: &str) -> bool {
         "ConditionalRequestConflict",
         "TrustStoreNotReady",
     ];
-    code != "LimitExceededException" && [THROTTLING_ERRORS, TRANSIENT_ERRORS, NOT_NOW].iter().any(|codes| codes.contains(&code))
+    code != LIMIT_EXCEEDED && [THROTTLING_ERRORS, TRANSIENT_ERRORS, NOT_NOW].iter().any(|codes| codes.contains(&code))
 }
 
 /// What the reader of a permanent failure should do, where the code says enough.
 fn advice(code: &str) -> Option<&'static str> {
     Some(match code {
         "AccessDeniedException" | "AccessDenied" => "let the function's role do this, or look for a policy that denies it",
-        "LimitExceededException" => "raise the quota that the message names",
+        LIMIT_EXCEEDED => "raise the quota that the message names",
         "InvalidStateException" => "make the CA active again: it is disabled, expired or not yet set up",
         "DecryptionFailure" | "EncryptionFailure" => "see to the KMS key: it is disabled, or the function's role may not use it",
         "ResourceNotFoundException" => "check that it exists in this account and region",

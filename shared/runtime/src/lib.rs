@@ -9,6 +9,7 @@ pub mod vars;
 
 use std::time::Duration;
 
+use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, SdkConfig};
 use lambda_runtime::tracing::subscriber::fmt::MakeWriter;
@@ -18,7 +19,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-pub use crate::failure::{Failure, Failures};
+pub use crate::failure::{Failure, Failures, is_throttle};
 pub use crate::metrics::{NAMESPACE, metrics};
 pub use crate::publish::publish;
 pub use crate::trigger::Trigger;
@@ -63,8 +64,11 @@ pub fn sdk_settings(function: &str) -> ConfigLoader {
         .operation_attempt_timeout(Duration::from_secs(8))
         .operation_timeout(Duration::from_secs(25))
         .build();
+    // When much is due at once, a call may find its quota used up several times; all tries together stay within the time of one.
+    let retries = RetryConfig::standard().with_max_attempts(6).with_max_backoff(Duration::from_secs(8));
     let name = AppName::new(function.to_owned()).expect("letters and hyphens are a name");
-    aws_config::defaults(BehaviorVersion::latest()).http_client(http::shared()).timeout_config(timeouts).app_name(name)
+    let settings = aws_config::defaults(BehaviorVersion::latest()).http_client(http::shared());
+    settings.timeout_config(timeouts).retry_config(retries).app_name(name)
 }
 
 /// Runs a function until Lambda ends the process: each event goes to `handle` with the invocation it belongs to.
