@@ -7,6 +7,7 @@ mod acm_export;
 mod rotate;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use acm::Managed;
 use aws_sdk_acm::Client as Acm;
@@ -48,12 +49,15 @@ impl App {
                 secretsmanager: aws_sdk_secretsmanager::Client::new(sdk),
                 settings,
             },
-            acm: Acm::new(sdk),
+            acm: acm::client(sdk, PATIENCE),
             eventbridge: EventBridge::new(sdk),
             trust,
         })
     }
 }
+
+/// How long ACM is waited for: half of what an invocation has. An export has nothing else to do.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A request by hand: one of the two.
 #[derive(Deserialize)]

@@ -63,7 +63,7 @@ impl App {
                 settings,
             },
             pca: PrivateCa::new(aws_sdk_acmpca::Client::new(sdk)),
-            acm: Acm::new(sdk),
+            acm: acm::client(sdk, acm::PATIENCE),
             eventbridge: EventBridge::new(sdk),
             policy,
             trust,

@@ -10,6 +10,7 @@
 //! Once a day the sweep writes the report on all certificates and trust stores to the stack's bucket.
 
 mod look;
+mod pace;
 mod report;
 mod walk;
 
@@ -30,6 +31,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::look::Shared;
+use crate::pace::Pace;
 
 pub struct App {
     pub records: Records,
@@ -59,7 +61,7 @@ impl App {
                 secretsmanager: aws_sdk_secretsmanager::Client::new(sdk),
                 settings,
             },
-            acm: Acm::new(sdk),
+            acm: acm::client(sdk, acm::PATIENCE),
             eventbridge: EventBridge::new(sdk),
             sdk: sdk.clone(),
             bucket,
@@ -143,28 +145,32 @@ async fn by_name(app: &App, name: &CertificateName, retry: bool, invocation: &In
     Ok(look::look(app, record, None, &mut Shared::unlimited(), invocation).await?.into_json())
 }
 
-/// Looks at every certificate whose time has come, then goes on with the daily walk, or writes the daily report. Stops in time; what
-/// is left is still due.
+/// Looks at every certificate whose time has come, no faster than the account's quotas grant what that leads to; then goes on with the
+/// daily walk, or writes the daily report. Stops in time; what is left is still due.
 async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
     let stack = ("Stack", app.records.settings.prefix.as_str());
     let (mut looked_at, mut asked, mut left_over, mut failures) = (0, 0, 0, Failures::default());
     // What is said is not worth a sweep.
     failures.extend(say_expiries(app, invocation).await.err());
     let mut shared = Shared::of_this_hour(app.hourly_budget);
-    let mut after = None;
+    let (mut after, mut pace) = (None, Pace::new());
     'pages: loop {
         let page = app.records.due(invocation.now(), after).await?;
         failures.extend(page.unreadable);
         shared.services = page.services;
         let mut due = page.records.into_iter();
         while let Some(record) = due.next() {
+            failures.extend(pace.wait(app, invocation).await.err());
             if !enough_time(invocation) {
                 left_over = 1 + due.len();
                 break 'pages;
             }
             looked_at += 1;
             match look::look_in_sweep(app, record, &mut shared, invocation).await {
-                Ok(looked) => asked += looked.steps.len(),
+                Ok(looked) => {
+                    asked += looked.steps.len();
+                    pace.note(looked);
+                }
                 Err(failure) => failures.push(failure),
             }
         }

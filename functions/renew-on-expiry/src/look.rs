@@ -1,12 +1,14 @@
 //! One look at one certificate: gather, decide, do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use acm::Managed;
 use aws_sdk_acm::Client as Acm;
 use lifecycle::events::{Event, Kind};
 use lifecycle::export::Held;
-use lifecycle::names::{Arn, ServiceName, StoreName};
+use lifecycle::names::{Arn, CertificateName, ServiceName, StoreName};
+use lifecycle::pace::{self, Asked};
 use lifecycle::record::{Origin, Record, RenewalAsked};
 use lifecycle::renewal::{Facts, Plan, Rollover, Step, plan};
 use lifecycle::rollout::BindingState;
@@ -20,13 +22,20 @@ use crate::App;
 
 /// What came of a look.
 pub(crate) struct Looked {
-    pub(crate) certificate: String,
+    pub(crate) certificate: CertificateName,
     /// What was done, in words.
     pub(crate) steps: Vec<String>,
     pub(crate) look_at: OffsetDateTime,
+    /// How long the account's quotas take to grant what this look led to.
+    pub(crate) takes: Duration,
+    pub(crate) asked: Option<Asked>,
 }
 
 impl Looked {
+    fn unchanged(name: &CertificateName, look_at: OffsetDateTime) -> Self {
+        Self { certificate: name.clone(), steps: Vec::new(), look_at, takes: Duration::ZERO, asked: None }
+    }
+
     pub(crate) fn into_json(self) -> Value {
         let outcome = if self.steps.is_empty() { "unchanged" } else { "acted" };
         json!({"outcome": outcome, "certificate": self.certificate, "steps": self.steps, "look_at": lifecycle::date(self.look_at)})
@@ -139,7 +148,7 @@ pub(crate) async fn look_in_sweep(
             let now = invocation.now();
             let Some(mut record) = app.records.load(&name).await? else { return Err(failure) };
             let Some(event) = app.records.tell(&mut record, "look-failed", &failure.to_string(), now) else {
-                return Ok(Looked { certificate: name.to_string(), steps: Vec::new(), look_at: now });
+                return Ok(Looked::unchanged(&name, now));
             };
             let services = record.options.services.clone();
             if app.records.save(&mut record, &services).await? == Saved::Done {
@@ -162,7 +171,7 @@ pub(crate) async fn look(
     let now = invocation.now();
     if let Some(attempt) = record.attempt.as_ref().filter(|attempt| *attempt.lease > now) {
         // Somebody is at it. Half-way through, secret and record need not agree.
-        return Ok(Looked { certificate: record.name.to_string(), steps: Vec::new(), look_at: *attempt.lease });
+        return Ok(Looked::unchanged(&record.name, *attempt.lease));
     }
     let found = record.clone();
     let facts = gather(app, &mut record, shared, now).await?;
@@ -174,22 +183,22 @@ pub(crate) async fn look(
     let asks = plan.steps.iter().any(|step| matches!(step, Step::Issue { .. } | Step::Export { .. } | Step::Renew { .. }));
     if asks && !shared.take(app, now).await? {
         // Not recorded: it stays due, and comes first in the next hour.
-        return Ok(Looked { certificate: record.name.to_string(), steps: Vec::new(), look_at: now });
+        return Ok(Looked::unchanged(&record.name, now));
     }
-    carry_out(app, record, &found, plan, shared, now).await
+    let (takes, asked) = (pace::time_for(&record, &plan.steps), Asked::of(&record, &plan.steps, now));
+    Ok(Looked { takes, asked, ..carry_out(app, record, &found, plan, shared, now).await? })
 }
 
 /// What [`look`] would do.
 pub(crate) async fn foresee(app: &App, mut record: Record, shared: &mut Shared, now: OffsetDateTime) -> Result<Looked, Failure> {
-    let certificate = record.name.to_string();
     if let Some(attempt) = record.attempt.as_ref().filter(|attempt| *attempt.lease > now) {
-        return Ok(Looked { certificate, steps: Vec::new(), look_at: *attempt.lease });
+        return Ok(Looked::unchanged(&record.name, *attempt.lease));
     }
     let facts = gather(app, &mut record, shared, now).await?;
     let Plan { steps, look_at } = plan(&record, &facts, app.sweep_interval, now);
     let is_said = |step: &&Step| !matches!(step, Step::Tell { code, .. } if !record.may_tell(code, now));
     let steps = steps.iter().filter(is_said).map(ToString::to_string).collect();
-    Ok(Looked { certificate, steps, look_at })
+    Ok(Looked { steps, ..Looked::unchanged(&record.name, look_at) })
 }
 
 /// What AWS shows of the certificate. The record is made to agree with its secret and with the tags in ACM on the way.
@@ -280,7 +289,7 @@ async fn carry_out(
 ) -> Result<Looked, Failure> {
     let Plan { steps, look_at } = plan;
     let prefix = &app.records.settings.prefix;
-    let mut looked = Looked { certificate: record.name.to_string(), steps: Vec::new(), look_at };
+    let mut looked = Looked::unchanged(&record.name, look_at);
     let (mut events, mut renew) = (Vec::new(), None);
     for step in steps {
         match step {
@@ -328,16 +337,15 @@ async fn carry_out(
     }
     record.look_at = look_at.unix_timestamp();
     let before = if first { Default::default() } else { found.options.services.clone() };
+    if let (Some(_), Origin::Exported { certificate_arn }) = (&renew, &record.origin) {
+        // Noted only then: to ask ACM twice does no harm, and what is noted and was never asked would be waited for in vain.
+        renew_certificate(&app.acm, certificate_arn).await?;
+        record.renewal_asked = renew;
+    }
     if app.records.save(&mut record, &before).await? == Saved::Overtaken {
         // Somebody else has just changed this very certificate, and knows more than this look.
         looked.steps.clear();
         return Ok(looked);
-    }
-    if let (Some(_), Origin::Exported { certificate_arn }) = (&renew, &record.origin) {
-        renew_certificate(&app.acm, certificate_arn).await?;
-        // Noted only now: to ask ACM twice does no harm, and what is noted and was never asked would be waited for in vain.
-        record.renewal_asked = renew;
-        app.records.update(&mut record).await?;
     }
     looked.steps.extend(
         events

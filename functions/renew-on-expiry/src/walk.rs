@@ -16,8 +16,8 @@ use crate::{App, enough_time};
 /// A little less than a day, so that the hour of what is done daily does not move.
 pub(crate) const DAILY: i64 = 23 * 60 * 60 + 30 * 60;
 
-/// ACM lists tags ten times a second; this walk leaves half of that to others.
-const BETWEEN_TAGS: Duration = Duration::from_millis(200);
+/// ACM lists tags ten times a second; this walk leaves three quarters of that to others, another stack's walk among them.
+const BETWEEN_TAGS: Duration = Duration::from_millis(400);
 
 /// Whether the walk is on its way, or a day has passed since it last began.
 pub(crate) fn is_due(walk: &Walk, now: OffsetDateTime) -> bool {

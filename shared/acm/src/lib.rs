@@ -1,8 +1,13 @@
 //! What more than one function asks of ACM: <https://docs.aws.amazon.com/acm/latest/APIReference/>.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use aws_config::SdkConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_sdk_acm::Client;
+use aws_sdk_acm::config::Builder;
+use aws_sdk_acm::config::retry::{RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_acm::types::{CertificateExport, Filters, RenewalEligibility};
 use lifecycle::export::{Held, Renewal};
 use lifecycle::leaf::Serial;
@@ -16,6 +21,18 @@ use time::OffsetDateTime;
 pub struct Managed {
     pub name: CertificateName,
     pub options: Options,
+}
+
+/// As long as any other call may take.
+pub const PATIENCE: Duration = Duration::from_secs(25);
+
+/// A client that waits its turn for so long, where much is asked of ACM at once: its quotas are small. Each one that waits asks again as
+/// often as any other: the more exports wait, the less is left to the sweep, which looks at what will be exported next.
+pub fn client(sdk: &SdkConfig, patience: Duration) -> Client {
+    let timeouts = sdk.timeout_config().map(TimeoutConfig::to_builder).unwrap_or_default().operation_timeout(patience).build();
+    let retries = RetryConfig::standard().with_max_attempts(100).with_max_backoff(Duration::from_secs(2));
+    let partition = RetryPartition::custom("acm").token_bucket(TokenBucket::unlimited()).build();
+    Client::from_conf(Builder::from(sdk).timeout_config(timeouts).retry_config(retries).retry_partition(partition).build())
 }
 
 /// The certificate as ACM describes it; `None` when ACM does not know it.
