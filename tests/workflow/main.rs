@@ -25,6 +25,7 @@ mod retirement;
 mod rollbacks;
 mod rotation;
 mod stacks;
+mod storms;
 mod triggers;
 mod trust;
 mod upgrades;

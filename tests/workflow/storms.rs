@@ -1,0 +1,68 @@
+//! Many certificates due at once, each with a service of its own, under the quotas of the account.
+
+use std::time::Duration;
+
+use local_aws::{AwsError, Fault};
+use serde_json::json;
+use workflow::Stack;
+use workflow::storms::{Kind, LONGEST, Storm, storm};
+
+use crate::scenario::{act, minutes, order, run, service};
+
+const CERTIFICATES: usize = 300;
+
+/// ACM takes a minute to renew, whatever its quotas are.
+const RENEWAL: Duration = Duration::from_secs(60);
+
+fn passes(kind: Kind, stacks: usize) {
+    let Storm { allowed, took, deployments, renewed, errors, failed, waiting, .. } =
+        run(storm(kind, CERTIFICATES, stacks)).unwrap();
+    let took = if kind == Kind::Exported { took - RENEWAL } else { took };
+    assert!(took <= allowed.mul_f64(LONGEST), "the quotas allow it in {allowed:?}, and it took {took:?}");
+    assert_eq!((renewed, deployments), (CERTIFICATES, CERTIFICATES));
+    assert_eq!((errors, failed, waiting), (0, 0, 0));
+}
+
+#[test]
+fn what_is_issued_here_passes_at_the_pace_of_the_quotas() {
+    passes(Kind::Issued, 1);
+}
+
+#[test]
+fn what_is_acms_passes_at_the_pace_of_the_quotas() {
+    passes(Kind::Exported, 1);
+}
+
+#[test]
+fn two_stacks_that_share_the_quotas_pass_it_as_fast_as_one() {
+    passes(Kind::Issued, 2);
+}
+
+#[test]
+fn two_stacks_with_certificates_of_acms_leave_room_to_each_other() {
+    passes(Kind::Exported, 2);
+}
+
+#[test]
+fn a_service_for_which_ecs_has_no_room_is_left_to_the_next_look_and_nothing_fails() {
+    run(async {
+        let stack = Stack::deploy_with(&[("SweepMinutes", "15")]).await;
+        service(&stack, "payments/orders", &[]).await;
+        let no_room = |call: &local_aws::Call| call.operation == "UpdateService";
+        stack.aws.set_faults(Some(Box::new(move |call| no_room(call).then(|| Fault::Refuse(AwsError::throttled_by("ecs"))))));
+        act(&stack, "issue-client-cert", order()).await;
+        minutes(10).await;
+        let left: Vec<_> = stack.aws.take_invocations().into_iter().filter(|one| one.function.ends_with("redeploy")).collect();
+        let answers: Vec<_> = left.iter().filter_map(|one| one.outcome.as_ref().ok()).collect();
+        assert!(
+            left.len() == answers.len() && answers.iter().any(|answer| answer["left"] == json!(["payments/orders"])),
+            "{left:?}"
+        );
+        stack.aws.set_faults(None);
+        stack.aws.take_calls();
+        minutes(60).await;
+        let calls = stack.aws.take_calls();
+        assert_eq!(calls.iter().filter(|call| no_room(call)).count(), 1);
+        assert!(stack.aws.take_invocations().iter().all(|one| one.outcome.is_ok()));
+    });
+}
