@@ -15,12 +15,11 @@ const CERTIFICATES: usize = 300;
 const RENEWAL: Duration = Duration::from_secs(60);
 
 fn passes(kind: Kind, stacks: usize) {
-    let Storm { allowed, took, deployments, renewed, errors, failed, waiting, .. } =
-        run(storm(kind, CERTIFICATES, stacks)).unwrap();
+    let Storm { allowed, took, deployments, renewed, failed, waiting, .. } = run(storm(kind, CERTIFICATES, stacks)).unwrap();
     let took = if kind == Kind::Exported { took - RENEWAL } else { took };
     assert!(took <= allowed.mul_f64(LONGEST), "the quotas allow it in {allowed:?}, and it took {took:?}");
     assert_eq!((renewed, deployments), (CERTIFICATES, CERTIFICATES));
-    assert_eq!((errors, failed, waiting), (0, 0, 0));
+    assert_eq!((failed, waiting), (0, 0));
 }
 
 #[test]
