@@ -380,16 +380,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_event_waits_until_the_account_has_room_for_it() {
         let handler = |_, _| async {
-            tokio::time::sleep(Duration::from_secs(10)).await;
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
             Ok(Value::Null)
         };
-        let (aws, _) = deployed(&[("Timeout: 2", "Timeout: 20")], runner(handler));
+        let (aws, _) = deployed(&[], runner(handler));
         aws.world(|world, _| world.lambda.others = CONCURRENCY - 1);
         aws.put_event(event());
         aws.put_event(event());
         tokio::time::sleep(Duration::from_secs(60)).await;
         let began: Vec<_> = aws.take_invocations().iter().map(|one| (one.at - START).whole_seconds()).collect();
-        assert_eq!((began, aws.world(|world, _| world.lambda.peak)), (vec![0, 15], 1));
+        assert_eq!((began, aws.world(|world, _| world.lambda.peak)), (vec![0, 3], 1));
     }
 
     #[tokio::test(start_paused = true)]
