@@ -52,6 +52,8 @@ pub(crate) struct Watch {
     /// By the text of the secret.
     pairs: HashMap<String, Pair>,
     services: BTreeMap<String, Deployed>,
+    /// When the record of a certificate was last written with its current pair, and when for the first time after a loss.
+    recorded: BTreeMap<String, (OffsetDateTime, Option<OffsetDateTime>)>,
     /// The serials of versions, and which version was current when each was put.
     put: HashMap<String, (Option<String>, Option<String>)>,
     /// When a CA refused a certificate for good, time and again.
@@ -118,6 +120,7 @@ impl Watch {
             promotions: BTreeMap::new(),
             pairs: HashMap::new(),
             services: BTreeMap::new(),
+            recorded: BTreeMap::new(),
             put: HashMap::new(),
             refused: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -195,6 +198,7 @@ impl Watch {
             "secretsmanager:UpdateSecretVersionStage" if call.input["VersionStage"] == "AWSCURRENT" => self.promoted(call),
             "secretsmanager:TagResource" => self.tags(call),
             "acm-pca:IssueCertificate" => self.asks(call),
+            "dynamodb:PutItem" | "dynamodb:TransactWriteItems" if call.caller != "user" => self.records(call),
             "acm:ExportCertificate" => self.counts.exported += 1,
             "acm:ImportCertificate" => self.counts.imported += 1,
             "ecs:CreateService" => self.deployed(call.input["serviceName"].as_str(), false, call.at),
@@ -222,6 +226,17 @@ impl Watch {
         }
     }
 
+    /// A record with its current pair, perhaps for the first time since it was lost.
+    fn records(&mut self, call: &Call) {
+        let written = call.input["TransactItems"].as_array().into_iter().flatten().map(|write| &write["Put"]["Item"]);
+        for item in written.chain([&call.input["Item"]]).filter(|item| !item["current"].is_null()) {
+            let name = item["id"]["S"].as_str().and_then(|id| id.strip_prefix("certificate#")).unwrap_or_default();
+            let (before, found) = self.recorded.get(name).copied().unwrap_or((call.at, None));
+            let found = if self.is_lost(name, before, call.at) { Some(call.at) } else { found };
+            self.recorded.insert(name.to_owned(), (call.at, found));
+        }
+    }
+
     fn deployed(&mut self, service: Option<&str>, ours: bool, at: OffsetDateTime) {
         let deployed = self.services.entry(service.unwrap_or_default().to_owned());
         let deployed = deployed.or_insert(Deployed { created: at, began: at, ours: at, failed: None, completed: None });
@@ -243,8 +258,13 @@ impl Watch {
         }
     }
 
-    /// Whether the record of a certificate was lost in that time.
+    /// Whether the record of a certificate was lost in that time, or came back in it.
     fn is_forgotten(&self, name: &str, from: OffsetDateTime, to: OffsetDateTime) -> bool {
+        let found = self.recorded.get(name).and_then(|(_, found)| *found);
+        self.is_lost(name, from, to) || found.is_some_and(|found| (from..=to).contains(&found))
+    }
+
+    fn is_lost(&self, name: &str, from: OffsetDateTime, to: OffsetDateTime) -> bool {
         self.plan.incidents.iter().filter(|incident| (from..to).contains(&(self.begin + incident.from))).any(|incident| {
             match &incident.what {
                 What::TableEmptied => true,
