@@ -290,6 +290,36 @@ fn a_lost_table_learns_from_the_secrets_what_acm_holds() {
     });
 }
 
+/// The walk has passed its secret by then, and finds it in ACM.
+#[test]
+fn a_record_that_is_lost_while_the_walk_waits_for_acm_is_not_taken_for_one_of_acms_own() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        issue(&stack, json!({})).await.unwrap();
+        days(1).await;
+        let before = stack.record("orders").await.unwrap();
+        lose_deliveries(&stack);
+        stack.aws.set_faults(Some(Box::new(|call| {
+            let lists = call.operation == "ListCertificates";
+            lists.then_some(local_aws::Fault::Refuse(local_aws::AwsError::throttled()))
+        })));
+        days(1).await;
+        stack.handle("renew-on-expiry", json!({"sweep": true}), "throttled").await.unwrap_err();
+        let table = stack.records().await.settings.table;
+        let item = json!({"TableName": table, "Key": {"id": {"S": "certificate#orders"}}});
+        user(&stack, "dynamodb:DeleteItem", item).await;
+        stack.aws.set_faults(None);
+        stack.handle("renew-on-expiry", json!({"sweep": true}), "ACM answers again").await.unwrap();
+        let after = stack.record("orders").await.unwrap();
+        assert_eq!((&after.origin, &after.options), (&before.origin, &before.options));
+        assert_eq!(after.acm_certificate(), before.acm_certificate());
+        stack.aws.set_deliveries(None);
+        days(22).await;
+        assert_ne!(Some(current(&stack, "orders").await), before.current.map(|pair| pair.serial));
+        assert_settled(&stack, "renewed after its record was lost").await;
+    });
+}
+
 #[test]
 fn what_is_not_to_be_in_acm_any_more_stays_there_as_it_is_and_is_let_go_of() {
     run(async {

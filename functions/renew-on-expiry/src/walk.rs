@@ -1,9 +1,10 @@
 //! The daily walk: managed secrets and certificates of ACM that the table does not know. It is how a lost table comes back, and
 //! how a certificate is found whose every event was lost.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aws_sdk_acm::types::{CertificateExport, CertificateStatus, CertificateType};
+use aws_sdk_acm::types::{CertificateExport, CertificateStatus, CertificateSummary, CertificateType};
 use lifecycle::names::Arn;
 use lifecycle::record::{Origin, Record};
 use records::table::{Place, Walk};
@@ -134,21 +135,26 @@ async fn certificates(
         matches!(summary.r#type(), Some(CertificateType::Private | CertificateType::Imported))
             || summary.export_option() == Some(&CertificateExport::Enabled)
     });
-    let arns: Vec<Arn> = manageable.filter_map(|summary| summary.certificate_arn()?.parse().ok()).collect();
+    let is_imported = |summary: &CertificateSummary| summary.r#type() == Some(&CertificateType::Imported);
+    let listed: BTreeMap<Arn, bool> =
+        manageable.filter_map(|summary| Some((summary.certificate_arn()?.parse().ok()?, is_imported(summary)))).collect();
+    let arns: Vec<Arn> = listed.keys().cloned().collect();
     let known = app.records.known_arns(&arns).await?;
     let mut found = 0;
-    for arn in arns.into_iter().filter(|arn| !known.contains(arn)) {
-        found += taken(certificate(app, arn, invocation).await, failures)?;
+    for (arn, imported) in listed.into_iter().filter(|(arn, _)| !known.contains(arn)) {
+        found += taken(certificate(app, arn, imported, invocation).await, failures)?;
         tokio::time::sleep(BETWEEN_TAGS).await;
     }
     Ok((found, answer.next_token))
 }
 
-async fn certificate(app: &App, arn: Arn, invocation: &Invocation) -> Result<bool, Failure> {
+async fn certificate(app: &App, arn: Arn, imported: bool, invocation: &Invocation) -> Result<bool, Failure> {
     let Some(managed) = acm::managed(&app.acm, &arn, &app.records.settings.prefix).await? else { return Ok(false) };
     let origin = Origin::Exported { certificate_arn: arn.clone() };
     let options = managed.options.clone();
     let record = match app.records.load(&managed.name).await? {
+        // What was issued here says so in its secret. The walk may have passed that before the record was lost.
+        None if imported && app.records.rebuild(&managed.name, invocation.now()).await?.is_some() => return Ok(true),
         None => Record::new(managed.name.clone(), origin, options, invocation.now()),
         Some(record) if has_lost_its_tag(app, &record, &origin).await? => Record { origin, options, attempt: None, ..record },
         // Its event came while the walk was on its way, or its name is still another certificate's.
