@@ -173,6 +173,26 @@ fn what_is_left_staged_becomes_current_by_the_sweep() {
     });
 }
 
+/// ACM holds nothing newer, so that nothing else would have it looked at.
+#[test]
+fn a_rotation_of_a_certificate_of_acm_that_stopped_half_way_is_finished_by_the_sweep() {
+    run(async {
+        for stopped_at in ["ExportCertificate", "PutSecretValue"] {
+            let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+            request(&stack, "orders", false).await;
+            service(&stack, "payments/orders", &["orders"]).await;
+            minutes(200).await;
+            stack.aws.set_faults(Some(Box::new(move |call| (call.operation == stopped_at).then_some(Fault::Crash))));
+            let version = rotate(&stack, "export-to-secrets").await;
+            user(&stack, "secretsmanager:CancelRotateSecret", json!({"SecretId": SECRET})).await;
+            stack.aws.set_faults(None);
+            days(1).await;
+            assert_eq!(stages(&stack)[0], Some(version), "{stopped_at}");
+            assert_settled(&stack, stopped_at).await;
+        }
+    });
+}
+
 #[test]
 fn a_pair_that_is_not_good_is_not_rotated_in() {
     run(async {

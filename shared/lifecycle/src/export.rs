@@ -50,7 +50,7 @@ pub struct Renewal {
 pub enum Export {
     /// The secret holds this very certificate.
     Unchanged,
-    /// ACM has what the secret has not.
+    /// ACM has what the secret has not, or Secrets Manager waits for it under a new passphrase.
     Take { serial: Serial, reason: &'static str },
     /// ACM has not got there yet: ask again.
     TooEarly(String),
@@ -89,7 +89,11 @@ pub fn export(held: &Held, record: Option<&Record>, expected: Option<OffsetDateT
                     "{certificate_arn} holds serial {serial}, which was rejected; renew it in ACM, or request a new one there if it was revoked"
                 ));
             }
+            let is_rotated = record.and_then(|record| record.attempt.as_ref()).is_some_and(|attempt| attempt.rotation.is_some());
             match current {
+                Some(current) if current.serial == *serial && is_rotated => {
+                    Export::Take { serial: serial.clone(), reason: "its rotation was left unfinished" }
+                }
                 Some(current) if current.serial == *serial => Export::Unchanged,
                 Some(_) => Export::Take { serial: serial.clone(), reason: "renewed by ACM" },
                 None => Export::Take { serial: serial.clone(), reason: "issued by ACM" },
@@ -106,8 +110,9 @@ pub fn export(held: &Held, record: Option<&Record>, expected: Option<OffsetDateT
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attempt::Attempt;
     use crate::record::Pair;
-    use crate::samples::{at, exported, held, pair};
+    use crate::samples::{at, attempt, exported, held, pair};
 
     const NOW: &str = "2026-12-05T12:00:00Z";
 
@@ -129,6 +134,9 @@ mod tests {
     fn what_acm_holds_decides() {
         let record = exported();
         let new = Record { current: None, ..exported() };
+        let begun = Record { attempt: Some(attempt(at(NOW))), ..exported() };
+        let rotation = Some("version-of-rotation".to_owned());
+        let rotated = Record { attempt: Some(Attempt { rotation, ..attempt(at(NOW)) }), ..exported() };
         let rejected = Record { rejected: [Serial::from_hex("0c03")].into(), ..exported() };
         let with = |status: &str| Held { status: status.to_owned(), ..held() };
         let of_kind = |kind: &str, exportable| Held { kind: kind.to_owned(), exportable, ..renewed() };
@@ -137,7 +145,10 @@ mod tests {
         let expires_today = Held { not_after: Some(at(NOW) + std::time::Duration::from_secs(1)), ..renewed() };
         for (what, held, record, word, text) in [
             ("the same serial", held(), Some(&record), "unchanged", ""),
+            ("the same serial, and a rotation", held(), Some(&rotated), "take", "a01 its rotation was left unfinished"),
+            ("the same serial, and another attempt", held(), Some(&begun), "unchanged", ""),
             ("another serial", renewed(), Some(&record), "take", "c03 renewed by ACM"),
+            ("another serial, and a rotation", renewed(), Some(&rotated), "take", "c03 renewed by ACM"),
             ("nothing current", held(), Some(&new), "take", "a01 issued by ACM"),
             ("no record", held(), None, "take", "a01 issued by ACM"),
             ("a public one with export", of_kind("AMAZON_ISSUED", true), Some(&record), "take", "c03 renewed by ACM"),
