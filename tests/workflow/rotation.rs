@@ -193,6 +193,36 @@ fn a_rotation_of_a_certificate_of_acm_that_stopped_half_way_is_finished_by_the_s
     });
 }
 
+/// Else Secrets Manager would go on with what came to nothing in place of every later rotation.
+#[test]
+fn a_pair_whose_place_was_taken_does_not_stand_against_the_next_rotation() {
+    run(async {
+        let stack = issued().await;
+        rotate(&stack, "issue-client-cert").await;
+        let [current, previous, _] = stages(&stack);
+        let stages_a_pair = |call: &local_aws::Call| call.input["VersionStages"] == json!(["AWSPENDING"]);
+        stack.aws.set_faults(Some(Box::new(move |call| stages_a_pair(call).then_some(Fault::Crash))));
+        let mut other = order();
+        (other["key_format"], other["replace"]) = (json!("plain"), json!(true));
+        tokio::select! {
+            () = stack.aws.hung() => {}
+            answer = stack.handle("issue-client-cert", other.clone(), "other") => panic!("{answer:?}"),
+        }
+        stack.aws.set_faults(None);
+        let overtaken = stages(&stack)[2].clone();
+        assert!(overtaken.is_some() && overtaken != current);
+        let back = json!({"SecretId": SECRET, "VersionStage": "AWSCURRENT", "MoveToVersionId": previous, "RemoveFromVersionId": current});
+        user(&stack, "secretsmanager:UpdateSecretVersionStage", back).await;
+        stack.handle("issue-client-cert", other, "other").await.unwrap_err();
+        assert_eq!(stages(&stack)[..], [previous, current, None]);
+        minutes(5).await;
+        let next = rotate(&stack, "issue-client-cert").await;
+        assert_ne!(Some(&next), overtaken.as_ref());
+        assert_eq!(stages(&stack)[0], Some(next));
+        assert_settled(&stack, "rotated").await;
+    });
+}
+
 #[test]
 fn a_pair_that_is_not_good_is_not_rotated_in() {
     run(async {

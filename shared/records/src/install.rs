@@ -135,7 +135,10 @@ impl Records {
         let doing = || format!("make the new pair of `{name}` current");
         let Some(state) = self.describe(&name).await? else { return Err(Failure::permanent(doing(), "its secret is gone")) };
         if promotion == Promotion::Overtaken && state.current.as_ref() != Some(&version) {
-            // Stop, and let it be decided anew on what is current now.
+            // Stop, and let it be decided anew on what is current now. Secrets Manager's own version waits for its next try.
+            if attempt.rotation.is_none() {
+                self.give_up(&name, &version).await?;
+            }
             self.agree(record, now).await?;
             record.attempt = None;
             self.update(record).await?;
