@@ -29,6 +29,8 @@
 #:                   PARSER=csr  SECONDS=60
 #:   make mutants  changes the core in one place after another: each change must fail one of its tests; takes hours, or one file
 #:                   FILE=names
+#:   make bench    how fast the functions start and work, beside the floor, Python and OpenSSL; a quarter of an hour, Linux alone
+#:   make storm    ten thousand certificates due in one hour, under the quotas of an account; STORM=1000 for fewer
 #:   make build    the functions' release binaries, for this machine's architecture
 #:   make deploy   builds for Lambda and deploys to your AWS account, asking for each parameter; template.yaml explains them
 #:                   ARCHITECTURE=arm64
@@ -50,7 +52,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help demo local invoke report issue renew revoke plan status ask redrive preflight cost lint test simulate soak planted fuzz mutants handshake build deploy agent agent-image clean
+.PHONY: help demo local invoke report issue renew revoke plan status ask redrive preflight cost lint test simulate soak planted fuzz mutants handshake bench storm build deploy agent agent-image clean
 
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
@@ -169,6 +171,17 @@ mutants: export CARGO_TARGET_DIR = $(abspath $(TARGET))/mutants
 mutants: .venv/bin/cargo-mutants
 	cargo mutants -p lifecycle $(if $(FILE),--file shared/lifecycle/src/$(FILE).rs) --output $(TARGET)
 
+# The functions as they are deployed, and what is compared with them, built alike: none of it twice with other features.
+BENCHED = $(addprefix -p ,$(notdir $(wildcard functions/*)) runtime material)
+bench: .venv/bench.stamp
+	cargo build --locked --release $(BENCHED) --bins --examples
+	cargo build --locked --profile simulate -p workflow --bin bench --bin memory --bin storm
+	.venv/bin/python tests/bench.py $(TARGET)/simulate $(TARGET)/release
+
+storm:
+	cargo build --locked --profile simulate -p workflow --bin storm
+	$(TARGET)/simulate/storm $(STORM)
+
 build: .venv/build.stamp
 	cargo lambda build --locked --release
 
@@ -181,6 +194,10 @@ deploy: .venv/build.stamp .venv/test.stamp
 # cargo-lambda lets rustup download a target that is missing. What is installed on a machine is its owner's choice: with this it
 # fails instead, and the cure is `rustup target add aarch64-unknown-linux-gnu` (or x86_64-…).
 build deploy: export RUSTUP_DIST_SERVER ?= http://127.0.0.1:1
+
+# AWS-LC would gather entropy from the processor's timing too, in every process that starts, which costs more than all the rest of a
+# first event. Without that it is seeded by the kernel, as OpenSSL is.
+build deploy bench: export AWS_LC_SYS_NO_JITTER_ENTROPY := 1
 
 agent agent-image: ARCHITECTURE ?= $(subst aarch64,arm64,$(shell uname -m))
 AGENT_TARGET = $(ARCHITECTURE:arm64=aarch64)-unknown-linux-gnu

@@ -102,7 +102,9 @@ async fn peak_of_sweeps(binaries: &Path, size: usize) -> Outcome<u64> {
     }
     let (peak, seconds) = (peak_of(&binaries.join("renew-on-expiry"))?, begun.elapsed().as_secs_f64() - failing);
     let (calls, asked) = (aws.take_calls().len(), &swept["asked"]);
-    println!("{size:>7} certificates: {peak} KiB at most; {due} looked at in {seconds:.1} s by {calls} calls, {asked} steps taken");
+    println!(
+        "{size:>7} certificates: {peak} KiB at most; {due} looked at in {seconds:.1} s by {calls} calls, {asked} steps taken"
+    );
     let begun = Instant::now();
     let reported = invoke(&aws, "renew-on-expiry", json!({"report": true})).await?;
     let counted: u64 = reported["counts"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();

@@ -204,6 +204,6 @@ pub(crate) async fn behind_tls(plain: SocketAddr) -> Outcome<(String, String)> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the start of a program")]
-fn now() -> OffsetDateTime {
+pub(crate) fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }

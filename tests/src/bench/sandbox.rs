@@ -64,14 +64,14 @@ impl Sandbox {
     pub(crate) async fn invoke(&mut self, event: &Value, timeout: Duration) -> Outcome<(Value, Duration)> {
         self.served += 1;
         let body = event.to_string();
-        let deadline = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)? + timeout;
+        let deadline = crate::account::now() + timeout;
         let (length, id) = (body.len(), self.served);
         let arn = "arn:aws:lambda:eu-central-1:111122223333:function:bench";
         let reply = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
              lambda-runtime-aws-request-id: bench-{id}\r\nlambda-runtime-deadline-ms: {}\r\n\
              lambda-runtime-invoked-function-arn: {arn}\r\n\r\n{body}",
-            deadline.as_millis(),
+            deadline.unix_timestamp_nanos() / 1_000_000,
         );
         let (nobody, _) = oneshot::channel();
         let began = Instant::now();
