@@ -41,7 +41,10 @@ def model():
 
 def measured(driver, *arguments):
     """The lines of JSON that the driver prints."""
-    done = subprocess.run([f"{driver}/bench", *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    # What the functions log goes to the standard error.
+    done = subprocess.run([f"{driver}/bench", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
