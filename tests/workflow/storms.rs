@@ -7,7 +7,7 @@ use serde_json::json;
 use workflow::Stack;
 use workflow::storms::{Kind, LONGEST, Storm, storm};
 
-use crate::scenario::{act, minutes, order, run, service};
+use crate::scenario::{act, days, lose_deliveries, minutes, order, request, run, service};
 
 const CERTIFICATES: usize = 300;
 
@@ -63,5 +63,26 @@ fn a_service_for_which_ecs_has_no_room_is_left_to_the_next_look_and_nothing_fail
         let calls = stack.aws.take_calls();
         assert_eq!(calls.iter().filter(|call| no_room(call)).count(), 1);
         assert!(stack.aws.take_invocations().iter().all(|one| one.outcome.is_ok()));
+    });
+}
+
+#[test]
+fn a_renewal_for_which_acm_has_no_room_is_asked_for_again_by_the_next_sweep() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        lose_deliveries(&stack);
+        let arn = request(&stack, "gateway", false).await;
+        act(&stack, "export-to-secrets", json!({"certificate_arn": arn})).await;
+        stack.aws.world(|world, _| world.acm.renewal_fails = Some("PCA_ACCESS_DENIED".to_owned()));
+        days(365).await;
+        let asks = |call: &local_aws::Call| call.operation == "RenewCertificate";
+        stack.aws.set_faults(Some(Box::new(move |call| asks(call).then(|| Fault::Refuse(AwsError::throttled_by("acm"))))));
+        let looked = stack.handle("renew-on-expiry", json!({"certificate": "gateway"}), "of the story").await;
+        assert!(looked.is_err(), "{looked:?}");
+        stack.aws.set_faults(None);
+        stack.aws.take_calls();
+        minutes(1).await;
+        act(&stack, "renew-on-expiry", json!({"sweep": true})).await;
+        assert!(stack.aws.take_calls().iter().any(|call| asks(call) && call.error.is_none()));
     });
 }
