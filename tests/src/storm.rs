@@ -22,10 +22,23 @@ fn main() -> ExitCode {
 
 fn storms() -> Result<bool, Box<dyn Error>> {
     let certificates = std::env::args().nth(1).map_or(Ok(10_000), |number| number.parse())?;
-    let heads = ["certificates", "quota", "allows s", "took s", "ratio", "throttled", "errors", "failed", "waiting", "at once"];
-    let [what, quota, allows, took, ratio, throttled, errors, failed, waiting, peak] = heads;
+    let heads = [
+        "certificates",
+        "quota",
+        "allows s",
+        "took s",
+        "ratio",
+        "pairs",
+        "rollouts",
+        "throttled",
+        "errors",
+        "failed",
+        "waiting",
+        "at once",
+    ];
+    let [what, quota, allows, took, ratio, pairs, rollouts, throttled, errors, failed, waiting, peak] = heads;
     println!(
-        "{what:<32} {quota:<28} {allows:>8} {took:>7} {ratio:>6} {throttled:>9} {errors:>6} {failed:>6} {waiting:>7} {peak:>7}"
+        "{what:<32} {quota:<28} {allows:>8} {took:>7} {ratio:>6} {pairs:>6} {rollouts:>8} {throttled:>9} {errors:>6} {failed:>6} {waiting:>7} {peak:>7}"
     );
     let mut holds = true;
     for (kind, stacks) in [(Kind::Issued, 1), (Kind::Exported, 1), (Kind::Issued, 2), (Kind::Exported, 2)] {
@@ -33,11 +46,13 @@ fn storms() -> Result<bool, Box<dyn Error>> {
         let came = runtime.block_on(storm(kind, certificates, stacks)).map_err(|error| error.message)?;
         let what = format!("{certificates} {} in {stacks} stack{}", kind.name(), if stacks == 1 { "" } else { "s" });
         println!(
-            "{what:<32} {:<28} {:>8} {:>7} {:>6.2} {:>9} {:>6} {:>6} {:>7} {:>7}",
+            "{what:<32} {:<28} {:>8} {:>7} {:>6.2} {:>6} {:>8} {:>9} {:>6} {:>6} {:>7} {:>7}",
             came.quota,
             came.allowed.as_secs(),
             came.took.as_secs(),
             came.ratio(),
+            came.renewed,
+            came.deployments,
             came.throttled,
             came.errors,
             came.failed,
