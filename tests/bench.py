@@ -56,11 +56,11 @@ def start(driver, binaries):
     for row in rows:
         name, of = row["start"], row["samples"]
         begun = statistics.median(of["start_ms"])
-        size = {"hello": f"{binaries}/examples/hello"}.get(name, f"{binaries}/{name}")
+        program = f"{binaries}/examples/hello" if name == "hello" else f"{binaries}/{name}"
         table.append((
             name, spread(of["start_ms"]), f"{begun / floor:.1f} ×", f"1/{python / begun:.0f}", spread(of["start_cpu_ms"]), mib(of["start_kib"]),
             spread(of["first_ms"]), spread(of["first_cpu_ms"]), spread(of["later_ms"]), spread(of["later_cpu_ms"]),
-            f"{statistics.median(of['later_calls']):.0f}", mib(of["peak_kib"]), f"{zipped(size):.2f}" if os.path.exists(size) else ""))
+            f"{statistics.median(of['later_calls']):.0f}", mib(of["peak_kib"]), f"{zipped(program):.2f}" if os.path.exists(program) else ""))
     show(table)
     print("\nMedians of ten processes, with half of the distance between the quartiles. `hello` is the floor: an empty function in Rust.\n"
           "`python` is tests/bench/renewal.py with boto3 under awslambdaric. Each first event is a whole one, by TLS: a certificate is issued\n"
@@ -158,7 +158,7 @@ def instructions(driver, binaries):
     table = [("", "instructions", "recorded", "change")]
     for row in measured(driver, "instructions", binaries):
         name, count = row["instructions"], row["count"]
-        before = int(recorded.get(name, "0").replace(",", ""))
+        before = int(recorded.get(name, 0))
         table.append((name, f"{count:,}", f"{before:,}", f"{(count / before - 1) * 100:+.1f} %" if before else "new"))
     show(table)
     print(f"\nRecorded in {os.path.relpath(RECORDED)}; what changes by more than 5 % is explained there.")

@@ -180,6 +180,11 @@ async fn handle(stack: &Stack, function: &str, event: Value) -> Outcome<Value> {
     stack.handle(function, event, &stack.aws.now().to_string()).await.map_err(|error| error.error_message.into())
 }
 
+/// Lets the quotas fill up again that an earlier process has used.
+pub(crate) async fn rest() {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
 /// Local AWS by TLS, as AWS is; its URL, and the PEM of the certificate that it shows.
 pub(crate) async fn behind_tls(plain: SocketAddr) -> Outcome<(String, String)> {
     let key = KeyPair::generate()?;

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use local_aws::AwsError;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -65,7 +64,7 @@ async fn renewed(account: &Account, event: &Value) -> Outcome<f64> {
 async fn issued(account: &Account, order: Value) -> Outcome<f64> {
     let began = std::time::Instant::now();
     let input = json!({"FunctionName": "everleaf-issue-client-cert", "Payload": order});
-    let answer = account.stack.aws.call("lambda:Invoke", input).await.map_err(|error: AwsError| told(error))?;
+    let answer = account.stack.aws.call("lambda:Invoke", input).await.map_err(told)?;
     match answer["Payload"]["outcome"] == "issued" {
         true => Ok(ms(began.elapsed())),
         false => Err(format!("not issued: {answer}").into()),

@@ -1,5 +1,6 @@
 //! Instructions, as valgrind's callgrind counts them: the same on every machine of a kind, however busy it is.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ pub(crate) async fn measure(binaries: &Path) -> Outcome<()> {
     let machine = Machine::new(&account).await?;
     let mut event = |function: &str| account.events.get_mut(function).and_then(Vec::pop).unwrap_or_default();
     let operations = [
-        ("one issue", "issue-client-cert", event("issue-client-cert")),
+        ("one issuance", "issue-client-cert", event("issue-client-cert")),
         ("one export", "export-to-secrets", event("export-to-secrets")),
         ("one sweep page", "renew-on-expiry", json!({"sweep": true})),
         ("one redeployment", "force-redeploy", event("force-redeploy")),
@@ -32,7 +33,7 @@ pub(crate) async fn measure(binaries: &Path) -> Outcome<()> {
     Ok(())
 }
 
-async fn count(program: &str, environment: &std::collections::BTreeMap<String, String>, event: Option<&Value>) -> Outcome<u64> {
+async fn count(program: &str, environment: &BTreeMap<String, String>, event: Option<&Value>) -> Outcome<u64> {
     let file = std::env::temp_dir().join(format!("everleaf-callgrind-{}", std::process::id()));
     let output = format!("--callgrind-out-file={}", file.display());
     let mut sandbox =

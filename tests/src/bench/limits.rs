@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::Outcome;
-use crate::account::Account;
+use crate::account::{Account, rest};
 use crate::sandbox::Sandbox;
 use crate::start::{FUNCTIONS, Machine, ms};
 
@@ -50,6 +50,7 @@ pub(crate) async fn measure(binaries: &Path) -> Outcome<()> {
                     return Ok(());
                 }
             };
+            rest().await;
             let mut sandbox =
                 Sandbox::start(&[&binaries.join(function).display().to_string()], &machine.environment(function)).await?;
             sandbox.join(&share.0.join("cgroup.procs"))?;

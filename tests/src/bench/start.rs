@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::Outcome;
-use crate::account::{Account, behind_tls};
+use crate::account::{Account, behind_tls, rest};
 use crate::sandbox::Sandbox;
 
 /// Processes of each function, and events for each of them.
@@ -89,6 +89,7 @@ pub(crate) async fn measure(binaries: &Path, hello: &Path, python: &Path) -> Out
         let mut samples = BTreeMap::<&str, Vec<f64>>::new();
         for events in events.chunks(EVENTS) {
             let mut note = |what, value: f64| samples.entry(what).or_default().push(value);
+            rest().await;
             let mut sandbox = Sandbox::start(&program, &environment).await?;
             let mut before = sandbox.usage()?;
             note("start_ms", ms(sandbox.started_in));
