@@ -162,7 +162,7 @@ async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
         while let Some(record) = due.next() {
             failures.extend(pace.wait(app, invocation).await.err());
             if !enough_time(invocation) {
-                left_over = 1 + due.len();
+                left_over += 1 + due.len();
                 break 'pages;
             }
             looked_at += 1;
@@ -170,6 +170,11 @@ async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
                 Ok(looked) => {
                     asked += looked.steps.len();
                     pace.note(looked);
+                }
+                // Still due, for the next sweep. Were this one to fail, Lambda would run it again beside that.
+                Err(failure) if failure.is_throttled() => {
+                    left_over += 1;
+                    tracing::warn!("{failure}");
                 }
                 Err(failure) => failures.push(failure),
             }
@@ -218,7 +223,7 @@ async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
     ];
     metrics(&[stack], &values.map(|(name, count)| (name, count as f64)));
     failures.into_result("sweep")?;
-    Ok(json!({"outcome": "swept", "looked_at": looked_at, "asked": asked, "found": found}))
+    Ok(json!({"outcome": "swept", "looked_at": looked_at, "asked": asked, "found": found, "left": left_over}))
 }
 
 /// How many certificates, soonest expiry first, CloudWatch is told of one by one: each is a metric of its own, and is paid for.

@@ -26,11 +26,13 @@ pub struct Managed {
 /// As long as any other call may take.
 pub const PATIENCE: Duration = Duration::from_secs(25);
 
-/// A client that waits its turn for so long, where much is asked of ACM at once: its quotas are small. Each one that waits asks again as
-/// often as any other: the more exports wait, the less is left to the sweep, which looks at what will be exported next.
+/// A client that waits its turn for about so long, where much is asked of ACM at once: its quotas are small. Each one that waits asks
+/// again as often as any other, once a second: the more exports wait, the less is left to the sweep, which looks at what will be
+/// exported next.
 pub fn client(sdk: &SdkConfig, patience: Duration) -> Client {
-    let timeouts = sdk.timeout_config().map(TimeoutConfig::to_builder).unwrap_or_default().operation_timeout(patience).build();
-    let retries = RetryConfig::standard().with_max_attempts(100).with_max_backoff(Duration::from_secs(2));
+    let timeouts =
+        sdk.timeout_config().map(TimeoutConfig::to_builder).unwrap_or_default().operation_timeout(patience.mul_f64(1.5)).build();
+    let retries = RetryConfig::standard().with_max_attempts(patience.as_secs() as u32).with_max_backoff(Duration::from_secs(2));
     let partition = RetryPartition::custom("acm").token_bucket(TokenBucket::unlimited()).build();
     Client::from_conf(Builder::from(sdk).timeout_config(timeouts).retry_config(retries).retry_partition(partition).build())
 }

@@ -12,6 +12,7 @@ use lambda_runtime::Diagnostic;
 /// It is printed on one line, as `failed to …: …`, because that line is what a person finds in the log and in the on-failure queue.
 pub struct Failure {
     again: bool,
+    throttled: bool,
     doing: String,
     why: String,
     advice: Option<&'static str>,
@@ -20,12 +21,12 @@ pub struct Failure {
 impl Failure {
     /// Trying again may help.
     pub fn retryable(doing: impl Into<String>, why: impl fmt::Display) -> Self {
-        Self { again: true, doing: doing.into(), why: why.to_string(), advice: None }
+        Self { again: true, throttled: false, doing: doing.into(), why: why.to_string(), advice: None }
     }
 
     /// Trying again would only fail again.
     pub fn permanent(doing: impl Into<String>, why: impl fmt::Display) -> Self {
-        Self { again: false, doing: doing.into(), why: why.to_string(), advice: None }
+        Self { again: false, throttled: false, doing: doing.into(), why: why.to_string(), advice: None }
     }
 
     /// A call to AWS that failed: judged by its code, never by its text or its HTTP status alone.
@@ -39,16 +40,21 @@ impl Failure {
             _ => true,
         };
         let advice = error.code().and_then(advice);
-        Self { again, doing: doing.into(), why: said(&error), advice }
+        Self { again, throttled: is_throttle(&error), doing: doing.into(), why: said(&error), advice }
     }
 
     /// The same failure, as a part of something larger.
     pub fn within(self, doing: impl Into<String>) -> Self {
-        Self { again: self.again, why: self.to_string(), doing: doing.into(), advice: None }
+        Self { why: self.to_string(), doing: doing.into(), advice: None, ..self }
     }
 
     pub fn is_permanent(&self) -> bool {
         !self.again
+    }
+
+    /// AWS had no room for the call as long as it was tried.
+    pub fn is_throttled(&self) -> bool {
+        self.throttled
     }
 }
 
@@ -89,6 +95,7 @@ impl Failures {
                 let rest = (logged > 0).then(|| format!("{logged} more, which the log names"));
                 Err(Failure {
                     again: self.again,
+                    throttled: false,
                     doing: format!("{doing} ({count} failures)"),
                     why: named.chain(rest).collect::<Vec<_>>().join("; "),
                     advice: None,
