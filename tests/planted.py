@@ -1,8 +1,9 @@
 """Bugs planted on purpose, one at a time, in a copy of the code: the simulator has to find each of them.
 
-    python3 tests/planted.py TARGET [NAME…]
+    python3 tests/planted.py [TARGET [NAME…]]
 
-A copy lies below TARGET, and is built there, apart from everything else. Each bug is given some hundred seeds.
+A copy lies below TARGET, and is built there, apart from everything else. Each bug is given some hundred seeds. Without TARGET it is
+only seen to that each bug still has its place in the code.
 """
 
 import pathlib
@@ -18,8 +19,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 BUGS = {
     "a new pair is not verified": (
         "shared/records/src/install.rs",
-        "let leaf = material.verify(&candidate.wanted, now).map_err(refused)?;\n        let version",
-        "let leaf = Leaf::from_pem(&material.certificate).map_err(|error| refused(error.to_string()))?;\n        let version",
+        "let verified = material.verify(&candidate.wanted, now).map_err(refused)?;\n        let version",
+        "let verified = Leaf::from_pem(&material.certificate).map_err(|error| refused(error.to_string()))?;\n        let version",
         {1},
     ),
     "tags are written before the promotion": (
@@ -66,9 +67,9 @@ BUGS = {
         {4},
     ),
     "a rollout that failed is left alone": (
-        "functions/force-redeploy/src/lib.rs",
-        "if known && to_blame.is_empty() {",
-        "if known || deployment.progress == Progress::Failed {",
+        "shared/lifecycle/src/rollout.rs",
+        "(!known || !to_blame.is_empty())",
+        "(!known && self.deployment.as_ref().is_some_and(|ended| ended.progress != Progress::Failed))",
         {4, 6},
     ),
 }
@@ -77,6 +78,11 @@ MOST_SEEDS = 400
 
 
 def main():
+    for bug, (path, before, _, _) in BUGS.items():
+        places = (ROOT / path).read_text().count(before)
+        assert places == 1, f"{bug}: {path} has {places} places like this:\n{before}"
+    if not sys.argv[1:]:
+        return
     target = pathlib.Path(sys.argv[1]).resolve()
     asked = sys.argv[2:] or list(BUGS)
     copy = target / "planted"
@@ -93,7 +99,6 @@ def is_found(bug, copy):
     path, before, after, promises = BUGS[bug]
     source = copy / path
     clean = source.read_text()
-    assert clean.count(before) == 1, f"{bug}: {path} has {clean.count(before)} places like this:\n{before}"
     source.write_text(clean.replace(before, after))
     began = time.monotonic()
     try:
