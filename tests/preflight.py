@@ -112,6 +112,7 @@ def authorities(endpoint):
     expect(ca(root), ("✗", f"it is DISABLED. aws acm-pca update-certificate-authority --certificate-authority-arn {root} --status ACTIVE"))
     expect(ca(root, "trusted"), ("✗", "it is DISABLED."))
     expect(ca(root, "retired"), ("✓", "it publishes no CRL"))
+    expect(preflight.acm_permitted(issuing), ("✓", "ACM may issue and renew from it"))
     expect(preflight.permitted(issuing), ("?", "what answers here knows no sts get-caller-identity"))
     wanted |= {"IssuingCaArn": "a", "AllowedCaArns": "b,c", "RetiredCas": "c=d", "TrustStores": '[{"certificate_authority_arns": ["c", "e"]}]'}
     assert preflight.authorities(wanted) == {
@@ -138,6 +139,7 @@ def others(endpoint):
     secrets.tag_resource(SecretId="other/a", Tags=[{"Key": "everleaf:certificate", "Value": "everleaf/a"}])
     expect(preflight.secrets("other"), ("✗", "other/a is tagged as everleaf/a. Correct its tag"))
 
+    expect(preflight.replicas("none", "eu-central-1", "eu-west-1"), ("✓", "the region answers, and nothing stands in the way under none/"))
     expect(preflight.prefix("free", "mine"), ("✓", "free is free"))
     expect(preflight.prefix("everleaf", "mine"), ("?", "has no tag that says of which stack"))
     expect(preflight.pace(200, 100), ("✓", "replaces 100 certificates in 1 h"))
@@ -219,6 +221,43 @@ def stood_in():
         (shared, policy("Allow", *preflight.TEMPLATES), ("✓", "by all three templates")),
     ]:
         row("acm-pca get-policy", answer, lambda arn=arn: preflight.permitted(arn), expected)
+
+    every = ["IssueCertificate", "GetCertificate", "ListPermissions"]
+    for principal, actions, expected in [
+        ("acm.amazonaws.com", every, "ACM may issue and renew from it"),
+        ("acm.amazonaws.com", every[:1], "ACM may not renew from it, which its own certificates alone need: aws acm-pca create-permission"),
+        ("other.amazonaws.com", every, "ACM may not renew"),
+    ]:
+        permissions = {"Permissions": [{"Principal": principal, "Actions": actions}]}
+        row("acm-pca list-permissions", permissions, lambda: preflight.acm_permitted(CA), ("✓", expected))
+    row("acm-pca list-permissions", "AccessDeniedException", lambda: preflight.acm_permitted(shared), ("?", "AccessDeniedException"))
+
+    for name, home, expected in [
+        ("p/a", "eu-central-1", ("✓", "nothing stands in the way")), ("pp/a", None, ("✓", "nothing stands in the way")),
+        ("p/a", "us-east-1", ("✗", "p/a is there, and is no replica of eu-central-1's. Move it")), ("p/a", None, ("✗", "no replica")),
+    ]:
+        listed = {"SecretList": [{"Name": name, **({"PrimaryRegion": home} if home else {})}]}
+        row("secretsmanager list-secrets", listed, lambda: preflight.replicas("p", "eu-central-1", "eu-west-1"), expected)
+    row("secretsmanager list-secrets", "UnrecognizedClientException", lambda: preflight.replicas("p", "a", "b"), ("?", "UnrecognizedClient"))
+
+    def route(**to):
+        return {"DestinationCidrBlock": "0.0.0.0/0", "State": "active", **to}
+
+    local = {"DestinationCidrBlock": "10.0.0.0/16", "GatewayId": "local", "State": "active"}
+    answers["ec2", "describe-subnets"] = {"Subnets": [{"SubnetId": "subnet-1", "VpcId": "vpc-1"}]}
+    for own, main_one, expected in [
+        ([local, route(NatGatewayId="nat-1")], [local], ("✓", "subnet-1 leads to nat-1")),
+        ([local, route(TransitGatewayId="tgw-1")], [local], ("✓", "subnet-1 leads to tgw-1")),
+        ([local], [route(NatGatewayId="nat-1")], ("✗", "subnet-1 has no way to ACM. Give it a route")),
+        (None, [local, route(NatGatewayId="nat-2")], ("✓", "subnet-1 leads to nat-2")),
+        ([local, route(GatewayId="igw-1")], [local], ("✗", "subnet-1 leads to an internet gateway")),
+        ([local, {**route(NatGatewayId="nat-1"), "State": "blackhole"}], [local], ("✗", "leads nowhere")),
+    ]:
+        tables = [{"Associations": [{"Main": True}], "Routes": main_one}]
+        if own:
+            tables.append({"Associations": [{"Main": False, "SubnetId": "subnet-1"}], "Routes": own})
+        row("ec2 describe-route-tables", {"RouteTables": tables}, lambda: preflight.way_out(["subnet-1"]), expected)
+    row("ec2 describe-subnets", "InvalidSubnetID.NotFound", lambda: preflight.way_out(["subnet-1"]), ("✗", "Correct VpcSubnetIds"))
 
     def bucket(principal, action="s3:PutObject"):
         return {"Policy": json.dumps({"Statement": [{"Effect": "Allow", "Principal": principal, "Action": action}]})}

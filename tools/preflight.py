@@ -34,7 +34,7 @@ def ask(*arguments, absent=()):
     try:
         return aws(*arguments)
     except Refused as refusal:
-        code = re.search(r"\((\w+)\) when calling the", str(refusal))
+        code = re.search(r"\(([\w.]+)\) when calling the", str(refusal))
         if code and code[1] in absent:
             raise Absent from None
         if code and code[1] in NO_OPERATION:
@@ -74,12 +74,17 @@ def main(program):
             check(f"{purpose} CA {arn}", authority(arn, purpose, wanted, region))
             if purpose == "issuing":
                 check(f"permission of CA {arn}", permitted(arn))
+                check(f"ACM's permission on CA {arn}", acm_permitted(arn))
         for arn in filter(None, wanted["CrlBucketArns"].split(",")):
             check(f"CRL bucket {arn}", crl_bucket(arn.split(":::")[1]))
         for arn in listeners(wanted):
             check(f"listener {arn}", listener(arn))
         if wanted["KmsKeyArn"]:
             check(f"KMS key {wanted['KmsKeyArn']}", kms_key(wanted["KmsKeyArn"]))
+        for other in filter(None, wanted["ReplicaRegions"].split(",")):
+            check(f"replicas in {other}", replicas(wanted["Prefix"], region, other))
+        if wanted["VpcSubnetIds"]:
+            check("way out of the VPC", way_out(wanted["VpcSubnetIds"].split(",")))
         check("prefix", prefix(wanted["Prefix"], stack))
         check("secrets", secrets(wanted["Prefix"]))
         check("tags in ACM", tags(wanted["Prefix"]))
@@ -247,6 +252,19 @@ def permitted(arn):
         yield good("the stack may issue by all three templates")
 
 
+def acm_permitted(arn):
+    """ACM issues and renews by a permission of its own, which the CA's owner may see:
+    <https://docs.aws.amazon.com/privateca/latest/userguide/assign-permissions.html>."""
+    permissions = ask("acm-pca", "list-permissions", "--certificate-authority-arn", arn)["Permissions"]
+    granted = {action for one in permissions if one["Principal"] == "acm.amazonaws.com" for action in one["Actions"]}
+    actions = ["IssueCertificate", "GetCertificate", "ListPermissions"]
+    if granted.issuperset(actions):
+        yield good("ACM may issue and renew from it")
+    else:
+        yield good("ACM may not renew from it, which its own certificates alone need: aws acm-pca create-permission "
+                   f"--certificate-authority-arn {arn} --principal acm.amazonaws.com --actions {' '.join(actions)}")
+
+
 def many(value):
     return value if isinstance(value, list) else [value]
 
@@ -308,6 +326,48 @@ def kms_key(arn):
         yield good("its policy leaves the decision to IAM")
     else:
         yield bad("its policy does not leave the decision to IAM", "Add the statement of the default policy: Allow kms:* to the account's root")
+
+
+def replicas(name, home, region):
+    """A replica cannot be made where a secret of its name stands already."""
+    listed = ask("secretsmanager", "list-secrets", "--region", region, "--filters", f"Key=name,Values={name}/")["SecretList"]
+    wrong = [secret["Name"] for secret in listed if secret["Name"].startswith(f"{name}/") and secret.get("PrimaryRegion") != home]
+    for secret in wrong:
+        yield bad(f"{secret} is there, and is no replica of {home}'s", "Move it, or choose another Prefix")
+    if not wrong:
+        yield good(f"the region answers, and nothing stands in the way under {name}/")
+
+
+def way_out(subnets):
+    """ACM has no endpoint in a VPC, and a function has no public address:
+    <https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc-internet.html>."""
+    try:
+        found = ask("ec2", "describe-subnets", "--subnet-ids", *subnets, absent=("InvalidSubnetID.NotFound",))["Subnets"]
+    except Absent:
+        yield bad(f"one of {', '.join(subnets)} is not there", "Correct VpcSubnetIds")
+        return
+    vpc = found[0]["VpcId"]
+    tables = ask("ec2", "describe-route-tables", "--filters", f"Name=vpc-id,Values={vpc}")["RouteTables"]
+
+    def table_of(subnet):
+        """The subnet's own; where it has none, the VPC's."""
+        associations = [(one, table) for table in tables for one in table["Associations"]]
+        own = [table for one, table in associations if one.get("SubnetId") == subnet]
+        return (own or [table for one, table in associations if one["Main"]])[0]
+
+    for subnet in subnets:
+        out = [route for route in table_of(subnet)["Routes"] if route.get("DestinationCidrBlock") == "0.0.0.0/0"]
+        if not out:
+            yield bad(f"{subnet} has no way to ACM", "Give it a route 0.0.0.0/0 to a NAT gateway")
+        elif out[0].get("GatewayId", "").startswith("igw-"):
+            yield bad(f"{subnet} leads to an internet gateway, which lets no function out", "Choose a subnet that leads to a NAT gateway")
+        elif out[0]["State"] == "blackhole":
+            yield bad(f"the route of {subnet} leads nowhere: what it names is gone", "Route 0.0.0.0/0 to a NAT gateway")
+        else:
+            yield good(f"{subnet} leads to {next(out[0][by] for by in WAYS if by in out[0])}")
+
+
+WAYS = ["NatGatewayId", "TransitGatewayId", "NetworkInterfaceId", "VpcPeeringConnectionId", "GatewayId", "State"]
 
 
 def prefix(name, stack):
