@@ -234,6 +234,26 @@ fn a_second_rejection_in_a_row_waits_for_a_person() {
 }
 
 #[test]
+fn whoever_was_told_of_a_pair_that_failed_is_told_of_the_next_one_on_the_same_day() {
+    run(async {
+        let (stack, _) = running(json!({"validity": {"days": 9}}), &["payments/orders"]).await;
+        let mut failed = Vec::new();
+        for in_a_row in [1, 2] {
+            // The way back fails as well, and a person deploys the service.
+            break_service(&stack, "payments/orders", 2);
+            until_set_back(&stack, in_a_row).await;
+            let reasons = told(&stack, "Action Required");
+            for code in ["rolled-back: ", "rollout-failed: "] {
+                assert_eq!(reasons.iter().filter(|(_, reason)| reason.starts_with(code)).count(), 1, "{in_a_row}: {reasons:#?}");
+            }
+            failed.push(stack.record("orders").await.unwrap().setback.unwrap().at);
+            deploy(&stack, "payments/orders").await;
+        }
+        assert!(*failed[1] - *failed[0] < time::Duration::hours(20), "{failed:?}");
+    });
+}
+
+#[test]
 fn what_acm_renewed_goes_back_is_never_exported_again_and_acm_renews_once_more() {
     run(async {
         let stack = Stack::deploy_on("EC_prime256v1", &[]).await;

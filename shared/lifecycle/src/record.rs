@@ -251,10 +251,12 @@ impl Record {
         self.halted = None;
     }
 
-    /// Whether a person may be told of `reason` now: once a day each. What comes a few minutes earlier in its day than the
-    /// day before is the next day's.
+    /// Whether a person may be told of `reason` now: once a day each, and of each pair. What comes a few minutes earlier in its
+    /// day than the day before is the next day's.
     pub fn may_tell(&self, reason: &str, now: OffsetDateTime) -> bool {
-        self.told.get(reason).is_none_or(|last| now - **last >= time::Duration::days(1) - time::Duration::minutes(10))
+        let of_another_pair = |told: &Moment| self.current.as_ref().is_some_and(|pair| *told < pair.since);
+        let a_day_ago = |told: &Moment| now - **told >= time::Duration::days(1) - time::Duration::minutes(10);
+        self.told.get(reason).is_none_or(|told| of_another_pair(told) || a_day_ago(told))
     }
 }
 
@@ -528,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_is_told_once_a_day_for_each_reason() {
+    fn a_person_is_told_once_a_day_for_each_reason_and_pair() {
         let told = at("2026-11-22T05:47:00Z");
         let mut record = issued();
         assert!(record.may_tell("renewal-late", told));
@@ -536,6 +538,10 @@ mod tests {
         assert!(!record.may_tell("renewal-late", told + DAY - HOUR / 5));
         assert!(record.may_tell("renewal-late", told + DAY - HOUR / 6));
         assert!(record.may_tell("expired", told));
+        record.promote(Pair { version_id: "version-2".to_owned(), since: (told + HOUR).into(), ..pair() });
+        assert!(record.may_tell("renewal-late", told + HOUR * 2));
+        record.told.insert("renewal-late".to_owned(), (told + HOUR * 2).into());
+        assert!(!record.may_tell("renewal-late", told + HOUR * 3));
     }
 
     #[test]

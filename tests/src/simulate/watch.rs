@@ -395,7 +395,10 @@ impl Watch {
                     !matches!(incident.what, What::Clocks { .. } | What::IndexesLate { .. } | What::Events { .. })
                         && lasts.contains(&(at - self.begin))
                 });
-                if !spoilt && last.is_some_and(|last| at - last < Duration::hours(23)) {
+                // What is told of a new pair is another matter.
+                let current = certificate.as_str().and_then(|name| self.last(name)).map(|pair| pair.at + CLOCKS);
+                let again = last.is_some_and(|last| at - last < Duration::hours(23) && current.is_none_or(|pair| pair < last));
+                if !spoilt && again {
                     self.breaks(8, at, format!("`{code}` was told twice within a day of {certificate}"));
                 }
             }
