@@ -52,9 +52,10 @@ pub(crate) struct Watch {
     /// By the text of the secret.
     pairs: HashMap<String, Pair>,
     services: BTreeMap<String, Deployed>,
-    /// When the record of a certificate was last written with its current pair, and when for the first time after a loss.
-    recorded: BTreeMap<String, (OffsetDateTime, Option<OffsetDateTime>)>,
-    /// The serials of versions, and which version was current when each was put.
+    recorded: BTreeMap<String, Recorded>,
+    /// When the secret of a certificate was last written to.
+    changed: BTreeMap<String, OffsetDateTime>,
+    /// The serials of versions, and which version Everleaf had recorded as current when each was put.
     put: HashMap<String, (Option<String>, Option<String>)>,
     /// When a CA refused a certificate for good, time and again.
     refused: BTreeMap<String, Vec<OffsetDateTime>>,
@@ -85,6 +86,17 @@ struct Promotion {
     serial: Option<String>,
     at: OffsetDateTime,
     by_everleaf: bool,
+    /// Since when it is current as far as Everleaf can know: AWS dates no label, only the last change to the whole secret. That of
+    /// its own promotions is read at once; what somebody else moved has that of when it was found.
+    since: OffsetDateTime,
+}
+
+/// The record of a certificate as it was last written with its current pair.
+struct Recorded {
+    version: String,
+    at: OffsetDateTime,
+    /// When it was written for the first time after a loss.
+    found: Option<OffsetDateTime>,
 }
 
 struct Pair {
@@ -121,6 +133,7 @@ impl Watch {
             pairs: HashMap::new(),
             services: BTreeMap::new(),
             recorded: BTreeMap::new(),
+            changed: BTreeMap::new(),
             put: HashMap::new(),
             refused: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -193,6 +206,9 @@ impl Watch {
         if call.error.is_some() {
             return;
         }
+        if call.service == "secretsmanager" && call.writes() {
+            self.changed.extend(self.name_of(call).map(|name| (name, call.at)));
+        }
         match call.action().as_str() {
             "secretsmanager:PutSecretValue" => self.put(call),
             "secretsmanager:UpdateSecretVersionStage" if call.input["VersionStage"] == "AWSCURRENT" => self.promoted(call),
@@ -231,9 +247,16 @@ impl Watch {
         let written = call.input["TransactItems"].as_array().into_iter().flatten().map(|write| &write["Put"]["Item"]);
         for item in written.chain([&call.input["Item"]]).filter(|item| !item["current"].is_null()) {
             let name = item["id"]["S"].as_str().and_then(|id| id.strip_prefix("certificate#")).unwrap_or_default();
-            let (before, found) = self.recorded.get(name).copied().unwrap_or((call.at, None));
-            let found = if self.is_lost(name, before, call.at) { Some(call.at) } else { found };
-            self.recorded.insert(name.to_owned(), (call.at, found));
+            let version = item["current"]["M"]["version_id"]["S"].as_str().unwrap_or_default().to_owned();
+            let before = self.recorded.get(name);
+            let is_lost = self.is_lost(name, before.map_or(call.at, |before| before.at), call.at);
+            let found = if is_lost { Some(call.at) } else { before.and_then(|before| before.found) };
+            let is_known = before.is_some_and(|before| before.version == version);
+            let last = self.promotions.get_mut(name).and_then(|promotions| promotions.last_mut());
+            if let Some(last) = last.filter(|last| last.version == version && !is_known) {
+                last.since = self.changed[name];
+            }
+            self.recorded.insert(name.to_owned(), Recorded { version, at: call.at, found });
         }
     }
 
@@ -251,7 +274,7 @@ impl Watch {
         let plan = self.plan.clone();
         let is_new = |certificate: &Certificate| {
             let last = self.last(&certificate.name);
-            last.is_some_and(|last| last.at > began || self.is_forgotten(&certificate.name, ours, at))
+            last.is_some_and(|last| last.since > began || self.is_forgotten(&certificate.name, ours, at))
         };
         if !plan.of_service(service).any(is_new) {
             self.breaks(3, at, format!("{service} was deployed again, and no pair of it is new"));
@@ -260,7 +283,7 @@ impl Watch {
 
     /// Whether the record of a certificate was lost in that time, or came back in it.
     fn is_forgotten(&self, name: &str, from: OffsetDateTime, to: OffsetDateTime) -> bool {
-        let found = self.recorded.get(name).and_then(|(_, found)| *found);
+        let found = self.recorded.get(name).and_then(|recorded| recorded.found);
         self.is_lost(name, from, to) || found.is_some_and(|found| (from..=to).contains(&found))
     }
 
@@ -279,8 +302,8 @@ impl Watch {
         let text = call.input["SecretString"].as_str().unwrap_or_default();
         let values: Value = serde_json::from_str(text).unwrap_or_default();
         if let (Some(version), Some(name)) = (call.input["ClientRequestToken"].as_str(), self.name_of(call)) {
-            let current = self.last(&name).map(|last| last.version.clone());
-            self.put.entry(version.to_owned()).or_insert_with(|| (serial(text), current));
+            let decided = self.recorded.get(&name).map(|recorded| recorded.version.clone());
+            self.put.entry(version.to_owned()).or_insert_with(|| (serial(text), decided));
         }
         let Some(pem) = values["private_key"].as_str() else { return };
         let passphrase = values["passphrase"].as_str();
@@ -353,7 +376,7 @@ impl Watch {
         let is_rotated = version.contains('-');
         let is_new = promotions.iter().all(|before| before.version != version);
         self.counts.pairs += u64::from(is_new);
-        promotions.push(Promotion { version, serial, at: call.at, by_everleaf });
+        promotions.push(Promotion { version, serial, at: call.at, by_everleaf, since: call.at });
         // What Secrets Manager asks for is decided anew at each of its tries.
         if by_everleaf && is_new && decided != current && !is_rotated {
             self.breaks(
