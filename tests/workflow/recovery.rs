@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lifecycle::record::Origin;
 use serde_json::{Value, json};
 use workflow::Stack;
 
@@ -307,6 +308,40 @@ fn a_permanent_failure_is_told_once_a_day_its_input_waits_and_all_is_well_once_i
         assert_eq!(answer["outcome"], "issued");
         assert_ne!(serial(&stack, "orders").await, first);
         assert_eq!(stack.record("orders").await.unwrap().halted, None);
+    });
+}
+
+#[test]
+fn what_failed_for_good_is_one_of_the_five_a_day_however_often_lambda_repeats_it() {
+    run(async {
+        let stack = fleet().await;
+        stack.aws.set_faults(Some(Box::new(|call| {
+            let refused = local_aws::AwsError::new("AccessDeniedException", "Somebody took the right away.");
+            let is_asked = ["IssueCertificate", "ExportCertificate"].contains(&call.operation.as_str());
+            is_asked.then_some(local_aws::Fault::Refuse(refused))
+        })));
+        let Origin::Exported { certificate_arn } = stack.record("gateway").await.unwrap().origin else {
+            panic!("it is not ACM's")
+        };
+        user(&stack, "acm:RenewCertificate", json!({"CertificateArn": certificate_arn})).await;
+        minutes(60).await;
+        let mut replace = order();
+        (replace["replace"], replace["validity"]) = (json!(true), json!({"days": 20}));
+        for (function, name, request) in
+            [("issue-client-cert", "orders", replace), ("export-to-secrets", "gateway", json!({"certificate": "gateway"}))]
+        {
+            let mut counted = Vec::new();
+            for _ in 0..3 {
+                let failed = stack.handle(function, request.clone(), "repeated").await.unwrap_err();
+                assert_eq!(failed.error_type, "Permanent", "{name}");
+                assert!(failed.error_message.contains("Somebody took the right away."), "{name}: {failed:?}");
+                counted.push(stack.record(name).await.unwrap().attempts.on_day);
+                minutes(2).await;
+            }
+            stack.handle(function, request, "another").await.unwrap_err();
+            counted.push(stack.record(name).await.unwrap().attempts.on_day);
+            assert_eq!(counted, [counted[0], counted[0], counted[0], counted[0] + 1], "{name}");
+        }
     });
 }
 

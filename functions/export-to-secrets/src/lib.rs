@@ -179,7 +179,7 @@ async fn see_to(
             Ok(answer("unchanged", &record))
         }
         Export::TooEarly(why) => Err(Failure::retryable(format!("export `{name}`"), why)),
-        Export::Never(why) => Err(halted(app, &name, Failure::permanent(format!("export `{name}`"), why), now).await?),
+        Export::Never(why) => Err(halted(app, &name, Failure::permanent(format!("export `{name}`"), why), invocation).await?),
         // ACM's event: the sweep takes it when its time has come.
         Export::Take { .. } if expected.is_some() && record.held_back(now).is_some() => {
             let opens = match record.held_back(now) {
@@ -232,7 +232,7 @@ async fn take(
         Turn::Exhausted { until } => {
             let why =
                 format!("{A_DAY} attempts began today, which is all for a day; see why, and try again after {}", date(until));
-            return Err(halted(app, &name, Failure::permanent(format!("export `{name}`"), why), now).await?);
+            return Err(halted(app, &name, Failure::permanent(format!("export `{name}`"), why), invocation).await?);
         }
     };
     if let Some(rotation) = asked.rotation {
@@ -248,7 +248,7 @@ async fn take(
             publish(&app.eventbridge, event.as_slice()).await?;
             Ok((record, installed))
         }
-        Err(failure) if failure.is_permanent() => Err(halted(app, &name, failure, invocation.now()).await?),
+        Err(failure) if failure.is_permanent() => Err(halted(app, &name, failure, invocation).await?),
         Err(failure) => Err(failure),
     }
 }
@@ -346,8 +346,8 @@ async fn keep(app: &App, record: &mut Record, before: &BTreeSet<ServiceName>) ->
 }
 
 /// What is permanent stands against the next attempt and is told to a person once a day.
-async fn halted(app: &App, name: &CertificateName, failure: Failure, now: OffsetDateTime) -> Result<Failure, Failure> {
-    let event = app.records.halt(name, "export-failed", &failure, now).await?;
+async fn halted(app: &App, name: &CertificateName, failure: Failure, invocation: &Invocation) -> Result<Failure, Failure> {
+    let event = app.records.halt(name, "export-failed", &failure, invocation).await?;
     publish(&app.eventbridge, event.as_slice()).await?;
     Ok(failure)
 }

@@ -362,7 +362,7 @@ async fn issue(
 /// What is permanent stands against the next attempt and is told to a person.
 async fn halted(app: &App, name: &CertificateName, failure: Failure, invocation: &Invocation) -> Result<Failure, Failure> {
     if failure.is_permanent() {
-        let event = app.records.halt(name, "issue-failed", &failure, invocation.now()).await?;
+        let event = app.records.halt(name, "issue-failed", &failure, invocation).await?;
         publish(&app.eventbridge, event.as_slice()).await?;
     }
     Ok(failure)

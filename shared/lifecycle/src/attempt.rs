@@ -123,11 +123,13 @@ pub fn turn(record: &Record, holder: &str, reason: &str, replaces: Option<&str>,
 }
 
 impl Record {
-    /// Notes the attempt; a new one is counted.
+    /// Notes the attempt; a new one is counted, unless Lambda only repeats the invocation that failed for good.
     pub fn take_up(&mut self, attempt: Attempt) {
         let today = attempt.started.to_offset(UtcOffset::UTC).date();
         if attempt.number > self.attempts.last {
-            let on_day = if self.attempts.day == Some(today) { self.attempts.on_day.saturating_add(1) } else { 1 };
+            let repeats = self.halted.as_ref().is_some_and(|halt| halt.holder.as_ref() == Some(&attempt.holder));
+            let on_day =
+                if self.attempts.day == Some(today) { self.attempts.on_day.saturating_add(u32::from(!repeats)) } else { 1 };
             self.attempts = Attempts { last: attempt.number, day: Some(today), on_day };
         }
         self.attempt = Some(attempt);

@@ -145,7 +145,7 @@ mod tests {
         let staged = Some(Staged { version_id: "version-2".to_owned(), serial: pair().serial, issuer: None });
         let waiting = Record { attempt: Some(Attempt { staged, ..attempt(asked_at) }), ..old.clone() };
         let halted = |at: OffsetDateTime| Record {
-            halted: Some(Halt { at: at.into(), reason: "the CA is disabled".to_owned() }),
+            halted: Some(Halt { at: at.into(), reason: "the CA is disabled".to_owned(), holder: None }),
             ..old.clone()
         };
         let begun = |seconds: u64| BindingState {

@@ -207,6 +207,9 @@ pub struct RenewalAsked {
 pub struct Halt {
     pub at: Moment,
     pub reason: String,
+    /// The invocation that met it. Lambda repeats it all the same, under this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
 }
 
 impl Record {
@@ -341,7 +344,7 @@ mod tests {
         record.take_up(attempt(now));
         record.attempt = Some(Attempt { certificate_arn: Some(arn(&format!("{}/certificate/ab", samples::CA))), ..attempt(now) });
         record.renewal_asked = Some(RenewalAsked { at: now.into(), serial: Serial::from_hex("0a01") });
-        record.halted = Some(Halt { at: now.into(), reason: "the CA is disabled".to_owned() });
+        record.halted = Some(Halt { at: now.into(), reason: "the CA is disabled".to_owned(), holder: None });
         record.told.insert("renewal-late".to_owned(), now.into());
         record.rejected.insert(Serial::from_hex("0b02"));
         record.revision = 12;
@@ -375,7 +378,8 @@ mod tests {
             asked: Some(now.into()),
             refused: Some(now.into()),
         };
-        Record { attempt, options, imported: Some(imported), revocations: vec![asked, done], ..record }
+        let halted = record.halted.clone().map(|halt| Halt { holder: Some("request-1".to_owned()), ..halt });
+        Record { attempt, options, imported: Some(imported), halted, revocations: vec![asked, done], ..record }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lifecycle::events::{Event, Kind};
 use lifecycle::names::CertificateName;
 use lifecycle::record::{Halt, Record};
-use runtime::Failure;
+use runtime::{Failure, Invocation};
 use time::OffsetDateTime;
 
 use crate::Records;
@@ -19,11 +19,12 @@ impl Records {
         name: &CertificateName,
         code: &str,
         failure: &Failure,
-        now: OffsetDateTime,
+        invocation: &Invocation,
     ) -> Result<Option<Event>, Failure> {
         let Some(mut record) = self.load(name).await? else { return Ok(None) };
+        let now = invocation.now();
         record.attempt = None;
-        record.halted = Some(Halt { at: now.into(), reason: failure.to_string() });
+        record.halted = Some(Halt { at: now.into(), reason: failure.to_string(), holder: Some(invocation.id.clone()) });
         let event = self.tell(&mut record, code, &failure.to_string(), now);
         let services: BTreeSet<_> = record.options.services.clone();
         match self.save(&mut record, &services).await? {

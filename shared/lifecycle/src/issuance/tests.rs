@@ -787,7 +787,7 @@ fn what_does_not_exist_is_not_good_or_is_due_is_issued() {
         ),
         (
             "after an attempt failed for good",
-            Record { halted: Some(Halt { at: at(NOW).into(), reason: String::new() }), ..issued() },
+            Record { halted: Some(Halt { at: at(NOW).into(), reason: String::new(), holder: None }), ..issued() },
             NOW,
             "issue: left unfinished",
         ),
@@ -807,7 +807,7 @@ fn what_is_due_is_not_issued_by_an_order_that_is_paused_outside_its_window_or_so
     let with =
         |fields: &Value| Record { options: order(&request(fields), &anything_goes(), at(NOW)).unwrap().options, ..issued() };
     let paused = || with(&json!({"paused": true}));
-    let halted = |record| Record { halted: Some(Halt { at: at(NOW).into(), reason: String::new() }), ..record };
+    let halted = |record| Record { halted: Some(Halt { at: at(NOW).into(), reason: String::new(), holder: None }), ..record };
     let set_back = |in_a_row| {
         let setback = Setback {
             at: at("2026-11-22T05:00:00Z").into(),

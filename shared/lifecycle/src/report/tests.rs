@@ -83,7 +83,7 @@ fn each_state_has_its_reason_and_what_is_worse_goes_before_what_is_not() {
     let not_issued = || Record { current: None, ..issued() };
     let callers = || Record { origin: Origin::CallerKey(samples::specification()), ..issued() };
     let halted = |record: Record, when: &str| Record {
-        halted: Some(Halt { at: at(when).into(), reason: "the CA is disabled".to_owned() }),
+        halted: Some(Halt { at: at(when).into(), reason: "the CA is disabled".to_owned(), holder: None }),
         ..record
     };
     let paused = |record: Record| Record { options: Options { paused: true, ..record.options.clone() }, ..record };
