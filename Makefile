@@ -172,10 +172,15 @@ mutants: export CARGO_TARGET_DIR = $(abspath $(TARGET))/mutants
 mutants: .venv/bin/cargo-mutants
 	cargo mutants -p lifecycle $(if $(FILE),--file shared/lifecycle/src/$(FILE).rs) --output $(TARGET)
 
+# AWS-LC would gather entropy from the processor's timing too, in every process that starts, which costs more than all the rest of a
+# first event. Without that it is seeded by the kernel, as OpenSSL is. Built for size it would leave its assembly and its tables out,
+# and be several times slower; what is for gigabytes on AVX-512 stays out.
+AWS_LC = AWS_LC_SYS_NO_JITTER_ENTROPY=1 AWS_LC_SYS_SMALL=0 AWS_LC_SYS_CFLAGS=-DMY_ASSEMBLER_IS_TOO_OLD_FOR_512AVX
+
 # The functions as they are deployed, and what is compared with them, built alike: none of it twice with other features.
 BENCHED = $(addprefix -p ,$(notdir $(wildcard functions/*)) runtime material)
 bench: .venv/bench.stamp
-	AWS_LC_SYS_NO_JITTER_ENTROPY=1 cargo build --locked --release $(BENCHED) --bins --examples
+	$(AWS_LC) cargo build --locked --release $(BENCHED) --bins --examples
 	cargo build --locked --profile simulate -p workflow --bin bench --bin memory --bin storm
 	.venv/bin/python tests/bench.py $(TARGET)/simulate $(TARGET)/release
 
@@ -184,21 +189,17 @@ storm:
 	$(TARGET)/simulate/storm $(STORM)
 
 build: .venv/build.stamp
-	cargo lambda build --locked --release
+	$(AWS_LC) cargo lambda build --locked --release
 
 deploy: ARCHITECTURE ?= arm64
 deploy: .venv/build.stamp .venv/test.stamp
-	sam build --beta-features --parameter-overrides Architecture=$(ARCHITECTURE)
+	$(AWS_LC) sam build --beta-features --parameter-overrides Architecture=$(ARCHITECTURE)
 	@echo "Built for $(ARCHITECTURE): answer that when asked for the parameter Architecture."
 	sam deploy --guided
 
 # cargo-lambda lets rustup download a target that is missing. What is installed on a machine is its owner's choice: with this it
 # fails instead, and the cure is `rustup target add aarch64-unknown-linux-gnu` (or x86_64-…).
 build deploy: export RUSTUP_DIST_SERVER ?= http://127.0.0.1:1
-
-# AWS-LC would gather entropy from the processor's timing too, in every process that starts, which costs more than all the rest of a
-# first event. Without that it is seeded by the kernel, as OpenSSL is.
-build deploy: export AWS_LC_SYS_NO_JITTER_ENTROPY := 1
 
 agent agent-image: ARCHITECTURE ?= $(subst aarch64,arm64,$(shell uname -m))
 AGENT_TARGET = $(ARCHITECTURE:arm64=aarch64)-unknown-linux-gnu
