@@ -144,7 +144,9 @@ def stopped(endpoint):
     words, how = command(endpoint, "redrive")
     with tempfile.TemporaryDirectory() as directory:
         how["env"]["TMPDIR"] = directory
-        running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **how)
+        # What a shell runs in the background ignores Ctrl-C, and so does all that it starts.
+        running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **how)
         wait_for("the function is about to be invoked", lambda: glob.glob(os.path.join(directory, "*", "payload")))
         assert count("ApproximateNumberOfMessagesNotVisible")
         # As Ctrl-C does it: to all processes of the terminal.
