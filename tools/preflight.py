@@ -330,8 +330,7 @@ def kms_key(arn):
 
 def replicas(name, home, region):
     """A replica cannot be made where a secret of its name stands already."""
-    listed = ask("secretsmanager", "list-secrets", "--region", region, "--filters", f"Key=name,Values={name}/")["SecretList"]
-    wrong = [secret["Name"] for secret in listed if secret["Name"].startswith(f"{name}/") and secret.get("PrimaryRegion") != home]
+    wrong = [secret["Name"] for secret in secrets_under(name, "--region", region) if secret.get("PrimaryRegion") != home]
     for secret in wrong:
         yield bad(f"{secret} is there, and is no replica of {home}'s", "Move it, or choose another Prefix")
     if not wrong:
@@ -364,10 +363,8 @@ def way_out(subnets):
         elif out[0]["State"] == "blackhole":
             yield bad(f"the route of {subnet} leads nowhere: what it names is gone", "Route 0.0.0.0/0 to a NAT gateway")
         else:
-            yield good(f"{subnet} leads to {next(out[0][by] for by in WAYS if by in out[0])}")
-
-
-WAYS = ["NatGatewayId", "TransitGatewayId", "NetworkInterfaceId", "VpcPeeringConnectionId", "GatewayId", "State"]
+            # A route has one target, under the name of its kind.
+            yield good(f"{subnet} leads to {next(target for kind, target in out[0].items() if kind.endswith(('Id', 'Arn')))}")
 
 
 def prefix(name, stack):
@@ -385,10 +382,15 @@ def prefix(name, stack):
         yield bad(f"{name} is that of the stack {owner}, not of {stack}", "Choose another Prefix, or deploy to that stack")
 
 
+def secrets_under(name, *where):
+    """The filter finds parts of names too."""
+    listed = ask("secretsmanager", "list-secrets", *where, "--filters", f"Key=name,Values={name}/")["SecretList"]
+    return [secret for secret in listed if secret["Name"].startswith(f"{name}/")]
+
+
 def secrets(name):
     """What stands under the prefix and is not Everleaf's would be in its way."""
-    listed = ask("secretsmanager", "list-secrets", "--filters", f"Key=name,Values={name}/")["SecretList"]
-    inside = [secret for secret in listed if secret["Name"].startswith(f"{name}/")]
+    inside = secrets_under(name)
     tagged = {secret["Name"]: tag["Value"] for secret in inside for tag in secret.get("Tags", []) if tag["Key"] == "everleaf:certificate"}
     wrong = [secret for secret in inside if tagged.get(secret["Name"]) != secret["Name"]]
     for secret in wrong:

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 
 fn storms() -> Result<bool, Box<dyn Error>> {
     let certificates = std::env::args().nth(1).map_or(Ok(10_000), |number| number.parse())?;
-    let heads = [
+    row([
         "certificates",
         "quota",
         "allows s",
@@ -35,32 +35,35 @@ fn storms() -> Result<bool, Box<dyn Error>> {
         "failed",
         "waiting",
         "at once",
-    ];
-    let [what, quota, allows, took, ratio, pairs, rollouts, throttled, errors, failed, waiting, peak] = heads;
-    println!(
-        "{what:<32} {quota:<28} {allows:>8} {took:>7} {ratio:>6} {pairs:>6} {rollouts:>8} {throttled:>9} {errors:>6} {failed:>6} {waiting:>7} {peak:>7}"
-    );
+    ]);
     let mut holds = true;
     for (kind, stacks) in [(Kind::Issued, 1), (Kind::Exported, 1), (Kind::Issued, 2), (Kind::Exported, 2)] {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
         let came = runtime.block_on(storm(kind, certificates, stacks)).map_err(|error| error.message)?;
         let what = format!("{certificates} {} in {stacks} stack{}", kind.name(), if stacks == 1 { "" } else { "s" });
-        println!(
-            "{what:<32} {:<28} {:>8} {:>7} {:>6.2} {:>6} {:>8} {:>9} {:>6} {:>6} {:>7} {:>7}",
-            came.quota,
-            came.allowed.as_secs(),
-            came.took.as_secs(),
-            came.ratio(),
-            came.renewed,
-            came.deployments,
-            came.throttled,
-            came.errors,
-            came.failed,
-            came.waiting,
-            came.peak,
-        );
+        let cells = [
+            what,
+            came.quota.clone(),
+            came.allowed.as_secs().to_string(),
+            came.took.as_secs().to_string(),
+            format!("{:.2}", came.ratio()),
+            came.renewed.to_string(),
+            came.deployments.to_string(),
+            came.throttled.to_string(),
+            came.errors.to_string(),
+            came.failed.to_string(),
+            came.waiting.to_string(),
+            came.peak.to_string(),
+        ];
+        row(cells.each_ref().map(String::as_str));
         let is_done = (came.renewed, came.deployments) == (certificates, certificates);
         holds &= is_done && came.ratio() <= LONGEST && came.failed == 0 && came.waiting == 0;
     }
     Ok(holds)
+}
+
+fn row([what, quota, allows, took, ratio, pairs, rollouts, throttled, errors, failed, waiting, peak]: [&str; 12]) {
+    println!(
+        "{what:<32} {quota:<28} {allows:>8} {took:>7} {ratio:>6} {pairs:>6} {rollouts:>8} {throttled:>9} {errors:>6} {failed:>6} {waiting:>7} {peak:>7}"
+    );
 }

@@ -98,9 +98,9 @@ impl Asked {
 mod tests {
     use super::*;
     use crate::attempt::{Attempt, Staged};
-    use crate::record::{Halt, Options, Pair};
+    use crate::record::{Options, Pair};
     use crate::rollout::{Deployment, Fault, Progress};
-    use crate::samples::{at, attempt, exported, issued, pair};
+    use crate::samples::{at, attempt, exported, halt, issued, pair};
 
     fn with_services(count: usize, record: Record) -> Record {
         let services = (0..count).map(|number| format!("main/app-{number}").parse().unwrap()).collect();
@@ -144,10 +144,7 @@ mod tests {
         let new = Record { current: Some(new_pair), ..old.clone() };
         let staged = Some(Staged { version_id: "version-2".to_owned(), serial: pair().serial, issuer: None });
         let waiting = Record { attempt: Some(Attempt { staged, ..attempt(asked_at) }), ..old.clone() };
-        let halted = |at: OffsetDateTime| Record {
-            halted: Some(Halt { at: at.into(), reason: "the CA is disabled".to_owned(), holder: None }),
-            ..old.clone()
-        };
+        let halted = |at: OffsetDateTime| Record { halted: Some(halt(at)), ..old.clone() };
         let begun = |seconds: u64| BindingState {
             deployment: Some(Deployment {
                 id: "ecs-svc/1".to_owned(),

@@ -331,7 +331,7 @@ mod tests {
     use crate::attempt::{A_DAY, Staged};
     use crate::import::Lease;
     use crate::revocation::Reason;
-    use crate::samples::{self, DAY, HOUR, arn, at, attempt, exported, issued, pair};
+    use crate::samples::{self, DAY, HOUR, arn, at, attempt, exported, halt, issued, pair};
 
     /// Every field has something in it.
     fn full() -> Record {
@@ -344,7 +344,7 @@ mod tests {
         record.take_up(attempt(now));
         record.attempt = Some(Attempt { certificate_arn: Some(arn(&format!("{}/certificate/ab", samples::CA))), ..attempt(now) });
         record.renewal_asked = Some(RenewalAsked { at: now.into(), serial: Serial::from_hex("0a01") });
-        record.halted = Some(Halt { at: now.into(), reason: "the CA is disabled".to_owned(), holder: None });
+        record.halted = Some(halt(now));
         record.told.insert("renewal-late".to_owned(), now.into());
         record.rejected.insert(Serial::from_hex("0b02"));
         record.revision = 12;

@@ -10,7 +10,7 @@ use crate::attempt::Attempt;
 use crate::export::Held;
 use crate::leaf::{KeyAlgorithm, Serial, Subject, Usage};
 use crate::names::Arn;
-use crate::record::{Options, Origin, Pair, Record, Specification};
+use crate::record::{Halt, Options, Origin, Pair, Record, Specification};
 use crate::rollout::{BindingState, Deployment, Progress};
 
 pub(crate) const CA: &str =
@@ -131,6 +131,11 @@ pub(crate) fn held() -> Held {
         renewal: None,
         certificate_authority_arn: Some(arn(CA)),
     }
+}
+
+/// What failed for good then.
+pub(crate) fn halt(at: OffsetDateTime) -> Halt {
+    Halt { at: at.into(), reason: "the CA is disabled".to_owned(), holder: None }
 }
 
 /// Begun at `started` on the pair of [`issued`] by somebody else.

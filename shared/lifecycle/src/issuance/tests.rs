@@ -3,9 +3,9 @@ use serde_json::json;
 use super::*;
 use crate::import::Imported;
 use crate::leaf::Serial;
-use crate::record::{Halt, Pair};
+use crate::record::Pair;
 use crate::revocation::{Reason, Revocation};
-use crate::samples::{self, CA, DAY, HOUR, IN_ACM, arn, at, exported, issued, pair};
+use crate::samples::{self, CA, DAY, HOUR, IN_ACM, arn, at, exported, halt, issued, pair};
 use crate::setback::Setback;
 
 const NOW: &str = "2026-11-10T06:00:00.75Z";
@@ -785,12 +785,7 @@ fn what_does_not_exist_is_not_good_or_is_due_is_issued() {
             NOW,
             "issue: left unfinished",
         ),
-        (
-            "after an attempt failed for good",
-            Record { halted: Some(Halt { at: at(NOW).into(), reason: String::new(), holder: None }), ..issued() },
-            NOW,
-            "issue: left unfinished",
-        ),
+        ("after an attempt failed for good", Record { halted: Some(halt(at(NOW))), ..issued() }, NOW, "issue: left unfinished"),
         ("when ACM holds that name", exported(), NOW, "differs in origin"),
     ] {
         assert_eq!(said(&json!({}), &record, now), expected, "{what}");
@@ -807,7 +802,7 @@ fn what_is_due_is_not_issued_by_an_order_that_is_paused_outside_its_window_or_so
     let with =
         |fields: &Value| Record { options: order(&request(fields), &anything_goes(), at(NOW)).unwrap().options, ..issued() };
     let paused = || with(&json!({"paused": true}));
-    let halted = |record| Record { halted: Some(Halt { at: at(NOW).into(), reason: String::new(), holder: None }), ..record };
+    let halted = |record| Record { halted: Some(halt(at(NOW))), ..record };
     let set_back = |in_a_row| {
         let setback = Setback {
             at: at("2026-11-22T05:00:00Z").into(),

@@ -3,10 +3,10 @@ use crate::attempt::{A_DAY, Attempts, Staged};
 use crate::export::Renewal;
 use crate::import::Imported;
 use crate::leaf::Serial;
-use crate::record::{Halt, Moment, RenewalAsked};
+use crate::record::{Moment, RenewalAsked};
 use crate::revocation::{Reason, Revocation};
 use crate::rollout::{Fault, Progress};
-use crate::samples::{self, DAY, HOUR, at, attempt, exported, followed, held, issued, pair};
+use crate::samples::{self, DAY, HOUR, at, attempt, exported, followed, halt, held, issued, pair};
 use crate::setback::Setback;
 
 /// Neither due nor anything else.
@@ -166,10 +166,7 @@ fn at_least_two_sweeps_are_left_when_a_certificate_is_due() {
 fn a_certificate_issued_here_is_renewed_when_it_is_due() {
     let unfinished = |started: OffsetDateTime| Record { attempt: Some(attempt(started)), ..issued() };
     let used_up = |on_day, day: &str| Record { attempts: Attempts { last: 9, day: Some(at(day).date()), on_day }, ..issued() };
-    let halted = |since: OffsetDateTime| Record {
-        halted: Some(Halt { at: since.into(), reason: "the CA is disabled".to_owned(), holder: None }),
-        ..issued()
-    };
+    let halted = |since: OffsetDateTime| Record { halted: Some(halt(since)), ..issued() };
     let new = Record { current: None, ..issued() };
     let (quiet, due) = (at(QUIET), at(DUE));
     let end = at("2026-12-01T01:00:00Z");
@@ -250,10 +247,9 @@ fn a_permanent_failure_stands_for_a_quarter_of_a_short_window_but_never_less_tha
         [("a window of 96 hours", 288, DAY), ("one of 48 hours", 144, HOUR * 12), ("one of three hours", 9, HOUR)]
     {
         let record = living(hours);
-        let halt = *pair_of(&record).not_after - window(&record, &pair_of(&record)) / 2 - rest;
-        let record =
-            Record { halted: Some(Halt { at: halt.into(), reason: "the CA is disabled".to_owned(), holder: None }), ..record };
-        let over = halt + rest;
+        let since = *pair_of(&record).not_after - window(&record, &pair_of(&record)) / 2 - rest;
+        let record = Record { halted: Some(halt(since)), ..record };
+        let over = since + rest;
         let issues = |now| plan(&record, &facts(), HOUR, now).steps.iter().any(|step| matches!(step, Step::Issue { .. }));
         assert_eq!((issues(over - SECOND), issues(over)), (false, true), "{what}");
     }
@@ -293,8 +289,7 @@ fn a_permanent_failure_does_not_stand_for_a_day_when_the_certificate_lives_for_h
     // A window of eight hours: a failure stands for two of them.
     let record = living(24);
     let due = due(&record, HOUR).unwrap();
-    let record =
-        Record { halted: Some(Halt { at: due.into(), reason: "the CA is disabled".to_owned(), holder: None }), ..record };
+    let record = Record { halted: Some(halt(due)), ..record };
     assert_plan("an hour later", (&record, &facts()), due + HOUR, &[], due + HOUR * 2);
     assert_plan("two hours later", (&record, &facts()), due + HOUR * 2, &["issue"], due + HOUR * 3);
 }
@@ -317,7 +312,7 @@ fn acm_renews_its_own_first_is_asked_from_45_days_and_each_renewal_is_exported()
         ..exported()
     };
     let new = Record { current: None, ..exported() };
-    let halted = Record { halted: Some(Halt { at: quiet.into(), reason: String::new(), holder: None }), ..exported() };
+    let halted = Record { halted: Some(halt(quiet)), ..exported() };
     let used_up = Record { attempts: Attempts { last: 5, day: Some(quiet.date()), on_day: A_DAY }, ..exported() };
     let unfinished = Record { attempt: Some(attempt(quiet)), ..exported() };
     let pending = with_held(Held { status: "PENDING_VALIDATION".to_owned(), serial: None, not_after: None, ..held() });
@@ -611,8 +606,7 @@ fn a_certificate_of_a_retired_ca_is_replaced_once_every_store_holds_the_successo
     let tell_acms = format!("tell a person: acm-ca-retired: {} is issued by {}", samples::IN_ACM, rollover([]).retired);
     let expires = "expires 2026-12-01 01:00 UTC";
     let unfinished = |attempt| Record { attempt: Some(attempt), ..issued() };
-    let halted =
-        Record { halted: Some(Halt { at: quiet.into(), reason: "the CA is disabled".to_owned(), holder: None }), ..issued() };
+    let halted = Record { halted: Some(halt(quiet)), ..issued() };
     let used_up = Record { attempts: Attempts { last: 5, day: Some(quiet.date()), on_day: A_DAY }, ..issued() };
     let revoked = Record { revocations: vec![revocation(Reason::KeyCompromise)], ..issued() };
     let tell_late = "tell a person: renewal-late: `orders-client` expires 2026-12-01 01:00 UTC and is not renewed yet";
@@ -941,7 +935,7 @@ fn everything(now: OffsetDateTime, mut see: impl FnMut(&Record, &Facts)) {
                         current: current.clone(),
                         attempt: attempt.clone(),
                         attempts: Attempts { last: 7, day: Some(now.date()), on_day },
-                        halted: (halted > 0).then(|| Halt { at: ago(halted), reason: String::new(), holder: None }),
+                        halted: (halted > 0).then(|| halt(*ago(halted))),
                         renewal_asked: (asked > 0).then(|| RenewalAsked { at: ago(asked), serial: pair().serial }),
                         ..with_services(origin.clone())
                     };
@@ -1266,7 +1260,7 @@ fn what_was_imported_by_hand_and_is_not_described_yet_is_looked_at_again_soon() 
 #[test]
 fn a_pair_is_not_imported_while_the_next_one_is_made() {
     let quiet = at(QUIET);
-    let halted = Halt { at: quiet.into(), reason: "the CA is disabled".to_owned(), holder: None };
+    let halted = halt(quiet);
     let record = Record { attempt: Some(attempt(quiet)), halted: Some(halted), ..imported() };
     let over = quiet + attempt::LEASE;
     for (what, now, steps, look_at) in [

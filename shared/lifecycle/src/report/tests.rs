@@ -2,10 +2,10 @@ use serde_json::json;
 
 use super::*;
 use crate::attempt::{Attempt, Staged};
-use crate::record::{Halt, Options, RenewalAsked, Specification};
+use crate::record::{Options, RenewalAsked, Specification};
 use crate::revocation::{Reason, Revocation};
 use crate::rollout::Fault;
-use crate::samples::{self, DAY, HOUR, arn, at, attempt, exported, followed, issued, pair};
+use crate::samples::{self, DAY, HOUR, arn, at, attempt, exported, followed, halt, issued, pair};
 use crate::setback::Setback;
 use crate::trust::{Declaration, LoadedCrl, Successors};
 
@@ -82,10 +82,7 @@ fn each_state_has_its_reason_and_what_is_worse_goes_before_what_is_not() {
     let (none, nobody, holds, lacks) = (Trust::default(), Stores::default(), stores(true), stores(false));
     let not_issued = || Record { current: None, ..issued() };
     let callers = || Record { origin: Origin::CallerKey(samples::specification()), ..issued() };
-    let halted = |record: Record, when: &str| Record {
-        halted: Some(Halt { at: at(when).into(), reason: "the CA is disabled".to_owned(), holder: None }),
-        ..record
-    };
+    let halted = |record: Record, when: &str| Record { halted: Some(halt(at(when))), ..record };
     let paused = |record: Record| Record { options: Options { paused: true, ..record.options.clone() }, ..record };
     let windowed = with(|record| record.options.maintenance_window = Some("Sat 01:00-05:00".parse().unwrap()));
     let of = |origin: Specification| Record { origin: Origin::Issued(origin), ..issued() };
