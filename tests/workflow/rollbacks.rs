@@ -154,6 +154,32 @@ fn clocks_that_are_minutes_apart_bring_neither_a_second_deployment_nor_leave_an_
 }
 
 #[test]
+fn whoever_was_deployed_onto_a_pair_just_before_it_went_back_is_deployed_again_though_clocks_are_apart() {
+    run(async {
+        let (stack, first) = running(json!({}), &["payments/orders", "payments/refunds"]).await;
+        let ahead =
+            [("ecs", 140), ("secretsmanager", -140)].map(|(service, seconds)| (service, time::Duration::seconds(seconds)));
+        stack.aws.world(|world, _| world.ahead = ahead.into());
+        let due = due(&stack).await;
+        stack.handle("issue-client-cert", due, "due").await.unwrap();
+        break_service(&stack, "payments/orders", 1);
+        // Both are deployed, and the function ends before it can note the second.
+        stack.aws.set_faults(Some(Box::new(|call| {
+            (call.operation == "UpdateService" && call.input["service"] == "refunds").then_some(local_aws::Fault::Crash)
+        })));
+        stack.aws.set_deliveries(None);
+        tokio::select! {
+            () = stack.aws.hung() => {}
+            answer = stack.handle("force-redeploy", json!({"certificate": "orders"}), "new") => panic!("{answer:?}"),
+        }
+        stack.aws.set_faults(None);
+        minutes(60).await;
+        assert_eq!(current(&stack, "orders").await, first);
+        assert_settled(&stack, "both are back").await;
+    });
+}
+
+#[test]
 fn services_that_share_a_certificate_go_back_together_and_so_do_certificates_that_changed_together() {
     run(async {
         let (stack, first) = running(json!({}), &["payments/orders"]).await;

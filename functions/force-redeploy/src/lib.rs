@@ -220,7 +220,7 @@ async fn redeploy(app: &App, binding: &mut Binding, newest: OffsetDateTime, invo
             format!("another invocation is at it; it may be tried again after {}", date(until)),
         ));
     }
-    binding.state.lock = Some(Lock { holder: invocation.id.clone(), until: (now + LOCK).into() });
+    binding.state.lock = Some(Lock { holder: invocation.id.clone(), until: (now + LOCK).into(), newest: Some(newest.into()) });
     app.records.save_binding(binding).await?.or_retry(format_args!("the lock of {service}"))?;
     let Some(deployment) = ecs::redeploy(&app.ecs, &service, invocation).await? else {
         binding.state.lock = None;

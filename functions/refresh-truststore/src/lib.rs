@@ -315,7 +315,7 @@ async fn lock(app: &App, stores: &mut Stores, invocation: &Invocation) -> Result
         let why = format!("another invocation is at it; it may be tried again after {}", date(until));
         return Err(Failure::retryable("refresh trust stores", why));
     }
-    stores.lock = Some(Lock { holder: invocation.id.clone(), until: (now + LOCK).into() });
+    stores.lock = Some(Lock { holder: invocation.id.clone(), until: (now + LOCK).into(), newest: None });
     app.records.save_stores(stores).await?.or_retry("the lock of the trust stores")
 }
 

@@ -48,6 +48,9 @@ pub struct Success {
 pub struct Lock {
     pub holder: String,
     pub until: Moment,
+    /// When the newest pair became current that the service is about to be deployed for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Moment>,
 }
 
 impl Lock {
@@ -185,14 +188,18 @@ impl BindingState {
     }
 
     /// A deployment as ECS shows it, with its beginning by the clock of Secrets Manager. What is followed has it already, and what was
-    /// created soon after that by ECS's clock, such as its rollback, began so much later. Else nobody knows how far the clocks are apart, so it is taken to have
-    /// begun as early as may be; but one that may be Everleaf's, whose end was not seen, is not: it would be begun a second time.
+    /// created soon after that by ECS's clock, such as its rollback, began so much later. Else nobody knows how far the clocks are
+    /// apart, so it is taken to have begun as early as may be. One that may be Everleaf's, whose end was not seen, began after the
+    /// pair that it was for: else it would be begun a second time.
     pub fn dated(&self, deployment: Deployment) -> Deployment {
         let Some(followed) = &self.deployment else { return deployment };
-        let began = match (followed.created, deployment.created) {
+        let began = match (&self.lock, followed.created, deployment.created) {
             _ if followed.id == deployment.id => *followed.began,
-            _ if self.lock.is_some() => *deployment.began,
-            (Some(before), Some(created)) if (*before..*before + CLOCKS_KEEP).contains(&*created) => {
+            (Some(Lock { newest: Some(newest), .. }), ..) if *deployment.began > **newest => {
+                return deployment.begun_after(**newest);
+            }
+            (Some(_), ..) => *deployment.began,
+            (None, Some(before), Some(created)) if (*before..*before + CLOCKS_KEEP).contains(&*created) => {
                 (*followed.began + (*created - *before)).max(*deployment.began - CLOCKS_APART)
             }
             _ => *deployment.began - CLOCKS_APART,
@@ -360,7 +367,13 @@ mod tests {
         let followed = BindingState { deployment: Some(seen("1", pair, created)), ..BindingState::default() };
         let undated = Deployment { created: None, ..seen("1", pair, created) };
         let undated = BindingState { deployment: Some(undated), ..BindingState::default() };
-        let lock = Some(Lock { holder: "somebody".to_owned(), until: at(pair).into() });
+        let locked = |newest: Option<&str>| {
+            let newest = newest.map(|newest| at(newest).into());
+            BindingState {
+                lock: Some(Lock { holder: "somebody".to_owned(), until: at(pair).into(), newest }),
+                ..followed.clone()
+            }
+        };
         let before = "2026-11-22T06:02:59Z";
         for (what, state, (id, created), began) in [
             ("it is followed", &followed, ("1", created), pair),
@@ -369,7 +382,10 @@ mod tests {
             ("it came much later", &followed, ("2", "2026-11-23T06:00:00Z"), "2026-11-23T05:55:00Z"),
             ("it came before", &followed, ("2", before), "2026-11-22T05:57:59Z"),
             ("it came later than one of an earlier version", &undated, ("2", later), "2026-11-22T05:59:00Z"),
-            ("whoever was at it was not heard of again", &BindingState { lock, ..followed.clone() }, ("2", later), later),
+            ("whoever was at it was not heard of again", &locked(Some(pair)), ("2", later), "2026-11-22T06:00:00.502Z"),
+            ("nor for a long time", &locked(Some(pair)), ("2", "2026-11-22T09:00:00Z"), "2026-11-22T08:55:00Z"),
+            ("it came before whoever was at it", &locked(Some("2026-11-22T06:05:00Z")), ("2", later), later),
+            ("whoever was at it was of an earlier version", &locked(None), ("2", later), later),
             ("nothing was followed", &BindingState::default(), ("2", later), later),
         ] {
             assert_eq!(state.dated(seen(id, created, created)), seen(id, began, created), "{what}");
@@ -509,7 +525,7 @@ mod tests {
             ("no pair is left", Progress::Failed, false, vec![], vec![], Some(itself), vec![]),
             ("one is newer than it", Progress::Failed, false, vec![], vec![&before, &since], None, vec![itself]),
         ] {
-            let lock = Some(Lock { holder: "me".to_owned(), until: at(PAIR).into() });
+            let lock = Some(Lock { holder: "me".to_owned(), until: at(PAIR).into(), newest: None });
             let followed = Some(deployment("2026-11-22T07:00:00Z", progress));
             let mut state = BindingState { deployment: followed, lock, ..BindingState::default() };
             let others: Vec<_> = others.into_iter().cloned().collect();
@@ -523,7 +539,7 @@ mod tests {
 
     #[test]
     fn a_lock_keeps_everybody_out_but_its_holder_until_it_is_over() {
-        let lock = Lock { holder: "me".to_owned(), until: at(PAIR).into() };
+        let lock = Lock { holder: "me".to_owned(), until: at(PAIR).into(), newest: None };
         for (what, holder, now, expected) in [
             ("another", "somebody", "2026-11-22T06:00:00.499Z", Some(at(PAIR))),
             ("its holder", "me", "2026-11-22T06:00:00.499Z", None),
@@ -593,7 +609,7 @@ mod tests {
         let moment = at(PAIR).into();
         let full = BindingState {
             deployment: Some(deployment(PAIR, Progress::Running)),
-            lock: Some(Lock { holder: "me".to_owned(), until: moment }),
+            lock: Some(Lock { holder: "me".to_owned(), until: moment, newest: Some(moment) }),
             fault: Some(Fault { at: moment, reason: "it is DRAINING".to_owned() }),
             before: Some(moment),
             success: Some(Success { began: moment, task_definition: "web:1".to_owned() }),
@@ -605,7 +621,7 @@ mod tests {
                 format!(
                     r#"{{"deployment":{{"id":"ecs-svc/1","began":"{PAIR}","created":"{PAIR}","progress":"running","task_definition":"web:1"}},"#
                 ) + &format!(
-                    r#""lock":{{"holder":"me","until":"{PAIR}"}},"fault":{{"at":"{PAIR}","reason":"it is DRAINING"}},"before":"{PAIR}","success":{{"began":"{PAIR}","task_definition":"web:1"}}}}"#
+                    r#""lock":{{"holder":"me","until":"{PAIR}","newest":"{PAIR}"}},"fault":{{"at":"{PAIR}","reason":"it is DRAINING"}},"before":"{PAIR}","success":{{"began":"{PAIR}","task_definition":"web:1"}}}}"#
                 ),
             ),
         ] {

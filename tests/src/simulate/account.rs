@@ -444,15 +444,19 @@ impl Spoiling {
     }
 }
 
-/// Somebody goes back to the pair before, where that is good for two more days: a look comes within one.
+/// Somebody goes back to the pair before, where that is good for two more days: a look comes within one. Nobody does before Everleaf
+/// has seen that it was done the last time.
 async fn move_label(aws: &LocalAws, certificate: &str) {
     let now = aws.now();
     let versions = aws.world(|world, _| {
+        let id = format!("certificate#{certificate}");
+        let (_, record) = world.dynamodb.items().find(|(_, item)| item["id"]["S"] == *id)?;
+        let recorded = record["current"]["M"]["version_id"]["S"].as_str()?.to_owned();
         let secret = world.secrets.find(&secret(certificate))?;
         let staged = |label: &str| secret.versions.iter().find(|version| version.stages.contains(label));
         let (current, previous) = (staged("AWSCURRENT")?, staged("AWSPREVIOUS")?);
         let not_after = crate::watch::not_after(previous.secret_string.as_deref()?)?;
-        (not_after > now + Duration::days(2)).then(|| (current.id.clone(), previous.id.clone()))
+        (current.id == recorded && not_after > now + Duration::days(2)).then(|| (current.id.clone(), previous.id.clone()))
     });
     if let Some((current, previous)) = versions {
         let back = json!({

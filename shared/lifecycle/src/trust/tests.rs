@@ -591,7 +591,7 @@ fn full() -> Stores {
         told: [("crl".to_owned(), moment)].into(),
         ..store([], ["a", "b"])
     };
-    let lock = Some(Lock { holder: "me".to_owned(), until: at("2026-11-22T05:49:30Z").into() });
+    let lock = Some(Lock { holder: "me".to_owned(), until: at("2026-11-22T05:49:30Z").into(), newest: None });
     Stores { stores: [(clients.declaration.name.clone(), clients)].into(), lock, revision: 12 }
 }
 
