@@ -449,9 +449,10 @@ impl Spoiling {
 async fn move_label(aws: &LocalAws, certificate: &str) {
     let now = aws.now();
     let versions = aws.world(|world, _| {
-        let id = format!("certificate#{certificate}");
-        let (_, record) = world.dynamodb.items().find(|(_, item)| item["id"]["S"] == *id)?;
+        let mut items = world.dynamodb.items().map(|(_, item)| json!(item));
+        let record = items.find(|item| item["id"]["S"] == *format!("certificate#{certificate}"))?;
         let recorded = record["current"]["M"]["version_id"]["S"].as_str()?.to_owned();
+        drop(items);
         let secret = world.secrets.find(&secret(certificate))?;
         let staged = |label: &str| secret.versions.iter().find(|version| version.stages.contains(label));
         let (current, previous) = (staged("AWSCURRENT")?, staged("AWSPREVIOUS")?);
