@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use lambda_runtime::Diagnostic;
 use lifecycle::names::CertificateName;
 use lifecycle::record::Record;
@@ -103,13 +104,13 @@ impl Stack {
     }
 
     /// A client of this account for `caller`.
-    pub async fn sdk(&self, caller: &str) -> SdkConfig {
-        sdk(&self.aws, caller).await
+    pub fn sdk(&self, caller: &str) -> SdkConfig {
+        sdk(&self.aws, caller)
     }
 
     /// The table and the secrets, as the functions see them.
     pub async fn records(&self) -> Records {
-        let sdk = self.sdk("user").await;
+        let sdk = self.sdk("user");
         let environment = &self.template.function("export-to-secrets").expect("a function of the template").environment;
         let mut vars = Vars::new(|name| environment.get(name).cloned());
         let settings = Settings::of_writer(&mut vars).expect("the settings are there");
@@ -140,19 +141,18 @@ async fn set_up(aws: &LocalAws, parameters: &[(String, String)]) -> (Template, B
     (template, runners)
 }
 
-async fn sdk(aws: &LocalAws, caller: &str) -> SdkConfig {
+fn sdk(aws: &LocalAws, caller: &str) -> SdkConfig {
     runtime::sdk_settings(caller)
         .http_client(aws.http_client(caller))
         .region(Region::from_static(local_aws::REGION))
-        .credentials_provider(Credentials::for_tests())
-        .load()
-        .await
+        .credentials_provider(SharedCredentialsProvider::new(Credentials::for_tests()))
+        .build()
 }
 
 /// The handler of a function, set up from the environment that the template gives it.
 async fn in_process(aws: &LocalAws, function: &Arc<Function>) -> Runner {
     let is_everleaf = function.environment.get("EVERLEAF_PREFIX").is_some_and(|prefix| prefix == EVERLEAF);
-    let sdk = sdk(aws, if is_everleaf { &function.binary } else { &function.name }).await;
+    let sdk = sdk(aws, if is_everleaf { &function.binary } else { &function.name });
     let environment = function.environment.clone();
     let vars = || Vars::new(|name| environment.get(name).cloned());
     macro_rules! runs {

@@ -93,7 +93,7 @@ fn a_certificate_with_replicas_is_retired_with_them() {
 fn a_key_of_one_region_alone_stops_the_start_where_there_are_to_be_replicas() {
     run(async {
         let stack = Stack::deploy().await;
-        let sdk = stack.sdk("user").await;
+        let sdk = stack.sdk("user");
         let environment = &stack.template.function("export-to-secrets").unwrap().environment;
         let with_key = |key: &'static str| {
             Vars::new(move |name| match name {

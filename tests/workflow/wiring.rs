@@ -75,7 +75,7 @@ fn every_event_in_events_reaches_its_function_by_a_rule_of_the_template() {
 fn each_function_reads_the_variables_that_the_template_sets_and_no_others() {
     run(async {
         let stack = Stack::deploy().await;
-        let sdk = stack.sdk("user").await;
+        let sdk = stack.sdk("user");
         for function in &stack.template.functions {
             let read = RefCell::new(BTreeSet::new());
             let vars = || {
@@ -103,7 +103,7 @@ fn each_function_reads_the_variables_that_the_template_sets_and_no_others() {
 fn a_setting_that_is_missing_or_wrong_stops_the_start_and_all_are_named() {
     run(async {
         let stack = Stack::deploy().await;
-        let sdk = stack.sdk("user").await;
+        let sdk = stack.sdk("user");
         let bad = |name: &str| match name {
             "EVERLEAF_ISSUING_CA" => Some("arn:aws:acm:eu-central-1:111122223333:certificate/1".to_owned()),
             "EVERLEAF_ALLOWED_NAMES" => Some("example.com,not a domain".to_owned()),

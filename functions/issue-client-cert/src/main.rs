@@ -6,6 +6,6 @@ static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_all
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    let app = App::new(runtime::vars::Vars::of_environment(), &runtime::sdk_config(env!("CARGO_PKG_NAME")).await)?;
+    let app = App::new(runtime::vars::Vars::of_environment(), &runtime::sdk_config(env!("CARGO_PKG_NAME")))?;
     runtime::run(async |event, invocation| Box::pin(handle(&app, event, invocation)).await).await
 }

@@ -4,14 +4,12 @@ mod failure;
 mod http;
 mod metrics;
 mod publish;
+mod sdk;
 mod trigger;
 pub mod vars;
 
 use std::time::Duration;
 
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{AppName, BehaviorVersion, ConfigLoader, SdkConfig};
 use lambda_runtime::tracing::subscriber::fmt::MakeWriter;
 use lambda_runtime::tracing::{Dispatch, Level, dispatcher, subscriber};
 use lambda_runtime::{LambdaEvent, service_fn};
@@ -22,6 +20,7 @@ use tokio::time::Instant;
 pub use crate::failure::{Failure, Failures, is_throttle};
 pub use crate::metrics::{NAMESPACE, metrics};
 pub use crate::publish::publish;
+pub use crate::sdk::{sdk_config, sdk_settings};
 pub use crate::trigger::Trigger;
 
 use crate::metrics::Lines;
@@ -49,26 +48,6 @@ impl Invocation {
     pub fn time_left(&self) -> Duration {
         self.limit.saturating_sub(self.zero.elapsed())
     }
-}
-
-/// The settings of every SDK client: credentials and region as Lambda gives them, and no call that waits for ever.
-pub async fn sdk_config(function: &str) -> SdkConfig {
-    sdk_settings(function).load().await
-}
-
-/// The same before it is loaded, for whoever brings another HTTP client. CloudTrail shows the function's name with each call, and
-/// what it publishes is counted under it.
-pub fn sdk_settings(function: &str) -> ConfigLoader {
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(Duration::from_secs(3))
-        .operation_attempt_timeout(Duration::from_secs(8))
-        .operation_timeout(Duration::from_secs(25))
-        .build();
-    // When much is due at once, a call may find its quota used up several times; all tries together stay within the time of one.
-    let retries = RetryConfig::standard().with_max_attempts(6).with_max_backoff(Duration::from_secs(8));
-    let name = AppName::new(function.to_owned()).expect("letters and hyphens are a name");
-    let settings = aws_config::defaults(BehaviorVersion::latest()).http_client(http::shared());
-    settings.timeout_config(timeouts).retry_config(retries).app_name(name)
 }
 
 /// Runs a function until Lambda ends the process: each event goes to `handle` with the invocation it belongs to.

@@ -168,7 +168,7 @@ pub(crate) struct Team {
 
 impl Team {
     pub(crate) async fn of(stack: &Stack) -> Outcome<Self> {
-        let sdk = stack.sdk("user").await;
+        let sdk = stack.sdk("user");
         let account = stack.aws.world(|world, now| {
             s3::create_bucket(world, CRLS);
             pca::enable_crl(world, now, &stack.issuing_ca, CRLS, CRL_DAYS)?;
