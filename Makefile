@@ -33,7 +33,7 @@
 #:   make storm    ten thousand certificates due in one hour, under the quotas of an account; STORM=1000 for fewer
 #:   make build    the functions' release binaries, for this machine's architecture
 #:   make deploy   builds for Lambda and deploys to your AWS account, asking for each parameter; template.yaml explains them
-#:                   ARCHITECTURE=arm64
+#:                   ARCHITECTURE=arm64  GRADUAL=Canary10Percent5Minutes
 #:   make agent    the static binary that brings certificates into containers, for this machine's architecture or the one given
 #:                   ARCHITECTURE=arm64
 #:   make agent-image  its image, by docker or buildah; CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt is what it trusts AWS by
@@ -193,7 +193,9 @@ build: .venv/build.stamp
 
 deploy: ARCHITECTURE ?= arm64
 deploy: .venv/build.stamp .venv/test.stamp
-	$(AWS_LC) sam build --beta-features --parameter-overrides Architecture=$(ARCHITECTURE)
+	$(if $(GRADUAL),mkdir -p .aws-sam && python3 tools/gradual.py $(GRADUAL) < template.yaml > .aws-sam/gradual.yaml)
+	$(AWS_LC) sam build --beta-features --parameter-overrides Architecture=$(ARCHITECTURE) \
+		$(if $(GRADUAL),--template-file .aws-sam/gradual.yaml --base-dir .)
 	@echo "Built for $(ARCHITECTURE): answer that when asked for the parameter Architecture."
 	sam deploy --guided
 

@@ -5,8 +5,8 @@ Local AWS's: ministack has none of the first three, and gives a secret's first v
     .venv/bin/python tests/deploy.py [directory of the binaries, target/debug when absent]
 
 The binaries are those that are there: cargo-lambda compiles for a target of its own, and so everything anew, ten minutes long.
-A gradual deployment by AutoPublishAlias is not in the template because of what was seen here: the transform publishes no new version
-where only a parameter changes, and events would go on to the old one.
+ministack has no CodeDeploy: of a gradual deployment the versions and aliases are made here, and the rest is read in what the transform
+gives.
 """
 
 import contextlib
@@ -17,8 +17,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import unittest.mock
 
 from samcli.yamlhelper import yaml_dump, yaml_parse
+from samtranslator.translator.transform import transform
 
 from stack import BINARIES, ROOT, client_of, connects, free_port, hex_of, local_aws, openssl, said, until, wait_for
 
@@ -38,8 +40,9 @@ def main():
         rules(account)
         issuance(account)
         update(account)
+        gradual(account)
         deletion(account)
-    print("5 passed, 0 failed")
+    print("6 passed, 0 failed")
 
 
 @contextlib.contextmanager
@@ -93,10 +96,10 @@ class Account:
     def client(self, service):
         return client_of(self.endpoint, service)
 
-    def build(self):
-        """As `make deploy` does, but for the compiler."""
+    def build(self, *options):
+        """As `make deploy` does, but for the compiler. What the transform is given, as it is written."""
         stand_in = os.path.join(self.place, "bin", "cargo-lambda")
-        os.mkdir(os.path.dirname(stand_in))
+        os.makedirs(os.path.dirname(stand_in), exist_ok=True)
         target = os.path.join(os.path.dirname(os.path.abspath(BINARIES)), "lambda")
         with open(stand_in, "w") as file:
             file.write(f"""#!/usr/bin/env bash
@@ -107,19 +110,20 @@ cp "{os.path.abspath(BINARIES)}/$2" "{target}/$2/bootstrap"
 """)
         os.chmod(stand_in, 0o755)
         path = os.path.dirname(stand_in) + os.pathsep + os.environ["PATH"]
-        build = ["sam", "build", "--beta-features", "--parameter-overrides", f"Architecture={MACHINE}", "--build-dir", self.built]
+        build = ["sam", "build", "--beta-features", "--parameter-overrides", f"Architecture={MACHINE}", "--build-dir", self.built, *options]
         run(build, {**self.environment, "PATH": path, "CARGO_TARGET_DIR": os.path.dirname(target)})
         built = os.path.join(self.built, "template.yaml")
-        with open(built) as file:
-            template = yaml_parse(file.read())
+        text = read(built)
+        template = yaml_parse(text)
+        template["Globals"]["Function"].pop("DeploymentPreference", None)
         for alarm in (one["Properties"] for one in template["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm"):
             # ministack knows no metric math.
             if alarm.pop("Metrics", None):
                 alarm.update(Namespace="AWS/Lambda", MetricName="Errors", Period=60, Statistic="Sum")
-        with open(built, "w") as file:
-            file.write(yaml_dump(template))
+        write(built, yaml_dump(template))
         run(["sam", "package", "--template-file", built, "--s3-bucket", "artifacts", "--no-progressbar", "--output-template-file",
              self.packaged], self.environment)
+        return text
 
     def deploy(self, **parameters):
         """What it says when it is refused; None when it is deployed."""
@@ -217,22 +221,57 @@ def issuance(account):
     said("what is invoked ends in a promoted secret that openssl verifies")
 
 
+def validity(account):
+    """Where events go, and the longest validity that the function has there."""
+    targets = account.client("events").list_targets_by_rule(Rule=account.resources()["IssueClientCertDue"])["Targets"]
+    configuration = account.client("lambda").get_function_configuration(FunctionName=targets[0]["Arn"])
+    return targets[0]["Arn"].partition("-client-cert")[2], configuration["Environment"]["Variables"]["EVERLEAF_MAX_VALIDITY_DAYS"]
+
+
 def update(account):
-    functions, events = account.client("lambda"), account.client("events")
-
-    def validity():
-        # As the target of the rule has it: an alias would be left behind where only a parameter changes.
-        arn = events.list_targets_by_rule(Rule=account.resources()["IssueClientCertDue"])["Targets"][0]["Arn"]
-        variables = functions.get_function_configuration(FunctionName=arn)["Environment"]["Variables"]
-        return variables["EVERLEAF_MAX_VALIDITY_DAYS"]
-
     before = account.kept()
-    assert len(before) == 3 and before["certificates"] and validity() == "397", before
+    assert len(before) == 3 and before["certificates"] and validity(account) == ("", "397"), before
     said_by_it = account.deploy(MaxValidityDays="90")
     assert said_by_it is None, said_by_it
-    assert validity() == "90"
+    assert validity(account) == ("", "90")
     assert account.kept() == before
     said("an update changes what it says and nothing that is kept")
+
+
+def gradual(account):
+    before, at_once = account.kept(), read(account.packaged)
+    template = os.path.join(account.place, "gradual.yaml")
+    with open(os.path.join(ROOT, "template.yaml")) as given, open(template, "w") as file:
+        subprocess.run([sys.executable, "tools/gradual.py", "AllAtOnce"], cwd=ROOT, stdin=given, stdout=file, check=True)
+    text = account.build("--template-file", template, "--base-dir", ROOT)
+    packaged = read(account.packaged)
+    for days, year in (("60", "2027"), ("45", "2028")):
+        # Also where only a parameter changes, events do not go on to the value before.
+        write(account.packaged, re.sub(r"(everleaf:deployed: ')\d{4}", rf"\g<1>{year}", packaged))
+        said_by_it = account.deploy(MaxValidityDays=days)
+        assert said_by_it is None, said_by_it
+        assert validity(account) == (":live", days), validity(account)
+    assert account.kept() == before
+    resources = transformed(text)
+    alarms = {"Enabled": True, "Alarms": [{"Name": {"Ref": "FunctionErrors"}}, {"Name": {"Ref": "FailuresWaiting"}}]}
+    groups = {name: one["Properties"] for name, one in resources.items() if one["Type"] == "AWS::CodeDeploy::DeploymentGroup"}
+    assert len(groups) == 5 and all(group["AlarmConfiguration"] == alarms for group in groups.values()), groups
+    aliases = [one for one in resources.values() if one["Type"] == "AWS::Lambda::Alias"]
+    assert {alias["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]["DeploymentGroupName"]["Ref"] for alias in aliases} == set(groups)
+    write(account.packaged, at_once)
+    said_by_it = account.deploy()
+    assert said_by_it is None and validity(account) == ("", "45"), said_by_it
+    said("a gradual deployment takes every change to where events go, and alarms take it back")
+
+
+def transformed(text):
+    """The resources of a template as SAM's transform makes them."""
+    template = yaml_parse(text)
+    for function in (one for one in template["Resources"].values() if one["Type"] == "AWS::Serverless::Function"):
+        function["Properties"]["CodeUri"] = "s3://artifacts/code"
+    given = {name: str(one.get("Default", "")) for name, one in template["Parameters"].items()}
+    with unittest.mock.patch.dict(os.environ, AWS_DEFAULT_REGION="eu-central-1"):
+        return transform(template, given, unittest.mock.Mock(load=dict))["Resources"]
 
 
 def deletion(account):
@@ -248,6 +287,16 @@ def deletion(account):
     secret = account.secrets.describe_secret(SecretId=f"{STACK}/orders-mtls")
     assert "DeletedDate" not in secret and secret["VersionIdsToStages"] == kept[f"{STACK}/orders-mtls"], secret
     said("what is deleted leaves the table, the bucket and the secrets")
+
+
+def read(file):
+    with open(file) as text:
+        return text.read()
+
+
+def write(file, text):
+    with open(file, "w") as written:
+        written.write(text)
 
 
 def run(command, environment):
