@@ -101,7 +101,7 @@ def crypto(_, binaries):
     done = subprocess.run([f"{binaries}/examples/crypto", folder], stdout=subprocess.PIPE, text=True, check=True)
     ours = {(row["algorithm"], row["crypto"]): row["us"] for row in map(json.loads, done.stdout.splitlines())}
     read = lambda name: open(os.path.join(folder, name), "rb").read()
-    table = [("µs", "key", "CSR", "PKCS#8 encrypted", "PKCS#8 decrypted", "chain verified")]
+    table = [("µs", "key", "CSR", "PKCS#8 encrypted", "PKCS#8 decrypted", "chain verified", "pair verified")]
     for algorithm in dict.fromkeys(algorithm for algorithm, _ in ours):
         key = serialization.load_pem_private_key(read(f"{algorithm}.key"), None)
         kind, size = algorithm.split("_")
@@ -121,11 +121,15 @@ def crypto(_, binaries):
             leaf, (issuing, root) = x509.load_pem_x509_certificate(pems[0]), x509.load_pem_x509_certificates(pems[1])
             verifier = x509.verification.PolicyBuilder().store(x509.verification.Store([root]))
             verifier.build_server_verifier(x509.DNSName("orders.example.internal")).verify(leaf, [issuing])
-            serialization.load_pem_private_key(pems[2], None, unsafe_skip_rsa_key_validation=True).public_key()
+            return leaf
+
+        def verify_pair():
+            assert verify().public_key() == serialization.load_pem_private_key(pems[2], None).public_key()
 
         theirs = {
             "key": timed(generate, 12 if kind == "RSA" else 300), "CSR": timed(request, 100), "PKCS#8 encrypted": timed(seal, 100),
-            "PKCS#8 decrypted": timed(lambda: serialization.load_pem_private_key(sealed, password, unsafe_skip_rsa_key_validation=True), 100), "chain verified": timed(verify, 100)}
+            "PKCS#8 decrypted": timed(lambda: serialization.load_pem_private_key(sealed, password, unsafe_skip_rsa_key_validation=True), 100), "chain verified": timed(verify, 100),
+            "pair verified": timed(verify_pair, 20)}
         table.append((algorithm, *(f"{statistics.median(ours[algorithm, what]):,.0f} : {statistics.median(theirs[what]):,.0f}" for what in table[0][1:])))
     shutil.rmtree(folder)
     show(table)

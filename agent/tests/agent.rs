@@ -30,7 +30,7 @@ fn a_certificate_becomes_files_that_belong_together() {
     run(async {
         let world = World::with(&["orders"]).await;
         let settings = world.settings("fetch", &["--secret", "everleaf/orders"]);
-        fetch(&settings, &world.client().await, world.stack.aws.now()).await.unwrap();
+        fetch(&settings, &world.client(), world.stack.aws.now()).await.unwrap();
         let set = world.directory.0.join("current");
         assert_eq!(names(&set), PEM);
         let leaf = verified(&set);
@@ -46,7 +46,7 @@ fn a_certificate_becomes_files_that_belong_together() {
 
         // Again: nothing changes.
         let before = fs::read_link(&set).unwrap();
-        fetch(&settings, &world.client().await, world.stack.aws.now()).await.unwrap();
+        fetch(&settings, &world.client(), world.stack.aws.now()).await.unwrap();
         assert_eq!(fs::read_link(&set).unwrap(), before);
     });
 }
@@ -57,7 +57,7 @@ fn several_certificates_stand_beside_each_other_and_one_that_fails_leaves_the_ot
         let world = World::with(&["orders", "billing"]).await;
         let given = ["--secret", "everleaf/orders", "--secret", "pay=everleaf/billing", "--secret", "everleaf/none"];
         let settings = world.settings("fetch", &given);
-        let why = fetch(&settings, &world.client().await, world.stack.aws.now()).await.unwrap_err();
+        let why = fetch(&settings, &world.client(), world.stack.aws.now()).await.unwrap_err();
         assert!(why.starts_with("none: ResourceNotFoundException: "), "{why}");
         let top = &world.directory.0;
         assert_eq!(names(top), ["orders", "pay"]);
@@ -72,7 +72,7 @@ fn what_is_no_good_pair_is_refused_and_the_good_one_stays() {
     run(async {
         let world = World::with(&["orders", "billing"]).await;
         let settings = world.settings("fetch", &["--secret", "everleaf/orders"]);
-        let client = world.client().await;
+        let client = world.client();
         let (orders, billing) = (world.value("orders"), world.value("billing"));
         let with = |name: &str, value: &Value| {
             let mut changed = orders.clone();
@@ -327,7 +327,7 @@ fn the_program_is_told_of_each_new_set_also_when_the_agent_died_before_it_could(
         let pid_file = program.pid_file.to_str().unwrap();
         let given = ["--secret", "certs=everleaf/orders", "--interval", "1m", "--signal", &format!("USR1:{pid_file}")];
         let (settings, how) = world.watch(&given);
-        let client = world.client().await;
+        let client = world.client();
         fetch(&settings, &client, world.stack.aws.now()).await.unwrap();
 
         let watching = world.watching(&settings, &how).await;
@@ -402,8 +402,8 @@ impl World {
         self.stack.aws.take_calls();
     }
 
-    async fn client(&self) -> Client {
-        Client::new(&self.stack.sdk("agent").await)
+    fn client(&self) -> Client {
+        Client::new(&self.stack.sdk("agent"))
     }
 
     /// The value that is current.
@@ -448,7 +448,7 @@ impl World {
     }
 
     async fn watching(&self, settings: &Settings, how: &Watch) -> tokio::task::JoinHandle<()> {
-        let (settings, how, client, aws) = (settings.clone(), how.clone(), self.client().await, self.stack.aws.clone());
+        let (settings, how, client, aws) = (settings.clone(), how.clone(), self.client(), self.stack.aws.clone());
         tokio::spawn(async move { match watch(&settings, &how, &client, || aws.now(), std::future::pending).await {} })
     }
 }

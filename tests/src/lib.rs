@@ -109,21 +109,17 @@ impl Stack {
     }
 
     /// The table and the secrets, as the functions see them.
-    pub async fn records(&self) -> Records {
+    pub fn records(&self) -> Records {
         let sdk = self.sdk("user");
         let environment = &self.template.function("export-to-secrets").expect("a function of the template").environment;
         let mut vars = Vars::new(|name| environment.get(name).cloned());
         let settings = Settings::of_writer(&mut vars).expect("the settings are there");
-        Records {
-            dynamodb: aws_sdk_dynamodb::Client::new(&sdk),
-            secretsmanager: aws_sdk_secretsmanager::Client::new(&sdk),
-            settings,
-        }
+        Records::new(&sdk, settings)
     }
 
     pub async fn record(&self, name: &str) -> Option<Record> {
         let name: CertificateName = name.parse().expect("a certificate's name");
-        self.records().await.load(&name).await.expect("the record can be read")
+        self.records().load(&name).await.expect("the record can be read")
     }
 }
 

@@ -172,7 +172,7 @@ pub(crate) fn current_is_good(secret: &Secret, now: Option<OffsetDateTime>) -> R
 
 /// Panics unless the tags of each secret say what its record says.
 pub(crate) async fn assert_tagged(stack: &Stack, story: &str) {
-    let records = stack.records().await;
+    let records = stack.records();
     let names: Vec<_> = stack.aws.world(|world, _| world.secrets.secrets().map(name).collect());
     for name in names {
         let record = stack.record(&name).await.unwrap();
@@ -184,7 +184,7 @@ pub(crate) async fn assert_tagged(stack: &Stack, story: &str) {
 /// Panics unless everything has come to rest: each record agrees with its secret, nothing is under way, and every task of every
 /// service holds what is current.
 pub(crate) async fn assert_settled(stack: &Stack, story: &str) {
-    let records = stack.records().await;
+    let records = stack.records();
     let secrets = stack.aws.world(|world, _| {
         let stages = |secret: &Secret| {
             ["AWSCURRENT", "AWSPREVIOUS"]

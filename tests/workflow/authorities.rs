@@ -36,7 +36,7 @@ fn with_authorities(site: &Site, authorities: &[&str]) -> Value {
 
 /// The stores are declared anew in what is kept, and no function has looked since.
 async fn declared_unseen(stack: &Stack, authority: &str) {
-    let records = stack.records().await;
+    let records = stack.records();
     let mut stores = records.stores().await.unwrap().unwrap();
     for store in stores.stores.values_mut() {
         store.declaration.certificate_authority_arns.insert(authority.parse().unwrap());
@@ -126,7 +126,7 @@ fn of_acms_certificate_of_a_retired_ca_a_person_is_told_daily_until_the_tags_are
         let daily = told(&site.stack);
         let way_out = format!("{old_arn} is issued by {old}, which is retired, and ACM never moves a certificate to another CA");
         assert!(daily.len() == 3 && daily.iter().all(|reason| reason.contains(&way_out) && reason.contains(&new)), "{daily:#?}");
-        let stores = site.stack.records().await.stores().await.unwrap().unwrap();
+        let stores = site.stack.records().stores().await.unwrap().unwrap();
         assert_eq!(stores.stores.values().next().unwrap().held.len(), 2, "the successor is there before anybody needs it");
         let input = json!({"DomainName": "gateway.example.com", "KeyAlgorithm": "EC_prime256v1", "CertificateAuthorityArn": new});
         let new_arn = user(&site.stack, "acm:RequestCertificate", input).await["CertificateArn"].clone();
@@ -321,9 +321,9 @@ fn a_certificate_waits_only_for_the_stores_that_declare_its_ca() {
         site.declare(declaration).await;
         lose_deliveries(&site.stack);
         // `partners` is not known to hold anything any more; `clients` is.
-        let mut stores = site.stack.records().await.stores().await.unwrap().unwrap();
+        let mut stores = site.stack.records().stores().await.unwrap().unwrap();
         stores.stores.get_mut(&"partners".parse().unwrap()).unwrap().held.clear();
-        assert_eq!(site.stack.records().await.save_stores(&mut stores).await.unwrap(), records::table::Saved::Done);
+        assert_eq!(site.stack.records().save_stores(&mut stores).await.unwrap(), records::table::Saved::Done);
         let ask = |name: &str, authority: &str| json!({"name": name, "subject": {"common_name": name}, "certificate_authority_arn": authority});
         assert_eq!(act(&site.stack, "issue-client-cert", ask("orders", &first)).await["outcome"], "issued");
         let answer = act(&site.stack, "issue-client-cert", ask("refunds", &second)).await;
@@ -417,7 +417,7 @@ fn a_renewed_issuing_ca_refuses_nobody_and_is_in_the_store_within_a_day() {
             }
             minutes(60).await;
         }
-        let stores = stack.records().await.stores().await.unwrap().unwrap();
+        let stores = stack.records().stores().await.unwrap().unwrap();
         let store = stores.stores.values().next().unwrap();
         assert!(store.bundle.contains(&fingerprint()) && !store.bundle.contains(&old), "{store:#?}");
         assert_eq!(act(stack, "refresh-truststore", json!({"refresh": true})).await["outcome"], "unchanged");

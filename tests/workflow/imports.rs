@@ -305,7 +305,7 @@ fn a_record_that_is_lost_while_the_walk_waits_for_acm_is_not_taken_for_one_of_ac
         })));
         days(1).await;
         stack.handle("renew-on-expiry", json!({"sweep": true}), "throttled").await.unwrap_err();
-        let table = stack.records().await.settings.table;
+        let table = stack.records().settings.table;
         let item = json!({"TableName": table, "Key": {"id": {"S": "certificate#orders"}}});
         user(&stack, "dynamodb:DeleteItem", item).await;
         stack.aws.set_faults(None);

@@ -15,7 +15,7 @@ use crate::scenario::run;
 
 /// The current pair of a certificate, and what it was to be.
 async fn pair(stack: &Stack, name: &str) -> (Material, Specification, OffsetDateTime) {
-    let (_, text) = stack.records().await.value_at_stage(&name.parse().unwrap(), "AWSCURRENT").await.unwrap().unwrap();
+    let (_, text) = stack.records().value_at_stage(&name.parse().unwrap(), "AWSCURRENT").await.unwrap().unwrap();
     let record = stack.record(name).await.unwrap();
     let not_after = *record.current.as_ref().unwrap().not_after;
     (Material::read(&text).unwrap().unwrap(), record.specification().unwrap().clone(), not_after)

@@ -10,7 +10,7 @@ use crate::account::staged;
 use crate::scenario::{days, lose_deliveries, minutes, order, request, run, service, user};
 
 pub(crate) async fn empty_the_table(stack: &Stack) {
-    let table = stack.records().await.settings.table;
+    let table = stack.records().settings.table;
     let ids: Vec<Value> = stack.aws.world(|world, _| world.dynamodb.items().map(|(_, item)| item["id"].clone()).collect());
     for id in ids {
         user(stack, "dynamodb:DeleteItem", json!({"TableName": table, "Key": {"id": id}})).await;
@@ -68,7 +68,7 @@ fn a_lost_table_is_rebuilt_from_the_secrets_and_from_acm_and_nothing_is_issued_a
             |record: &lifecycle::record::Record| record.current.clone().map(|pair| (pair.version_id, pair.serial, pair.issuer));
         assert_eq!((pair(&after.0), pair(&after.1)), (pair(&before.0), pair(&before.1)));
         assert!(after.0.attempts.last >= before.0.attempts.last, "attempts are counted on");
-        let bound = stack.records().await.bindings(&after.0.options.services).await.unwrap();
+        let bound = stack.records().bindings(&after.0.options.services).await.unwrap();
         assert!(bound.values().all(|binding| binding.certificates == [after.0.name.clone()].into()));
         let calls = stack.aws.take_calls();
         for costly in ["IssueCertificate", "PutSecretValue", "CreateSecret", "RenewCertificate"] {
@@ -242,7 +242,7 @@ fn one_bad_item_in_a_sweep_fails_alone_and_is_named() {
     run(async {
         let stack = fleet().await;
         lose_deliveries(&stack);
-        let table = stack.records().await.settings.table;
+        let table = stack.records().settings.table;
         let bad = json!({"id": {"S": "certificate#broken"}, "queue": {"S": "certificates"}, "look_at": {"N": "1"}, "revision": {"N": "7"}});
         user(&stack, "dynamodb:PutItem", json!({"TableName": table, "Item": bad})).await;
         days(25).await;

@@ -56,7 +56,7 @@ fn what_is_retired_is_revoked_where_asked_and_left_alone_until_somebody_restores
         let revoked = stack.aws.take_calls().iter().filter(|call| call.operation == "RevokeCertificate").count();
         assert_eq!((revoked, lives(&stack, "orders").await, stack.record("orders").await.is_none()), (2, false, true));
         let services = ["payments/orders".parse().unwrap()];
-        let bound = stack.records().await.bindings(&services).await.unwrap();
+        let bound = stack.records().bindings(&services).await.unwrap();
         assert!(bound.values().all(|binding| binding.certificates.is_empty()));
         quiet(&stack).await;
         let again = stack.handle("issue-client-cert", ask, "again").await.unwrap_err();
@@ -132,7 +132,7 @@ fn what_acm_was_asked_to_import_and_never_said_is_let_go_of_too() {
 fn what_somebody_has_changed_meanwhile_is_not_forgotten() {
     run(async {
         let stack = issued().await;
-        let (records, read) = (stack.records().await, stack.record("orders").await.unwrap());
+        let (records, read) = (stack.records(), stack.record("orders").await.unwrap());
         let mut changed = read.clone();
         changed.options.services.clear();
         assert_eq!(records.save(&mut changed, &read.options.services).await.unwrap(), Saved::Done);

@@ -543,7 +543,7 @@ fn a_failure_of_another_cause_that_others_wait_for_is_told_once_a_day_until_it_i
         assert_settled(&stack, "mended").await;
         days(2).await;
         assert_eq!(failed(&stack), 0, "it is mended");
-        let states = stack.records().await.bindings(&stack.record("orders").await.unwrap().options.services).await.unwrap();
+        let states = stack.records().bindings(&stack.record("orders").await.unwrap().options.services).await.unwrap();
         assert!(states.values().all(|binding| binding.state.fault.is_none()), "{states:#?}");
     });
 }
@@ -564,7 +564,7 @@ fn a_failure_from_before_a_newer_pair_does_not_keep_that_one_waiting() {
         stack.aws.set_deliveries(None);
         minutes(150).await;
         let record = stack.record("other").await.unwrap();
-        let states = stack.records().await.bindings(&record.options.services).await.unwrap();
+        let states = stack.records().bindings(&record.options.services).await.unwrap();
         assert!(states.values().all(|binding| binding.state.is_on(*record.current.as_ref().unwrap().since)), "{states:#?}");
     });
 }
@@ -601,7 +601,7 @@ fn a_setback_that_was_interrupted_does_not_bring_back_what_is_not_good_any_more(
             let again = if what.ends_with("event") { event } else { json!({"certificate": "orders"}) };
             stack.handle("force-redeploy", again, "again").await.unwrap();
             let record = stack.record("orders").await.unwrap();
-            let states = stack.records().await.bindings(&record.options.services).await.unwrap();
+            let states = stack.records().bindings(&record.options.services).await.unwrap();
             assert!(states.values().all(|binding| binding.state.fault.is_none() == moved), "{what}: {states:#?}");
             let stays = if moved { &restored } else { &failed };
             assert_eq!(record.current.unwrap().version_id, stays.version_id, "{what}");

@@ -493,7 +493,7 @@ scenario!(sweep, "renew-on-expiry", "the sweep", "Certificate Current 1, Certifi
     act(stack, "issue-client-cert", refunds).await;
     minutes(15).await;
     // The second of two sweeps would write the report of the day.
-    let records = stack.records().await;
+    let records = stack.records();
     let walk = Walk { reported: stack.aws.now().unix_timestamp(), ..records.walk().await.unwrap() };
     records.save_walk(&walk).await.unwrap();
     json!({"sweep": true})
@@ -607,7 +607,7 @@ scenario!(trust_due, "refresh-truststore", "Trust Due", "Export Due 1, Trust Sto
     let second = stack.aws.world(|world, now| {
         pca::create_active_subordinate(world, now, &stack.root_ca, "Example Second CA", "EC_prime256v1").unwrap()
     });
-    let records = stack.records().await;
+    let records = stack.records();
     let mut stores = records.stores().await.unwrap().unwrap();
     for store in stores.stores.values_mut() {
         store.declaration.certificate_authority_arns.insert(second.parse().unwrap());

@@ -158,10 +158,10 @@ fn a_pair_of_a_ca_that_a_store_declares_and_does_not_hold_waits_and_then_becomes
         act(stack, "issue-client-cert", order()).await;
         site.declare(site.declaration()).await;
         // Nobody has told the store yet that it is to hold more.
-        let mut stores = stack.records().await.stores().await.unwrap().unwrap();
+        let mut stores = stack.records().stores().await.unwrap().unwrap();
         let store = stores.stores.values_mut().next().unwrap();
         store.held.clear();
-        assert_eq!(stack.records().await.save_stores(&mut stores).await.unwrap(), records::table::Saved::Done);
+        assert_eq!(stack.records().save_stores(&mut stores).await.unwrap(), records::table::Saved::Done);
         let refunds = json!({"name": "refunds", "subject": {"common_name": "refunds"}});
         let answer = act(stack, "issue-client-cert", refunds.clone()).await;
         assert_eq!(answer["outcome"], "waiting-for-trust", "{answer}");
@@ -204,7 +204,7 @@ fn where_no_store_is_declared_nothing_waits_and_where_none_is_known_only_what_wo
         (replaced["certificate_authority_arn"], replaced["replace"]) = (json!(second), json!(true));
         assert_eq!(act(&site.stack, "issue-client-cert", replaced.clone()).await["outcome"], "issued", "no store is declared");
         // The table is lost, and with it what was declared by hand, until the function has looked.
-        let table = site.stack.records().await.settings.table;
+        let table = site.stack.records().settings.table;
         user(&site.stack, "dynamodb:DeleteItem", json!({"TableName": table, "Key": {"id": {"S": "trust"}}})).await;
         replaced["certificate_authority_arn"] = json!(site.stack.issuing_ca);
         let answer = act(&site.stack, "issue-client-cert", replaced.clone()).await;
@@ -219,15 +219,15 @@ fn a_declaration_made_by_hand_outlives_the_table() {
     run(async {
         let site = Site::with(&[]).await;
         site.declare(site.declaration()).await;
-        let table = site.stack.records().await.settings.table;
+        let table = site.stack.records().settings.table;
         user(&site.stack, "dynamodb:DeleteItem", json!({"TableName": table, "Key": {"id": {"S": "trust"}}})).await;
         days(1).await;
-        let stores = site.stack.records().await.stores().await.unwrap().unwrap();
+        let stores = site.stack.records().stores().await.unwrap().unwrap();
         assert_eq!(stores.stores.keys().map(ToString::to_string).collect::<Vec<_>>(), ["clients"]);
         let answer = act(&site.stack, "refresh-truststore", json!({"undeclare": "clients"})).await;
         assert_eq!(answer["outcome"], "undeclared");
         days(1).await;
-        assert_eq!(site.stack.records().await.stores().await.unwrap().unwrap().stores.len(), 0);
+        assert_eq!(site.stack.records().stores().await.unwrap().unwrap().stores.len(), 0);
         assert!(!store_arn(&site.stack).await.is_empty(), "the store itself stays");
     });
 }
@@ -515,7 +515,7 @@ fn a_ca_rollover_shuts_nobody_out_and_ends() {
                 };
                 assert_eq!(issuers, [new.as_str(); 3], "two days on everybody has moved");
             }
-            let stores = site.stack.records().await.stores().await.unwrap().unwrap();
+            let stores = site.stack.records().stores().await.unwrap().unwrap();
             let holds_old = stores.stores.values().next().unwrap().held.keys().any(|ca| ca.as_str() == old);
             if !holds_old && gone.is_none() {
                 gone = Some(hour);
@@ -766,7 +766,7 @@ fn the_issuer_of_a_pair_that_is_taken_over_is_the_one_that_was_tagged_with_it() 
         let issuer = record.current.take().unwrap().issuer;
         let lifecycle::record::Origin::Issued(wanted) = &mut record.origin else { panic!("{record:?}") };
         wanted.certificate_authority_arn = site.new_authority("Example Other CA").parse().unwrap();
-        site.stack.records().await.agree(&mut record, site.stack.aws.now()).await.unwrap();
+        site.stack.records().agree(&mut record, site.stack.aws.now()).await.unwrap();
         assert_eq!(record.current.unwrap().issuer, issuer);
     });
 }

@@ -89,7 +89,7 @@ async fn live(site: &Site) {
     }
     stack.aws.set_faults(None);
     // ACM is asked 45 days before the expiry, which is long after this.
-    let (records, now) = (stack.records().await, stack.aws.now());
+    let (records, now) = (stack.records(), stack.aws.now());
     let mut gateway = stack.record("gateway").await.unwrap();
     gateway.renewal_asked = Some(RenewalAsked { at: now.into(), serial: gateway.current.clone().unwrap().serial });
     records.update(&mut gateway).await.unwrap();
@@ -175,7 +175,7 @@ async fn restore(version: &Path) -> (Site, Account) {
         bucket: serde_json::from_str(&renamed("bucket.json")).unwrap(),
         events: serde_json::from_str(&renamed("events.json")).unwrap(),
     };
-    let table = stack.records().await.settings.table;
+    let table = stack.records().settings.table;
     for item in &account.table {
         user(stack, "dynamodb:PutItem", json!({"TableName": table, "Item": item})).await;
     }
@@ -290,7 +290,7 @@ fn a_record_that_is_lost_is_made_anew_from_the_secret_and_the_tags_that_each_ver
             empty_the_table(stack).await;
             for before in records {
                 let (name, now) = (before.name.to_string(), stack.aws.now());
-                let after = stack.records().await.rebuild(&before.name, now).await.unwrap();
+                let after = stack.records().rebuild(&before.name, now).await.unwrap();
                 // What is ACM's, or was never issued, comes from elsewhere.
                 let Some(after) = after else { continue };
                 assert_eq!((&after.origin, &after.options), (&before.origin, &before.options), "{story}: {name}");

@@ -197,7 +197,7 @@ async fn used(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
     user(stack, "acm:RemoveTagsFromCertificate", json!({"CertificateArn": arn, "Tags": tag})).await;
     user(stack, "acm:RenewCertificate", json!({"CertificateArn": arn})).await;
     minutes(5).await;
-    let table = stack.records().await.settings.table;
+    let table = stack.records().settings.table;
     let ids: Vec<Value> = stack.aws.world(|world, _| world.dynamodb.items().map(|(_, item)| item["id"].clone()).collect());
     for id in ids {
         user(stack, "dynamodb:DeleteItem", json!({"TableName": table, "Key": {"id": id}})).await;

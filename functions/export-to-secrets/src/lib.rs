@@ -44,11 +44,7 @@ impl App {
         let trust = records::trust::settings(&mut vars);
         let settings = vars.finish(settings)?;
         Ok(Self {
-            records: Records {
-                dynamodb: aws_sdk_dynamodb::Client::new(sdk),
-                secretsmanager: aws_sdk_secretsmanager::Client::new(sdk),
-                settings,
-            },
+            records: Records::new(sdk, settings),
             acm: acm::client(sdk, PATIENCE),
             eventbridge: EventBridge::new(sdk),
             trust,

@@ -39,11 +39,7 @@ impl App {
         let minutes: Option<u64> = vars.required("EVERLEAF_SWEEP_MINUTES");
         let (settings, minutes) = vars.finish(settings.zip(minutes))?;
         Ok(Self {
-            records: Records {
-                dynamodb: aws_sdk_dynamodb::Client::new(sdk),
-                secretsmanager: aws_sdk_secretsmanager::Client::new(sdk),
-                settings,
-            },
+            records: Records::new(sdk, settings),
             ecs: Ecs::new(sdk),
             eventbridge: EventBridge::new(sdk),
             sweep_interval: Duration::from_secs(minutes * 60),

@@ -22,9 +22,14 @@ pub(crate) async fn durable_key(
     let name = &record.name;
     let token = attempt.token(&records.settings.prefix, name, "key");
     let (specification, format, number) = (wanted.clone(), record.options.key_format, attempt.number);
-    // RSA keys take long enough to make that nothing else should wait for them.
-    let made = tokio::task::spawn_blocking(move || make(&specification, format, number)).await;
-    let made = made.map_err(|error| error.to_string()).flatten();
+    let make = move || make(&specification, format, number);
+    let made = match wanted.key_algorithm {
+        KeyAlgorithm::EcPrime256v1 | KeyAlgorithm::EcSecp384r1 => make(),
+        // Those take long enough to make that nothing else should wait for them.
+        KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => {
+            tokio::task::spawn_blocking(make).await.map_err(|error| error.to_string()).flatten()
+        }
+    };
     let waiting = made.map_err(|why| Failure::permanent(format!("make a key for `{name}`"), why))?;
     match records.put_version(name, &token, KEY, &waiting.text()).await? {
         Put::Written => Ok(waiting),

@@ -34,7 +34,7 @@ use records::install::{Candidate, Installed};
 use records::rotation::Rotation;
 use records::{Records, Settings};
 use runtime::vars::Vars;
-use runtime::{Failure, Invocation, Trigger, publish};
+use runtime::{Failure, Invocation, Seldom, Trigger, publish, seldom};
 use serde_json::Value;
 use time::OffsetDateTime;
 
@@ -44,7 +44,7 @@ use crate::pca::{FIRST_LOOK, PrivateCa};
 pub struct App {
     pub records: Records,
     pub pca: PrivateCa,
-    pub acm: Acm,
+    pub acm: Seldom<Acm>,
     pub eventbridge: EventBridge,
     pub policy: Policy,
     pub trust: Trust,
@@ -57,13 +57,9 @@ impl App {
         let policy = policy(&mut vars, &trust);
         let (settings, policy) = vars.finish(settings.zip(policy))?;
         Ok(Self {
-            records: Records {
-                dynamodb: aws_sdk_dynamodb::Client::new(sdk),
-                secretsmanager: aws_sdk_secretsmanager::Client::new(sdk),
-                settings,
-            },
+            records: Records::new(sdk, settings),
             pca: PrivateCa::new(aws_sdk_acmpca::Client::new(sdk)),
-            acm: acm::client(sdk, acm::PATIENCE),
+            acm: seldom(sdk, |sdk| acm::client(sdk, acm::PATIENCE)),
             eventbridge: EventBridge::new(sdk),
             policy,
             trust,

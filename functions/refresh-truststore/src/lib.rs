@@ -60,11 +60,7 @@ impl App {
         let issuers = issuers.filter(|arn| trust.successors.of(arn).is_none()).collect();
         let (settings, bucket) = vars.finish(settings.zip(bucket))?;
         Ok(Self {
-            records: Records {
-                dynamodb: aws_sdk_dynamodb::Client::new(sdk),
-                secretsmanager: aws_sdk_secretsmanager::Client::new(sdk),
-                settings,
-            },
+            records: Records::new(sdk, settings),
             pca: PrivateCa::new(sdk),
             s3: S3::new(sdk),
             elb: LoadBalancing::new(sdk),

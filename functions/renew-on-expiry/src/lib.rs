@@ -56,11 +56,7 @@ impl App {
         let trust = records::trust::settings(&mut vars);
         let (settings, ((minutes, hourly_budget), bucket)) = vars.finish(settings.zip(minutes.zip(budget).zip(bucket)))?;
         Ok(Self {
-            records: Records {
-                dynamodb: aws_sdk_dynamodb::Client::new(sdk),
-                secretsmanager: aws_sdk_secretsmanager::Client::new(sdk),
-                settings,
-            },
+            records: Records::new(sdk, settings),
             acm: acm::client(sdk, acm::PATIENCE),
             eventbridge: EventBridge::new(sdk),
             sdk: sdk.clone(),

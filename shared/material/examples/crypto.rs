@@ -43,10 +43,12 @@ fn main() -> Outcome<()> {
         let sealed = Key::seal(&pkcs8, KeyFormat::Encrypted)?;
         report("PKCS#8 decrypted", name, 100, || sealed.open().map(drop).map_err(Into::into))?;
 
-        let material = chain(&generate, &key)?;
+        let mut material = chain(&generate, &key)?;
         #[expect(clippy::disallowed_methods, reason = "a program for the command line")]
         let now = OffsetDateTime::now_utc();
-        // With it the key is found to belong to the leaf, and every certificate is parsed.
+        // The key is found to be whole, and to belong to the leaf.
+        report("pair verified", name, 100, || material.verify(&Wanted::Found, now).map(drop).map_err(Into::into))?;
+        material.key = None;
         report("chain verified", name, 100, || material.verify(&Wanted::Found, now).map(drop).map_err(Into::into))?;
         std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem())?;
         std::fs::write(folder.join(format!("{name}.pem")), &material.certificate)?;

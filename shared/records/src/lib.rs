@@ -15,14 +15,22 @@ mod setback;
 pub mod table;
 pub mod trust;
 
+use aws_config::SdkConfig;
 use runtime::vars::Vars;
+use runtime::{Seldom, seldom};
 
 /// The table and the managed secrets of one stack.
-#[derive(Clone, Debug)]
 pub struct Records {
-    pub dynamodb: aws_sdk_dynamodb::Client,
-    pub secretsmanager: aws_sdk_secretsmanager::Client,
+    dynamodb: aws_sdk_dynamodb::Client,
+    secretsmanager: Seldom<aws_sdk_secretsmanager::Client>,
     pub settings: Settings,
+}
+
+impl Records {
+    pub fn new(sdk: &SdkConfig, settings: Settings) -> Self {
+        let secretsmanager = seldom(sdk, aws_sdk_secretsmanager::Client::new);
+        Self { dynamodb: aws_sdk_dynamodb::Client::new(sdk), secretsmanager, settings }
+    }
 }
 
 #[derive(Clone, Debug)]

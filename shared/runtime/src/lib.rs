@@ -20,7 +20,7 @@ use tokio::time::Instant;
 pub use crate::failure::{Failure, Failures, is_throttle};
 pub use crate::metrics::{NAMESPACE, metrics};
 pub use crate::publish::publish;
-pub use crate::sdk::{sdk_config, sdk_settings};
+pub use crate::sdk::{Seldom, sdk_config, sdk_settings, seldom};
 pub use crate::trigger::Trigger;
 
 use crate::metrics::Lines;

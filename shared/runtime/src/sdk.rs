@@ -1,5 +1,6 @@
 //! The settings of the SDK's clients.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
@@ -48,6 +49,14 @@ pub fn sdk_settings(function: &str) -> Builder {
     settings.set_use_fips(variable("AWS_USE_FIPS_ENDPOINT").map(|value| value == "true"));
     settings.set_use_dual_stack(variable("AWS_USE_DUALSTACK_ENDPOINT").map(|value| value == "true"));
     settings
+}
+
+/// A client that not every invocation needs. It is made when it is first used: each client takes a tenth of a start.
+pub type Seldom<T> = LazyLock<T, Box<dyn FnOnce() -> T + Send>>;
+
+pub fn seldom<T>(sdk: &SdkConfig, client: impl FnOnce(&SdkConfig) -> T + Send + 'static) -> Seldom<T> {
+    let sdk = sdk.clone();
+    LazyLock::new(Box::new(move || client(&sdk)))
 }
 
 /// Endpoints of single services, such as `AWS_ENDPOINT_URL_SECRETS_MANAGER`:

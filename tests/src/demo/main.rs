@@ -180,7 +180,7 @@ impl Demo {
 
     /// Everything in the table can be made again from the secrets and ACM.
     async fn the_table_is_emptied(&mut self) -> Outcome<()> {
-        let table = &self.stack.records().await.settings.table;
+        let table = &self.stack.records().settings.table;
         let dynamodb = aws_sdk_dynamodb::Client::new(&self.stack.sdk("user"));
         let items = dynamodb.scan().table_name(table).send().await?.items.unwrap_or_default();
         for item in &items {
