@@ -30,8 +30,6 @@ def main():
     day, renewal = calls(measured["certificate_day"]), calls(measured["renewal"])
     print(f"\nMeasured calls: {day:.0f} a day for a certificate of which nothing is due, {renewal:.0f} for a renewal with the rollout\n"
           f"of one service, {calls(measured['stack_day']):.0f} a day for the stack itself.")
-    unsure = [name for name, entry in dated["prices"].items() if entry.get("unsure")]
-    print(f"\nPrices that nobody was sure of: {', '.join(unsure)}.")
     print("\nEach operation, how often:\n")
     operations = sorted({name for part in measured.values() for name in part if ":" in name})
     table([("operation", "a day", "a renewal", "the stack, a day"), *(
@@ -65,6 +63,7 @@ def year(measured, dated, mode, days, size):
     rest = (of("secretsmanager:.*") * price["secrets_manager_call"]
             + of("dynamodb:(Put|Update|Delete|Transact).*") * assumed["write_units_per_write"] * price["dynamodb_write_unit"]
             + of("dynamodb:(Get|BatchGet|Query).*") * assumed["read_units_per_read"] * price["dynamodb_read_unit"]
+            + of("s3:(Put|List).*") * price["s3_write"] + of("s3:Get.*") * price["s3_read"]
             + share["events"] * price["event"] + YEAR * 25 / size * price["scheduled_invocation"]
             + invocations * (price["lambda_invocation"] + assumed["log_kb_per_invocation"] / 1e6 * price["log_gb"])
             + seconds * price["lambda_arm64_gb_second"])
