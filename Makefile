@@ -31,7 +31,8 @@
 #:                   FILE=names
 #:   make bench    how fast the functions start and work, beside the floor, Python and OpenSSL; a quarter of an hour, Linux alone
 #:   make storm    ten thousand certificates due in one hour, under the quotas of an account; STORM=1000 for fewer
-#:   make build    the functions' release binaries, for this machine's architecture
+#:   make build    the functions' release binaries, for this machine's architecture or the one given
+#:                   ARCHITECTURE=arm64
 #:   make deploy   builds for Lambda and deploys to your AWS account, asking for each parameter; template.yaml explains them
 #:                   ARCHITECTURE=arm64  GRADUAL=Canary10Percent5Minutes
 #:   make agent    the static binary that brings certificates into containers, for this machine's architecture or the one given
@@ -189,7 +190,7 @@ storm:
 	$(TARGET)/simulate/storm $(STORM)
 
 build: .venv/build.stamp
-	$(AWS_LC) cargo lambda build --locked --release
+	$(AWS_LC) cargo lambda build --locked --release $(addprefix --,$(subst _,-,$(ARCHITECTURE)))
 
 deploy: ARCHITECTURE ?= arm64
 deploy: .venv/build.stamp .venv/test.stamp
