@@ -385,6 +385,7 @@ mod tests {
             ("whoever was at it was not heard of again", &locked(Some(pair)), ("2", later), "2026-11-22T06:00:00.502Z"),
             ("nor for a long time", &locked(Some(pair)), ("2", "2026-11-22T09:00:00Z"), "2026-11-22T08:55:00Z"),
             ("it came before whoever was at it", &locked(Some("2026-11-22T06:05:00Z")), ("2", later), later),
+            ("it came at the very moment of the pair", &locked(Some(later)), ("2", later), later),
             ("whoever was at it was of an earlier version", &locked(None), ("2", later), later),
             ("nothing was followed", &BindingState::default(), ("2", later), later),
         ] {
