@@ -19,6 +19,7 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use aws_sdk_acm::Client as Acm;
 use aws_sdk_eventbridge::Client as EventBridge;
+use aws_sdk_s3::Client as S3;
 use lifecycle::date;
 use lifecycle::events::AcmDetail;
 use lifecycle::names::{Arn, CertificateName};
@@ -26,7 +27,7 @@ use lifecycle::record::{Origin, Record};
 use lifecycle::trust::Trust;
 use records::{Records, Settings};
 use runtime::vars::Vars;
-use runtime::{Failure, Failures, Invocation, Trigger, metrics};
+use runtime::{Failure, Failures, Invocation, Seldom, Trigger, metrics, seldom};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -37,9 +38,8 @@ pub struct App {
     pub records: Records,
     pub acm: Acm,
     pub eventbridge: EventBridge,
-    /// For the one client that is seldom needed.
-    pub sdk: SdkConfig,
-    /// The stack's, for the report.
+    /// For the report, with the stack's bucket.
+    pub s3: Seldom<S3>,
     pub bucket: String,
     pub sweep_interval: Duration,
     /// Renewals, issuances and exports that the sweep may ask for in an hour.
@@ -59,7 +59,7 @@ impl App {
             records: Records::new(sdk, settings),
             acm: acm::client(sdk, acm::PATIENCE),
             eventbridge: EventBridge::new(sdk),
-            sdk: sdk.clone(),
+            s3: seldom(sdk, report::client),
             bucket,
             sweep_interval: Duration::from_secs(minutes * 60),
             hourly_budget,

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
+use aws_config::SdkConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_s3::Client as S3;
+use aws_sdk_s3::config::Builder;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use lifecycle::events::{Event, Kind};
@@ -69,7 +71,7 @@ impl Report {
         page.push_str("{\"prefix\":");
         add(&mut page, &app.records.settings.prefix)?;
         page.push_str(",\"region\":");
-        add(&mut page, &app.sdk.region().map(AsRef::<str>::as_ref))?;
+        add(&mut page, &app.s3.config().region().map(AsRef::<str>::as_ref))?;
         page.push_str(",\"generated_at\":");
         add(&mut page, &Moment::from(now))?;
         page.push_str(",\"certificates\":[");
@@ -101,11 +103,8 @@ impl Report {
     }
 
     async fn write(self, app: &App) -> Result<Value, Failure> {
-        // Both fit into the minute that is kept.
-        let timeout = TimeoutConfig::builder().operation_timeout(Duration::from_secs(25)).build();
-        let s3 = S3::from_conf(aws_sdk_s3::config::Builder::from(&app.sdk).timeout_config(timeout).build());
-        let data = put(app, &s3, "report/report.json", "application/json", self.page.slice(self.data)).await?;
-        let report = put(app, &s3, "report/report.html", "text/html; charset=utf-8", self.page).await?;
+        let data = put(app, "report/report.json", "application/json", self.page.slice(self.data)).await?;
+        let report = put(app, "report/report.html", "text/html; charset=utf-8", self.page).await?;
         let count: usize = self.counts.values().sum();
         tracing::info!(report.certificates = count, "Wrote the report on {count} certificates");
         for (state, count) in &self.counts {
@@ -116,9 +115,15 @@ impl Report {
     }
 }
 
+/// Both objects fit into the minute that is kept for them.
+pub(crate) fn client(sdk: &SdkConfig) -> S3 {
+    let timeout = TimeoutConfig::builder().operation_timeout(Duration::from_secs(25)).build();
+    S3::from_conf(Builder::from(sdk).timeout_config(timeout).build())
+}
+
 /// Writes an object, and gives its place. <https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html>
-async fn put(app: &App, s3: &S3, key: &str, content_type: &str, text: Bytes) -> Result<String, Failure> {
-    let App { bucket, .. } = app;
+async fn put(app: &App, key: &str, content_type: &str, text: Bytes) -> Result<String, Failure> {
+    let App { s3, bucket, .. } = app;
     let put = s3.put_object().bucket(bucket).key(key).content_type(content_type).body(ByteStream::from(text));
     put.send().await.map_err(|error| Failure::aws(format!("write {key} to {bucket}"), error))?;
     Ok(format!("s3://{bucket}/{key}"))

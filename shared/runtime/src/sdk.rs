@@ -51,7 +51,7 @@ pub fn sdk_settings(function: &str) -> Builder {
     settings
 }
 
-/// A client that not every invocation needs. It is made when it is first used: each client takes a tenth of a start.
+/// A client that is made when it is first used: each takes a good part of a start, and not every invocation needs it.
 pub type Seldom<T> = LazyLock<T, Box<dyn FnOnce() -> T + Send>>;
 
 pub fn seldom<T>(sdk: &SdkConfig, client: impl FnOnce(&SdkConfig) -> T + Send + 'static) -> Seldom<T> {
