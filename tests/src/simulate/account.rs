@@ -449,10 +449,9 @@ impl Spoiling {
 async fn move_label(aws: &LocalAws, certificate: &str) {
     let now = aws.now();
     let versions = aws.world(|world, _| {
-        let mut items = world.dynamodb.items().map(|(_, item)| json!(item));
-        let record = items.find(|item| item["id"]["S"] == *format!("certificate#{certificate}"))?;
-        let recorded = record["current"]["M"]["version_id"]["S"].as_str()?.to_owned();
-        drop(items);
+        let id = json!({"S": format!("certificate#{certificate}")});
+        let (_, record) = world.dynamodb.items().find(|(_, item)| item.get("id") == Some(&id))?;
+        let recorded = record.get("current")?["M"]["version_id"]["S"].as_str()?.to_owned();
         let secret = world.secrets.find(&secret(certificate))?;
         let staged = |label: &str| secret.versions.iter().find(|version| version.stages.contains(label));
         let (current, previous) = (staged("AWSCURRENT")?, staged("AWSPREVIOUS")?);
