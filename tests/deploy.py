@@ -239,6 +239,8 @@ def update(account):
 
 
 def gradual(account):
+    wrong = subprocess.run([sys.executable, "tools/gradual.py", "Canary"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert wrong.returncode == 1 and "Canary10Percent5Minutes" in wrong.stderr, wrong
     before, at_once = account.kept(), read(account.packaged)
     template = os.path.join(account.place, "gradual.yaml")
     with open(os.path.join(ROOT, "template.yaml")) as given, open(template, "w") as file:
