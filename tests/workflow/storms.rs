@@ -66,25 +66,59 @@ fn a_service_for_which_ecs_has_no_room_is_left_to_the_next_look_and_nothing_fail
     });
 }
 
+/// A certificate of ACM's whose renewal is due.
+async fn due_at_acm() -> Stack {
+    let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+    lose_deliveries(&stack);
+    let arn = request(&stack, "gateway", false).await;
+    act(&stack, "export-to-secrets", json!({"certificate_arn": arn})).await;
+    stack.aws.world(|world, _| world.acm.renewal_fails = Some("PCA_ACCESS_DENIED".to_owned()));
+    days(365).await;
+    // ACM's own attempt of the day is over.
+    minutes(10).await;
+    stack.aws.take_calls();
+    stack
+}
+
+fn asks_for_renewal(call: &local_aws::Call) -> bool {
+    call.operation == "RenewCertificate"
+}
+
+/// Whether ACM has granted a renewal since the calls were last taken.
+fn has_renewed(stack: &Stack) -> bool {
+    stack.aws.take_calls().iter().any(|call| asks_for_renewal(call) && call.error.is_none())
+}
+
 #[test]
 fn a_renewal_for_which_acm_has_no_room_is_asked_for_again_by_the_next_sweep() {
     run(async {
-        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
-        lose_deliveries(&stack);
-        let arn = request(&stack, "gateway", false).await;
-        act(&stack, "export-to-secrets", json!({"certificate_arn": arn})).await;
-        stack.aws.world(|world, _| world.acm.renewal_fails = Some("PCA_ACCESS_DENIED".to_owned()));
-        days(365).await;
-        let asks = |call: &local_aws::Call| call.operation == "RenewCertificate";
-        stack.aws.set_faults(Some(Box::new(move |call| asks(call).then(|| Fault::Refuse(AwsError::throttled_by("acm"))))));
+        let stack = due_at_acm().await;
+        let no_room = |call: &local_aws::Call| asks_for_renewal(call).then(|| Fault::Refuse(AwsError::throttled_by("acm")));
+        stack.aws.set_faults(Some(Box::new(no_room)));
         let looked = stack.handle("renew-on-expiry", json!({"certificate": "gateway"}), "of the story").await;
         assert!(looked.is_err(), "{looked:?}");
         // The sweep does not fail: Lambda would run it again beside the next one.
         assert_eq!(act(&stack, "renew-on-expiry", json!({"sweep": true})).await["left"], 1);
         stack.aws.set_faults(None);
-        stack.aws.take_calls();
+        assert!(!has_renewed(&stack));
         minutes(1).await;
         act(&stack, "renew-on-expiry", json!({"sweep": true})).await;
-        assert!(stack.aws.take_calls().iter().any(|call| asks(call) && call.error.is_none()));
+        assert!(has_renewed(&stack));
+    });
+}
+
+#[test]
+fn a_renewal_for_which_acm_has_room_a_little_later_is_asked_for_in_the_same_sweep() {
+    run(async {
+        let stack = due_at_acm().await;
+        // More often than one look tries.
+        let mut refused = 0;
+        stack.aws.set_faults(Some(Box::new(move |call| {
+            refused += usize::from(asks_for_renewal(call));
+            (asks_for_renewal(call) && refused <= 30).then(|| Fault::Refuse(AwsError::throttled_by("acm")))
+        })));
+        let swept = act(&stack, "renew-on-expiry", json!({"sweep": true})).await;
+        assert_eq!((&swept["looked_at"], &swept["left"]), (&json!(1), &json!(0)));
+        assert!(has_renewed(&stack));
     });
 }

@@ -12,6 +12,7 @@
 mod look;
 mod pace;
 mod report;
+mod sweep;
 mod walk;
 
 use std::time::Duration;
@@ -27,12 +28,11 @@ use lifecycle::record::{Origin, Record};
 use lifecycle::trust::Trust;
 use records::{Records, Settings};
 use runtime::vars::Vars;
-use runtime::{Failure, Failures, Invocation, Seldom, Trigger, metrics, seldom};
+use runtime::{Failure, Invocation, Seldom, Trigger, seldom};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::look::Shared;
-use crate::pace::Pace;
 
 pub struct App {
     pub records: Records,
@@ -98,7 +98,9 @@ pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<
             format!("`{detail_type}` is not for this function; mend the rule that sent it"),
         )),
         Trigger::ByHand(request) => match Trigger::request(request, USAGE)? {
-            Request { sweep: true, plan: false, report: false, certificate: None, retry: None } => sweep(app, invocation).await,
+            Request { sweep: true, plan: false, report: false, certificate: None, retry: None } => {
+                sweep::sweep(app, invocation).await
+            }
             Request { sweep: false, plan: true, report: false, certificate, retry: None } => {
                 foresee(app, certificate, invocation).await
             }
@@ -139,107 +141,6 @@ async fn by_name(app: &App, name: &CertificateName, retry: bool, invocation: &In
         app.records.update(&mut record).await?;
     }
     Ok(look::look(app, record, None, &mut Shared::unlimited(), invocation).await?.into_json())
-}
-
-/// Looks at every certificate whose time has come, no faster than the account's quotas grant what that leads to; then goes on with the
-/// daily walk, or writes the daily report. Stops in time; what is left is still due.
-async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, Failure> {
-    let stack = ("Stack", app.records.settings.prefix.as_str());
-    let (mut looked_at, mut asked, mut left_over, mut failures) = (0, 0, 0, Failures::default());
-    // What is said is not worth a sweep.
-    failures.extend(say_expiries(app, invocation).await.err());
-    let mut shared = Shared::of_this_hour(app.hourly_budget);
-    let (mut after, mut pace) = (None, Pace::new());
-    'pages: loop {
-        let page = app.records.due(invocation.now(), after).await?;
-        failures.extend(page.unreadable);
-        shared.services = page.services;
-        let mut due = page.records.into_iter();
-        while let Some(record) = due.next() {
-            failures.extend(pace.wait(app, invocation).await.err());
-            if !enough_time(invocation) {
-                left_over += 1 + due.len();
-                break 'pages;
-            }
-            looked_at += 1;
-            match look::look_in_sweep(app, record, &mut shared, invocation).await {
-                Ok(looked) => {
-                    asked += looked.steps.len();
-                    pace.note(looked);
-                }
-                // Still due, for the next sweep. Were this one to fail, Lambda would run it again beside that.
-                Err(failure) if failure.is_throttled() => {
-                    left_over += 1;
-                    tracing::warn!("{failure}");
-                }
-                Err(failure) => failures.push(failure),
-            }
-        }
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
-    let walked = match app.records.walk().await {
-        Ok(walk) if walk::is_due(&walk, invocation.now()) => walk::go_on(app, walk, &mut failures, invocation).await,
-        // Not in one sweep with the walk: what that found is not in the table's index yet.
-        Ok(walk) => {
-            let age = walk.age(invocation.now());
-            failures.extend(report::daily(app, walk, invocation).await.err());
-            Ok((0, age))
-        }
-        Err(failure) => Err(failure),
-    };
-    let found = match walked {
-        Ok((found, age)) => {
-            metrics(&[stack], &[("WalkAge", age.as_seconds_f64() / 3600.0)]);
-            found
-        }
-        Err(failure) => {
-            failures.push(failure);
-            0
-        }
-    };
-    if let Err(failure) = shared.tell(app, invocation.now()).await {
-        failures.push(failure);
-    }
-    tracing::info!(
-        sweep.looked_at = looked_at,
-        sweep.asked = asked,
-        sweep.found = found,
-        sweep.failed = failures.count(),
-        "Swept {looked_at} certificates"
-    );
-    let values = [
-        ("LookedAt", looked_at),
-        ("Failed", failures.count()),
-        ("LeftOver", left_over),
-        ("BudgetLeft", shared.budget_left() as usize),
-        ("SweepCompleted", usize::from(left_over == 0)),
-    ];
-    metrics(&[stack], &values.map(|(name, count)| (name, count as f64)));
-    failures.into_result("sweep")?;
-    Ok(json!({"outcome": "swept", "looked_at": looked_at, "asked": asked, "found": found, "left": left_over}))
-}
-
-/// How many certificates, soonest expiry first, CloudWatch is told of one by one: each is a metric of its own, and is paid for.
-const SOONEST: i32 = 20;
-
-/// What a stack without certificates says: nothing in it can expire within the longest lifetime that a request may ask for.
-const NOTHING_EXPIRES: f64 = 3650.0;
-
-/// Says in how many days the certificates expire that do so soonest. The lowest of them is the stack's.
-async fn say_expiries(app: &App, invocation: &Invocation) -> Result<(), Failure> {
-    let prefix = &app.records.settings.prefix;
-    let soonest = app.records.soonest(SOONEST).await?;
-    if soonest.is_empty() {
-        metrics(&[("Stack", prefix)], &[("DaysToExpiry", NOTHING_EXPIRES)]);
-    }
-    for (name, expires) in soonest {
-        let days = (expires - invocation.now().unix_timestamp()) as f64 / 86_400.0;
-        metrics(&[("Stack", prefix), ("Certificate", &name)], &[("DaysToExpiry", days)]);
-    }
-    Ok(())
 }
 
 /// What the sweep would do now, or what would be done about one certificate. Nothing is written and nobody is asked.

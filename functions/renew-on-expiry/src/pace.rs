@@ -51,9 +51,14 @@ impl Pace {
 
     /// What the last look led to.
     pub(crate) fn note(&mut self, looked: Looked) {
-        let waited = self.began.elapsed().saturating_sub(UNHINDERED);
-        self.free_at = (self.began + looked.takes).max(Instant::now() + waited);
+        self.give_way();
+        self.free_at = self.free_at.max(self.began + looked.takes);
         self.under_way.extend(looked.asked.map(|asked| (looked.certificate, asked)));
+    }
+
+    /// What the last look waited for, others have as long.
+    pub(crate) fn give_way(&mut self) {
+        self.free_at = Instant::now() + self.began.elapsed().saturating_sub(UNHINDERED);
     }
 }
 
