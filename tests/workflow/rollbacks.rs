@@ -445,6 +445,7 @@ fn a_setback_that_a_crash_interrupts_is_finished_and_what_was_rejected_is_known(
             let story = format!("a crash after call {number}");
             assert!(record.rejected.contains(&rejected), "{story}");
             assert_eq!(record.current.unwrap().serial, restored, "{story}");
+            assert!(!told(&stack, "Certificate Rolled Back").is_empty(), "{story}");
             assert_settled(&stack, &story).await;
             crashed
         });
@@ -596,6 +597,8 @@ fn a_setback_that_was_interrupted_does_not_bring_back_what_is_not_good_any_more(
                     stack.handle("issue-client-cert", revoke, what).await.unwrap();
                 }
             }
+            // The lock of the one that crashed is over.
+            minutes(3).await;
             stack.aws.take_events();
             stack.aws.take_calls();
             let again = if what.ends_with("event") { event } else { json!({"certificate": "orders"}) };

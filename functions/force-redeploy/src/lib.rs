@@ -47,8 +47,11 @@ impl App {
     }
 }
 
-/// A service is deployed by one invocation at a time. The lock outlasts an invocation, and no more.
-const LOCK: Duration = Duration::from_secs(150);
+/// A service is deployed by one invocation at a time, and a pair taken back by one. The lock outlasts an invocation, and no more.
+fn lock(invocation: &Invocation, newest: Option<OffsetDateTime>) -> Lock {
+    let until = invocation.now() + Duration::from_secs(150);
+    Lock { holder: invocation.id.clone(), until: until.into(), newest: newest.map(Into::into) }
+}
 
 /// A request by hand: one of the two.
 #[derive(Deserialize)]
@@ -167,13 +170,24 @@ async fn gather(app: &App, services: &BTreeSet<ServiceName>, now: OffsetDateTime
     Ok((bound, records.into_iter().map(|record| (record.name.clone(), record)).collect(), described))
 }
 
-/// Finishes setbacks that were begun.
+/// Finishes setbacks that were begun. What follows from them is asked for at the end: else it would be tried beside this.
 async fn go_back(app: &App, records: impl Iterator<Item = &mut Record>, invocation: &Invocation) -> Result<(), Failure> {
+    let (mut rest, mut failures) = (Vec::new(), Failures::default());
     for record in records {
-        let events = app.records.go_back(record, invocation.now()).await?;
-        publish(&app.eventbridge, &events).await?;
+        match gone_back(app, record, invocation).await {
+            Ok(events) => rest.extend(events),
+            Err(failure) => failures.push(failure),
+        }
     }
-    Ok(())
+    publish(&app.eventbridge, &rest).await?;
+    failures.into_result("go back to the pairs before")
+}
+
+async fn gone_back(app: &App, record: &mut Record, invocation: &Invocation) -> Result<Vec<Event>, Failure> {
+    let Some(gone) = app.records.go_back(record, &invocation.id, invocation.now()).await? else { return Ok(Vec::new()) };
+    publish(&app.eventbridge, gone.rolled_back.as_slice()).await?;
+    app.records.update(record).await?;
+    Ok(gone.rest)
 }
 
 /// One service. One that waits is not deployed, and what somebody else has deployed is followed all the same.
@@ -216,7 +230,7 @@ async fn redeploy(app: &App, binding: &mut Binding, newest: OffsetDateTime, invo
             format!("another invocation is at it; it may be tried again after {}", date(until)),
         ));
     }
-    binding.state.lock = Some(Lock { holder: invocation.id.clone(), until: (now + LOCK).into(), newest: Some(newest.into()) });
+    binding.state.lock = Some(lock(invocation, Some(newest)));
     app.records.save_binding(binding).await?.or_retry(format_args!("the lock of {service}"))?;
     let Some(deployment) = ecs::redeploy(&app.ecs, &service, invocation).await? else {
         binding.state.lock = None;
@@ -254,7 +268,7 @@ async fn covered(
     );
     let progress = deployment.progress;
     let Some((to_blame, others)) = binding.state.cover(deployment, certificates) else { return Ok(()) };
-    let (undone, stuck) = undo(app, to_blame, &message, now).await?;
+    let (undone, stuck) = undo(app, to_blame, &message, invocation).await?;
     let told = binding.state.conclude(&message, undone, stuck, &others, now);
     app.records.save_binding(binding).await?.or_retry(format_args!("what is known of {service}"))?;
     if progress == Progress::Completed {
@@ -266,29 +280,28 @@ async fn covered(
     Ok(())
 }
 
-/// Takes the pairs back that a deployment failed on, and tells of each at once: what comes after may fail. Whether there was one,
-/// and those that cannot go back, with the reason.
+/// Takes the pairs back that a deployment failed on. Whether there was one, and those that cannot go back, with the reason.
 async fn undo(
     app: &App,
     records: Vec<Record>,
     message: &str,
-    now: OffsetDateTime,
+    invocation: &Invocation,
 ) -> Result<(bool, Vec<(Record, String)>), Failure> {
-    let (mut undone, mut stuck) = (false, Vec::new());
+    let (now, mut undone, mut stuck) = (invocation.now(), Vec::new(), Vec::new());
     for mut record in records {
-        let events = match blame(&record, message, app.sweep_interval, now) {
-            // Another invocation is at it, or was.
-            Blame::None => app.records.go_back(&mut record, now).await?,
-            Blame::Undo(setback) => app.records.set_back(&mut record, setback, now).await?,
+        match blame(&record, message, app.sweep_interval, now) {
             Blame::Stuck(why) => {
                 stuck.push((record, format!("{message}, and {why}")));
                 continue;
             }
-        };
-        publish(&app.eventbridge, &events).await?;
-        undone |= record.set_back().is_some();
+            // Another invocation is at it, or was.
+            Blame::None => {}
+            Blame::Undo(setback) => app.records.set_back(&mut record, setback, lock(invocation, None), now).await?,
+        }
+        undone.push(record);
     }
-    Ok((undone, stuck))
+    go_back(app, undone.iter_mut(), invocation).await?;
+    Ok((undone.iter().any(|record| record.set_back().is_some()), stuck))
 }
 
 /// Every task of the service reads what is current: that is told, the services that waited for this one follow, and a pair that works

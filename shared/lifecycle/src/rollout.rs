@@ -569,6 +569,7 @@ mod tests {
             restored: samples::pair().version_id,
             in_a_row: 1,
             done: true,
+            lock: None,
             reason: String::new(),
         };
         let back = Record { setback: Some(setback), ..at_one.clone() };

@@ -11,6 +11,7 @@ use crate::date;
 use crate::leaf::Serial;
 use crate::record::{Moment, Pair, Record};
 use crate::renewal;
+use crate::rollout::Lock;
 
 /// A pair was rejected, and the secret goes or went back to the one before it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,9 @@ pub struct Setback {
     pub in_a_row: u32,
     /// Whether the secret has gone back.
     pub done: bool,
+    /// Who is at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<Lock>,
     pub reason: String,
 }
 
@@ -65,6 +69,7 @@ pub fn blame(record: &Record, reason: &str, sweep_interval: Duration, now: Offse
         restored: previous.version_id.clone(),
         in_a_row,
         done: false,
+        lock: None,
         reason: reason.to_owned(),
     })
 }
@@ -90,6 +95,10 @@ impl Setback {
         (!self.waits_for_a_person()).then(|| *self.at + rest)
     }
 
+    pub fn finish(&mut self) {
+        (self.done, self.lock) = (true, None);
+    }
+
     pub fn waits_for_a_person(&self) -> bool {
         self.in_a_row >= MOST_IN_A_ROW
     }
@@ -111,7 +120,7 @@ impl Record {
     /// The pair before the current one is current again, since that moment.
     pub fn go_back(&mut self, since: OffsetDateTime) {
         let Some(setback) = &mut self.setback else { return };
-        setback.done = true;
+        setback.finish();
         if self.previous.as_ref().is_some_and(|previous| previous.version_id == setback.restored) {
             std::mem::swap(&mut self.current, &mut self.previous);
         }
@@ -151,7 +160,16 @@ mod tests {
     fn setback(in_a_row: u32) -> Setback {
         let (rejected, restored) = ("version-2".to_owned(), "version-1".to_owned());
         let serial = Serial::from_hex("0b02");
-        Setback { at: at(NOW).into(), rejected, serial, restored, in_a_row, done: false, reason: "it failed".to_owned() }
+        Setback {
+            at: at(NOW).into(),
+            rejected,
+            serial,
+            restored,
+            in_a_row,
+            done: false,
+            lock: None,
+            reason: "it failed".to_owned(),
+        }
     }
 
     /// Of the pair before the current one.

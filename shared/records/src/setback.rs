@@ -1,30 +1,43 @@
 //! A secret goes back to the pair before: <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_UpdateSecretVersionStage.html>.
 
+use lifecycle::date;
 use lifecycle::events::{Event, Kind};
 use lifecycle::record::Record;
 use lifecycle::renewal::ROLLOUT_GRACE;
+use lifecycle::rollout::Lock;
 use lifecycle::setback::Setback;
 use runtime::Failure;
 use time::OffsetDateTime;
 
 use crate::Records;
 
+/// What is to be published of a setback.
+#[derive(Default)]
+pub struct GoneBack {
+    /// Before the record is saved: nothing else tells of it.
+    pub rolled_back: Option<Event>,
+    /// After that. What of it is lost, the next look asks for.
+    pub rest: Vec<Event>,
+}
+
 impl Records {
-    /// Rejects the current pair and makes the one before it current again. Recorded first: whoever finds it unfinished goes on with
-    /// [`Self::go_back`].
-    pub async fn set_back(&self, record: &mut Record, setback: Setback, now: OffsetDateTime) -> Result<Vec<Event>, Failure> {
+    /// Notes that the current pair is rejected and gives way to the one before it: whoever finds that goes on with [`Self::go_back`].
+    pub async fn set_back(&self, record: &mut Record, setback: Setback, lock: Lock, now: OffsetDateTime) -> Result<(), Failure> {
         record.rejected.insert(setback.serial.clone());
-        record.setback = Some(setback);
+        record.setback = Some(Setback { lock: Some(lock), ..setback });
         record.look_at = now.unix_timestamp();
-        self.update(record).await?;
-        self.go_back(record, now).await
+        self.update(record).await
     }
 
-    /// Finishes what was begun, where it was. Gives the events that tell of it. What is not good any more by now does not become
-    /// current; where it is already, the sweep replaces it.
-    pub async fn go_back(&self, record: &mut Record, now: OffsetDateTime) -> Result<Vec<Event>, Failure> {
-        let Some(setback) = record.setback.clone().filter(|setback| !setback.done) else { return Ok(Vec::new()) };
+    /// Finishes what was noted, where it was. The record is the caller's to save, see [`GoneBack`]: what is recorded as done is told no
+    /// more. What is not good any more by now does not become current; where it is already, the sweep replaces it.
+    pub async fn go_back(&self, record: &mut Record, holder: &str, now: OffsetDateTime) -> Result<Option<GoneBack>, Failure> {
+        let Some(setback) = record.setback.clone().filter(|setback| !setback.done) else { return Ok(None) };
         let name = record.name.clone();
+        if let Some(until) = setback.lock.as_ref().and_then(|lock| lock.keeps_out(holder, now)) {
+            let why = format!("another invocation is at it; it may be tried again after {}", date(until));
+            return Err(Failure::retryable(format!("bring the secret of `{name}` back to the pair before"), why));
+        }
         if let Some(why) = record.cannot_go_back(&setback, now)
             && self.describe(&name).await?.is_some_and(|state| state.current.as_ref() == Some(&setback.rejected))
         {
@@ -32,10 +45,9 @@ impl Records {
             if !record.is_revoked(&setback.serial) {
                 record.rejected.remove(&setback.serial);
             }
-            record.setback = Some(Setback { done: true, ..setback });
-            let event = self.tell(record, "rollout-failed", &why, now);
-            self.update(record).await?;
-            return Ok(event.into_iter().collect());
+            record.setback.iter_mut().for_each(Setback::finish);
+            let told = self.tell(record, "rollout-failed", &why, now);
+            return Ok(Some(GoneBack { rolled_back: None, rest: told.into_iter().collect() }));
         }
         let Setback { rejected, serial, restored, reason, .. } = setback;
         let doing = || format!("bring the secret of `{name}` back to version {restored}");
@@ -45,25 +57,20 @@ impl Records {
         record.look_at = (now + ROLLOUT_GRACE).unix_timestamp();
         if state.current.as_ref() != Some(&restored) {
             // Somebody has made another version current meanwhile, and knows more than the deployment that failed.
-            record.setback.iter_mut().for_each(|setback| setback.done = true);
-            self.update(record).await?;
-            return Ok(Vec::new());
+            record.setback.iter_mut().for_each(Setback::finish);
+            return Ok(Some(GoneBack::default()));
         }
         record.go_back(state.changed);
-        // Before the record: what is recorded as done is told no more.
         self.tag(record).await?;
         let prefix = &self.settings.prefix;
         let message = format!("serial {serial} of `{name}` gave way to the one before it: {reason}");
-        let mut events = vec![
-            Event::about(Kind::CertificateRolledBack, prefix, record, reason),
-            Event::about(Kind::CertificateCurrent, prefix, record, "the pair before is current again"),
-        ];
+        let rolled_back = Some(Event::about(Kind::CertificateRolledBack, prefix, record, reason));
+        let mut rest = vec![Event::about(Kind::CertificateCurrent, prefix, record, "the pair before is current again")];
         if record.options.import_to_acm {
-            events.push(Event::about(Kind::CertificateDue, prefix, record, "ACM holds the pair that was rejected"));
+            rest.push(Event::about(Kind::CertificateDue, prefix, record, "ACM holds the pair that was rejected"));
         }
-        events.extend(self.tell(record, "rolled-back", &message, now));
-        self.update(record).await?;
+        rest.extend(self.tell(record, "rolled-back", &message, now));
         tracing::warn!(certificate.name = %name, certificate.serial = %serial, "Rejected serial {serial} of `{name}` and went back");
-        Ok(events)
+        Ok(Some(GoneBack { rolled_back, rest }))
     }
 }

@@ -811,6 +811,7 @@ fn what_is_due_is_not_issued_by_an_order_that_is_paused_outside_its_window_or_so
             restored: pair().version_id,
             in_a_row,
             done: true,
+            lock: None,
             reason: String::new(),
         };
         Record { setback: Some(setback), ..issued() }

@@ -1126,6 +1126,7 @@ fn set_back(record: Record, at: OffsetDateTime, in_a_row: u32) -> Record {
         restored: pair().version_id,
         in_a_row,
         done: true,
+        lock: None,
         reason: "its tasks fail".to_owned(),
     };
     Record { setback: Some(setback), rejected: [serial].into(), ..record }
