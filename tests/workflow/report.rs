@@ -86,6 +86,32 @@ fn a_report_by_request_says_where_it_lies_and_the_page_holds_the_same() {
     });
 }
 
+/// By its names a person looks for it: of ACM's certificates, ACM says them, to whoever looks first.
+#[test]
+fn the_names_of_a_certificate_of_acms_are_told_as_soon_as_it_was_looked_at() {
+    run(async {
+        for function in ["export-to-secrets", "renew-on-expiry"] {
+            let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+            lose_deliveries(&stack);
+            let arn = request(&stack, "gateway", false).await;
+            let asks = if function == "export-to-secrets" { json!({"certificate_arn": arn}) } else { json!({"sweep": true}) };
+            act(&stack, function, asks).await;
+            act(&stack, "renew-on-expiry", json!({"report": true})).await;
+            let (told, acm) =
+                (report(&stack).unwrap(), stack.aws.call("acm:DescribeCertificate", json!({"CertificateArn": arn})));
+            let (told, acm) = (of(&told, "gateway").clone(), acm.await.unwrap()["Certificate"].clone());
+            let names: Vec<_> = acm["SubjectAlternativeNames"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|name| format!("dns:{}", name.as_str().unwrap()))
+                .collect();
+            assert_eq!((&told["subject"], &told["names"]), (&acm["Subject"], &json!(names)), "{function}");
+            assert_eq!(told["key_algorithm"], "EC_prime256v1", "{function}");
+        }
+    });
+}
+
 /// One of each kind of trouble.
 #[test]
 fn what_is_told_agrees_with_the_records_and_what_cannot_be_read_is_told_too() {

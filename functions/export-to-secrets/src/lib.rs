@@ -167,6 +167,7 @@ async fn see_to(
     let services_changed = record.options.services != before;
     let options_changed = record.options != managed.options;
     record.options = managed.options;
+    record.contents = Some(held.contents());
     match export(&held, Some(&record), expected, now) {
         Export::Unchanged => {
             if record.revision == 0 || options_changed || services_changed {

@@ -218,6 +218,9 @@ async fn gather(app: &App, record: &mut Record, shared: &mut Shared, now: Offset
         // A service that is new by it is not known in this look, and is seen to.
         record.options = managed.options;
     }
+    if let (Origin::Exported { .. } | Origin::Adopted { .. }, Some(held)) = (&record.origin, &held) {
+        record.contents = Some(held.contents());
+    }
     match record.origin.clone() {
         Origin::Exported { certificate_arn } if record.current.is_none() && held.as_ref().is_some_and(Held::is_imported) => {
             record.origin = Origin::Adopted { certificate_arn };

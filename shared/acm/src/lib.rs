@@ -51,6 +51,8 @@ pub async fn describe(acm: &Client, arn: &Arn) -> Result<Option<Held>, Failure> 
         status: text(certificate.status().map(|status| status.as_str())),
         kind: text(certificate.r#type().map(|kind| kind.as_str())),
         exportable: certificate.options().and_then(|options| options.export()) == Some(&CertificateExport::Enabled),
+        subject: text(certificate.subject()),
+        names: certificate.subject_alternative_names().iter().filter_map(|name| format!("dns:{name}").parse().ok()).collect(),
         // ACM answers `RSA-2048` where its own model says `RSA_2048`.
         key_algorithm: certificate.key_algorithm().and_then(|algorithm| algorithm.as_str().replace('-', "_").parse().ok()),
         key_usages: certificate.key_usages().iter().map(|usage| text(usage.name().map(|name| name.as_str()))).collect(),

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use time::OffsetDateTime;
 
 use crate::leaf::{KeyAlgorithm, Serial};
-use crate::names::Arn;
-use crate::record::Record;
+use crate::names::{Arn, San};
+use crate::record::{Contents, Record};
 
 /// A certificate as ACM describes it.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,9 @@ pub struct Held {
     pub kind: String,
     /// A public certificate that was requested with export enabled.
     pub exportable: bool,
+    pub subject: String,
+    /// ACM tells its DNS names alone.
+    pub names: BTreeSet<San>,
     pub key_algorithm: Option<KeyAlgorithm>,
     /// As ACM spells them: `DIGITAL_SIGNATURE`, and `TLS_WEB_SERVER_AUTHENTICATION` among the extended ones.
     pub key_usages: BTreeSet<String>,
@@ -35,6 +38,10 @@ impl Held {
     /// By its owner, or by Everleaf: it is not ACM's to renew.
     pub fn is_imported(&self) -> bool {
         self.kind == "IMPORTED"
+    }
+
+    pub fn contents(&self) -> Contents {
+        Contents { subject: self.subject.clone(), names: self.names.clone(), key_algorithm: self.key_algorithm }
     }
 }
 

@@ -36,6 +36,9 @@ pub struct Record {
     /// Where ACM is to hold the current pair as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imported: Option<Imported>,
+    /// What stands in a certificate of ACM's; of any other the origin says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<Contents>,
     /// When ACM was last asked to renew, and which serial it held then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_asked: Option<RenewalAsked>,
@@ -86,6 +89,16 @@ impl Origin {
             Self::Adopted { .. } => "adopted",
         }
     }
+}
+
+/// What stands in a certificate, for people to find it by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// As ACM writes it.
+    pub subject: String,
+    pub names: BTreeSet<San>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_algorithm: Option<KeyAlgorithm>,
 }
 
 /// What a certificate of AWS Private CA is to be.
@@ -224,6 +237,7 @@ impl Record {
             attempt: None,
             attempts: Attempts::default(),
             imported: None,
+            contents: None,
             renewal_asked: None,
             halted: None,
             told: BTreeMap::new(),
@@ -379,7 +393,8 @@ mod tests {
             refused: Some(now.into()),
         };
         let halted = record.halted.clone().map(|halt| Halt { holder: Some("request-1".to_owned()), ..halt });
-        Record { attempt, options, imported: Some(imported), halted, revocations: vec![asked, done], ..record }
+        let contents = Some(samples::held().contents());
+        Record { attempt, options, imported: Some(imported), contents, halted, revocations: vec![asked, done], ..record }
     }
 
     #[test]

@@ -89,6 +89,9 @@ impl Row {
         let view = View { record, services, trust, stores, sweep_interval, now };
         let (state, reason) = view.state();
         let (current, wanted) = (record.current.as_ref(), record.specification());
+        let (names, key_algorithm) = (wanted.map(|wanted| &wanted.names), wanted.map(|wanted| wanted.key_algorithm));
+        let subject = wanted.map(|wanted| wanted.subject.to_string());
+        let in_acm = record.contents.as_ref().filter(|_| wanted.is_none());
         let exported = match &record.origin {
             Origin::Exported { certificate_arn } => Some(certificate_arn),
             _ => None,
@@ -106,9 +109,9 @@ impl Row {
             renews_at: current.and_then(|pair| view.renews_at(pair)).map(Moment::from),
             serial_number: current.map(|pair| pair.serial.clone()),
             issuer: current.and_then(|pair| pair.issuer.clone()),
-            subject: wanted.map(|wanted| wanted.subject.to_string()).filter(|subject| !subject.is_empty()),
-            names: wanted.map(|wanted| wanted.names.clone()).unwrap_or_default(),
-            key_algorithm: wanted.map(|wanted| wanted.key_algorithm),
+            subject: subject.or(in_acm.map(|held| held.subject.clone())).filter(|subject| !subject.is_empty()),
+            names: names.or(in_acm.map(|held| &held.names)).cloned().unwrap_or_default(),
+            key_algorithm: key_algorithm.or(in_acm.and_then(|held| held.key_algorithm)),
             services: record.options.tagged_services().map(|service| service.to_string()).collect(),
             acm_certificate_arn: record.acm_certificate().or(exported).cloned(),
             told,

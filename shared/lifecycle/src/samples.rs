@@ -120,6 +120,8 @@ pub(crate) fn held() -> Held {
         status: "ISSUED".to_owned(),
         kind: "PRIVATE".to_owned(),
         exportable: false,
+        subject: "CN=orders.example.com".to_owned(),
+        names: ["dns:orders.example.com", "dns:*.example.com"].map(|name| name.parse().unwrap()).into(),
         key_algorithm: Some(KeyAlgorithm::EcPrime256v1),
         key_usages: ["DIGITAL_SIGNATURE", "KEY_ENCIPHERMENT"].map(str::to_owned).into(),
         extended_key_usages: ["TLS_WEB_SERVER_AUTHENTICATION", "TLS_WEB_CLIENT_AUTHENTICATION"].map(str::to_owned).into(),

@@ -385,6 +385,16 @@ fn a_row_holds_the_facts_of_its_record_by_names_that_never_change() {
         "services": [], "acm_certificate_arn": samples::IN_ACM,
     });
     assert_eq!(least.unwrap(), expected);
+    let of_acm = Record { contents: Some(samples::held().contents()), ..exported() };
+    let told = serde_json::to_value(row(&of_acm, &[], &Trust::default(), &Stores::default(), DUE)).unwrap();
+    assert_eq!(
+        (&told["subject"], &told["names"], &told["key_algorithm"]),
+        (&json!("CN=orders.example.com"), &json!(["dns:*.example.com", "dns:orders.example.com"]), &json!("EC_prime256v1"))
+    );
+    // What a specification says, nobody else does.
+    let ours = Record { contents: of_acm.contents, ..issued() };
+    let told = row(&ours, &[], &Trust::default(), &Stores::default(), DUE);
+    assert_eq!(told.subject.as_deref(), Some("CN=orders"));
     let unreadable = serde_json::to_value(Row::unreadable("orders".parse().unwrap(), "no".to_owned())).unwrap();
     assert_eq!(unreadable, json!({"certificate": "orders", "state": "attention", "reason": "no", "services": []}));
 }
