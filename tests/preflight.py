@@ -244,7 +244,7 @@ def stood_in():
         return {"DestinationCidrBlock": "0.0.0.0/0", "State": "active", **to}
 
     local = {"DestinationCidrBlock": "10.0.0.0/16", "GatewayId": "local", "State": "active"}
-    answers["ec2", "describe-subnets"] = {"Subnets": [{"SubnetId": "subnet-1", "VpcId": "vpc-1"}]}
+    answers["ec2", "describe-subnets"] = {"Subnets": [{"SubnetId": "subnet-1", "VpcId": "vpc-1", "CidrBlock": "10.0.1.0/24"}]}
     for own, main_one, expected in [
         ([local, route(NatGatewayId="nat-1")], [local], ("✓", "subnet-1 leads to nat-1")),
         ([local, route(TransitGatewayId="tgw-1")], [local], ("✓", "subnet-1 leads to tgw-1")),
@@ -257,6 +257,39 @@ def stood_in():
         if own:
             tables.append({"Associations": [{"Main": False, "SubnetId": "subnet-1"}], "Routes": own})
         row("ec2 describe-route-tables", {"RouteTables": tables}, lambda: preflight.way_out(["subnet-1"]), expected)
+
+    def https(*ranges, protocol="tcp", ports=(443, 443), groups=()):
+        rule = {"IpProtocol": protocol, "IpRanges": [{"CidrIp": one} for one in ranges], "UserIdGroupPairs": [{"GroupId": one} for one in groups]}
+        # A rule for every protocol has no ports.
+        return rule if protocol == "-1" else {**rule, "FromPort": ports[0], "ToPort": ports[1]}
+
+    def endpoint(service, dns=True):
+        named = f"com.amazonaws.eu-central-1.{service}"
+        return {"VpcEndpointId": "vpce-1", "ServiceName": named, "PrivateDnsEnabled": dns, "Groups": [{"GroupId": "sg-2"}]}
+
+    everywhere, out, into = https("0.0.0.0/0"), ("✓", "sg-1 let HTTPS out"), ("✓", "the endpoint vpce-1 of ecs lets the functions in")
+    shut, closed = ("✗", "sg-1 do not let HTTPS out to everywhere. Let TCP 443 out"), ("✗", "of ecs does not let the functions in. Let TCP 443 in from sg-1")
+    for egress, endpoints, ingress, vpc, *expected in [
+        ([everywhere], [], [], "vpc-1", out),
+        ([https("0.0.0.0/0", protocol="-1")], [], [], "vpc-1", out),
+        ([https("0.0.0.0/0", ports=(1, 1024))], [], [], "vpc-1", out),
+        ([], [], [], "vpc-1", shut),
+        ([https("0.0.0.0/0", ports=(80, 80))], [], [], "vpc-1", shut),
+        ([https("0.0.0.0/0", protocol="udp")], [], [], "vpc-1", shut),
+        ([https("10.0.0.0/16")], [], [], "vpc-1", shut),
+        ([everywhere], [], [], "vpc-2", ("✗", "sg-1 belongs to vpc-2, the subnets to vpc-1. Choose"), out),
+        ([everywhere], [endpoint("ecs")], [https(groups=["sg-1"])], "vpc-1", out, into),
+        ([everywhere], [endpoint("ecs")], [https("10.0.0.0/16")], "vpc-1", out, into),
+        ([everywhere], [endpoint("ecs")], [https("10.0.2.0/24")], "vpc-1", out, closed),
+        ([everywhere], [endpoint("ecs")], [https("10.0.0.0/16", ports=(80, 80))], "vpc-1", out, closed),
+        ([everywhere], [endpoint("ecs")], [https(groups=["sg-3"])], "vpc-1", out, closed),
+        ([everywhere], [endpoint("ecs", dns=False), endpoint("sqs")], [], "vpc-1", out),
+    ]:
+        answers["ec2", "describe-vpc-endpoints"] = {"VpcEndpoints": endpoints}
+        groups = [{"GroupId": "sg-1", "VpcId": vpc, "IpPermissionsEgress": egress, "IpPermissions": []},
+                  {"GroupId": "sg-2", "VpcId": "vpc-1", "IpPermissionsEgress": [], "IpPermissions": ingress}]
+        row("ec2 describe-security-groups", {"SecurityGroups": groups}, lambda: preflight.security_groups(["sg-1"], ["subnet-1"]), *expected)
+    row("ec2 describe-security-groups", "InvalidGroup.NotFound", lambda: preflight.security_groups(["sg-1"], ["subnet-1"]), ("✗", "Correct VpcSecurityGroupIds"))
     row("ec2 describe-subnets", "InvalidSubnetID.NotFound", lambda: preflight.way_out(["subnet-1"]), ("✗", "Correct VpcSubnetIds"))
 
     def bucket(principal, action="s3:PutObject"):

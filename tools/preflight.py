@@ -7,6 +7,7 @@
 """
 
 import datetime
+import ipaddress
 import json
 import os
 import re
@@ -84,7 +85,9 @@ def main(program):
         for other in filter(None, wanted["ReplicaRegions"].split(",")):
             check(f"replicas in {other}", replicas(wanted["Prefix"], region, other))
         if wanted["VpcSubnetIds"]:
-            check("way out of the VPC", way_out(wanted["VpcSubnetIds"].split(",")))
+            subnets = wanted["VpcSubnetIds"].split(",")
+            check("way out of the VPC", way_out(subnets))
+            check("security groups", security_groups(wanted["VpcSecurityGroupIds"].split(","), subnets))
         check("prefix", prefix(wanted["Prefix"], stack))
         check("secrets", secrets(wanted["Prefix"]))
         check("tags in ACM", tags(wanted["Prefix"]))
@@ -365,6 +368,53 @@ def way_out(subnets):
         else:
             # A route has one target, under the name of its kind.
             yield good(f"{subnet} leads to {next(target for kind, target in out[0].items() if kind.endswith(('Id', 'Arn')))}")
+
+
+# What the functions call that has an endpoint in a VPC.
+ENDPOINTS = {"acm-pca", "ecs", "elasticloadbalancing", "events", "secretsmanager"}
+
+
+def for_https(rules):
+    return [rule for rule in rules if rule["IpProtocol"] == "-1" or rule["IpProtocol"] == "tcp" and rule["FromPort"] <= 443 <= rule["ToPort"]]
+
+
+def ranges(rules):
+    return [ipaddress.ip_network(one["CidrIp"]) for rule in rules for one in rule["IpRanges"]]
+
+
+def security_groups(wanted, subnets):
+    """They let the functions out to ACM, and those of the endpoints let them in:
+    <https://docs.aws.amazon.com/vpc/latest/privatelink/create-interface-endpoint.html>."""
+    inside = ask("ec2", "describe-subnets", "--subnet-ids", *subnets)["Subnets"]
+    vpc, networks = inside[0]["VpcId"], [ipaddress.ip_network(subnet["CidrBlock"]) for subnet in inside]
+    every = ask("ec2", "describe-vpc-endpoints", "--filters", f"Name=vpc-id,Values={vpc}", "Name=vpc-endpoint-type,Values=Interface")["VpcEndpoints"]
+    # Without private DNS nobody is led to it.
+    endpoints = [one for one in every if one["PrivateDnsEnabled"] and one["ServiceName"].rpartition(".")[2] in ENDPOINTS]
+    theirs = {group["GroupId"] for endpoint in endpoints for group in endpoint["Groups"]}
+    try:
+        found = ask("ec2", "describe-security-groups", "--group-ids", *sorted({*wanted, *theirs}), absent=("InvalidGroup.NotFound",))
+    except Absent:
+        yield bad(f"one of {', '.join(wanted)} is not there", "Correct VpcSecurityGroupIds")
+        return
+    groups = {group["GroupId"]: group for group in found["SecurityGroups"]}
+    for group in wanted:
+        if groups[group]["VpcId"] != vpc:
+            yield bad(f"{group} belongs to {groups[group]['VpcId']}, the subnets to {vpc}", "Choose security groups of the subnets' VPC")
+    out = for_https(rule for group in wanted for rule in groups[group]["IpPermissionsEgress"])
+    if ipaddress.ip_network("0.0.0.0/0") in ranges(out):
+        yield good(f"{', '.join(wanted)} let HTTPS out")
+    else:
+        remedy = "Let TCP 443 out to 0.0.0.0/0: ACM has no endpoint, and no fixed addresses"
+        yield bad(f"{', '.join(wanted)} do not let HTTPS out to everywhere", remedy)
+    for endpoint in endpoints:
+        into = for_https(rule for group in endpoint["Groups"] for rule in groups[group["GroupId"]]["IpPermissions"])
+        named = any(one["GroupId"] in wanted for rule in into for one in rule["UserIdGroupPairs"])
+        admitted = all(any(network.subnet_of(one) for one in ranges(into)) for network in networks)
+        what = f"the endpoint {endpoint['VpcEndpointId']} of {endpoint['ServiceName'].rpartition('.')[2]}"
+        if named or admitted:
+            yield good(f"{what} lets the functions in")
+        else:
+            yield bad(f"{what} does not let the functions in", f"Let TCP 443 in from {', '.join(wanted)} in its security groups")
 
 
 def prefix(name, stack):
