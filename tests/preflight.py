@@ -160,7 +160,7 @@ def whole(endpoint):
     clean = run("Prefix=clean")
     assert clean.returncode == 0, clean
     marks = [line.split(":")[0] for line in clean.stdout.splitlines()]
-    assert marks == ["✓ parameters", "? credentials", "✓ issuing CA", "✓ prefix", "✓ secrets", "? tags in ACM", "? quota of secrets",
+    assert marks == ["✓ parameters", "? credentials", "? organization", "✓ issuing CA", "✓ prefix", "✓ secrets", "? tags in ACM", "? quota of secrets",
                      "? quota of certificates in ACM", "? quota of certificates of a CA", "? quota of trust stores", "? concurrency",
                      "✓ pace"], clean.stdout
     faulty = run("Prefix=clean CrlBucketArns=arn:aws:s3:::none")
@@ -172,9 +172,10 @@ def whole(endpoint):
 
 def stood_in():
     """What Local AWS has no answer to: in the shape of AWS's answers, with what is wrong in it."""
-    answers = {}
+    answers, calls = {}, []
 
     def stand_in(*arguments):
+        calls.append(arguments)
         answer = answers[arguments[:2]]
         if isinstance(answer, str):
             raise Refused(f"aws {arguments[0]} {arguments[1]}: An error occurred ({answer}) when calling the X operation: no")
@@ -188,6 +189,30 @@ def stood_in():
     identity = {"Account": ACCOUNT, "Arn": f"arn:aws:iam::{ACCOUNT}:user/me"}
     for answer, expected in [(identity, ("✓", "user/me in eu-central-1")), ("ExpiredToken", ("✗", "(ExpiredToken) when calling"))]:
         row("sts get-caller-identity", answer, lambda: preflight.credentials("eu-central-1"), expected)
+    answers["sts", "get-caller-identity"] = identity
+
+    # Actions, and no keys of conditions.
+    actions = preflight.needed()
+    assert {"acm-pca:IssueCertificate", "dynamodb:UpdateItem", "ecs:UpdateService", "secretsmanager:PutSecretValue"} <= set(actions), actions
+    assert not {"acm-pca:TemplateArn", "secretsmanager:ResourceTag"} & set(actions), actions
+
+    def simulated(**decided):
+        return {"EvaluationResults": [{"EvalActionName": action, "EvalDecision": "implicitDeny", **decided} for action in actions[:2]]}
+
+    for allowed, expected in [
+        ({"OrganizationsDecisionDetail": {"AllowedByOrganizations": True}}, ("✓", "none of the 2 actions")),
+        # Without an organization nothing is said of one.
+        ({}, ("✓", "is denied by a service control policy")),
+        ({"OrganizationsDecisionDetail": {"AllowedByOrganizations": False}}, ("✗", f"denies {actions[0]}, {actions[1]}. Have whoever runs")),
+    ]:
+        row("iam simulate-principal-policy", simulated(**allowed), lambda: preflight.organization("eu-central-1"), expected)
+    asked = calls[-1]
+    assert "arn:aws:iam::111122223333:user/me" in asked and "ContextKeyName=aws:RequestedRegion,ContextKeyValues=eu-central-1,ContextKeyType=string" in asked
+    answers["iam", "get-role"] = {"Role": {"Arn": f"arn:aws:iam::{ACCOUNT}:role/aws-reserved/admin"}}
+    answers["sts", "get-caller-identity"] = {"Account": ACCOUNT, "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/admin/me"}
+    row("iam simulate-principal-policy", simulated(), lambda: preflight.organization("eu-central-1"), ("✓", ""))
+    assert f"arn:aws:iam::{ACCOUNT}:role/aws-reserved/admin" in calls[-1]
+    row("iam simulate-principal-policy", "AccessDenied", lambda: preflight.organization("eu-central-1"), ("?", "AccessDenied"))
     answers["sts", "get-caller-identity"] = identity
 
     now = preflight.datetime.datetime.now(preflight.datetime.timezone.utc)

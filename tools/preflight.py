@@ -69,6 +69,7 @@ def main(program):
     check("credentials", credentials(region))
     # Where the parameters cannot be read, or nobody is known, what follows would only repeat it.
     if "✗" not in marks:
+        check("organization", organization(region))
         if not wanted["IssuingCaArn"]:
             check("issuing CA", [good("none, so the stack will only look after ACM's certificates")])
         for arn, purpose in authorities(wanted).items():
@@ -164,6 +165,30 @@ def credentials(region):
         if "knows no" in str(why):
             raise
         yield bad(str(why), "Run `aws configure` or `aws sso login`, or set AWS_PROFILE")
+
+
+def needed():
+    """The actions that the template's policies allow."""
+    text = template()
+    stated = re.findall(r"Action: *(\[[^]]*\]|[^\s,]+)", text) + re.findall(r"^ +- ([a-z0-9-]+:[A-Z]\w+)$", text, re.MULTILINE)
+    return sorted(set(re.findall(r"[a-z0-9-]+:[A-Z]\w+", "\n".join(stated))))
+
+
+def organization(region):
+    """What a service control policy denies whoever asks here, it denies the functions too:
+    <https://docs.aws.amazon.com/IAM/latest/APIReference/API_OrganizationsDecisionDetail.html>."""
+    caller = ask("sts", "get-caller-identity")["Arn"]
+    # A session is no principal of IAM's; its role is.
+    role = re.fullmatch(r"arn:[\w-]+:sts::\d+:assumed-role/([^/]+)/.+", caller)
+    principal = ask("iam", "get-role", "--role-name", role[1])["Role"]["Arn"] if role else caller
+    here = f"ContextKeyName=aws:RequestedRegion,ContextKeyValues={region},ContextKeyType=string"
+    asked = ("--policy-source-arn", principal, "--context-entries", here, "--action-names", *needed())
+    simulated = ask("iam", "simulate-principal-policy", *asked)["EvaluationResults"]
+    denied = [one["EvalActionName"] for one in simulated if not one.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations", True)]
+    if denied:
+        yield bad(f"a service control policy denies {', '.join(sorted(denied))}", "Have whoever runs the organization allow it in this account")
+    else:
+        yield good(f"none of the {len(simulated)} actions that the functions' roles allow is denied by a service control policy")
 
 
 def declared(wanted):
