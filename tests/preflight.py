@@ -200,10 +200,10 @@ def stood_in():
         return {"EvaluationResults": [{"EvalActionName": action, "EvalDecision": "implicitDeny", **decided} for action in actions[:2]]}
 
     for allowed, expected in [
-        ({"OrganizationsDecisionDetail": {"AllowedByOrganizations": True}}, ("✓", "none of the 2 actions")),
+        ({"OrganizationsDecisionDetail": {"AllowedByOrganizations": True}}, ("✓", "that denies arn:aws:iam::111122223333:user/me any of 2 actions")),
         # Without an organization nothing is said of one.
-        ({}, ("✓", "is denied by a service control policy")),
-        ({"OrganizationsDecisionDetail": {"AllowedByOrganizations": False}}, ("✗", f"denies {actions[0]}, {actions[1]}. Have whoever runs")),
+        ({}, ("✓", "knows no service control policy")),
+        ({"OrganizationsDecisionDetail": {"AllowedByOrganizations": False}}, ("?", f"user/me {actions[0]}, {actions[1]}; ask whoever runs the organization")),
     ]:
         row("iam simulate-principal-policy", simulated(**allowed), lambda: preflight.organization("eu-central-1"), expected)
     asked = calls[-1]
@@ -283,8 +283,9 @@ def stood_in():
             tables.append({"Associations": [{"Main": False, "SubnetId": "subnet-1"}], "Routes": own})
         row("ec2 describe-route-tables", {"RouteTables": tables}, lambda: preflight.way_out(["subnet-1"]), expected)
 
-    def https(*ranges, protocol="tcp", ports=(443, 443), groups=()):
-        rule = {"IpProtocol": protocol, "IpRanges": [{"CidrIp": one} for one in ranges], "UserIdGroupPairs": [{"GroupId": one} for one in groups]}
+    def https(*ranges, protocol="tcp", ports=(443, 443), groups=(), lists=()):
+        rule = {"IpProtocol": protocol, "IpRanges": [{"CidrIp": one} for one in ranges], "UserIdGroupPairs": [{"GroupId": one} for one in groups],
+                "PrefixListIds": [{"PrefixListId": one} for one in lists]}
         # A rule for every protocol has no ports.
         return rule if protocol == "-1" else {**rule, "FromPort": ports[0], "ToPort": ports[1]}
 
@@ -302,6 +303,9 @@ def stood_in():
         ([https("0.0.0.0/0", ports=(80, 80))], [], [], "vpc-1", shut),
         ([https("0.0.0.0/0", protocol="udp")], [], [], "vpc-1", shut),
         ([https("10.0.0.0/16")], [], [], "vpc-1", shut),
+        ([https("0.0.0.0/1"), https("128.0.0.0/1")], [], [], "vpc-1", out),
+        ([https(lists=["pl-1"])], [], [], "vpc-1", ("?", "sg-1 let HTTPS out to prefix lists")),
+        ([everywhere], [endpoint("ecs")], [https(lists=["pl-1"])], "vpc-1", out, ("?", "of ecs lets prefix lists in")),
         ([everywhere], [], [], "vpc-2", ("✗", "sg-1 belongs to vpc-2, the subnets to vpc-1. Choose"), out),
         ([everywhere], [endpoint("ecs")], [https(groups=["sg-1"])], "vpc-1", out, into),
         ([everywhere], [endpoint("ecs")], [https("10.0.0.0/16")], "vpc-1", out, into),

@@ -175,7 +175,7 @@ def needed():
 
 
 def organization(region):
-    """What a service control policy denies whoever asks here, it denies the functions too:
+    """What a service control policy denies whoever asks here, it denies the functions too, but for conditions on who asks:
     <https://docs.aws.amazon.com/IAM/latest/APIReference/API_OrganizationsDecisionDetail.html>."""
     caller = ask("sts", "get-caller-identity")["Arn"]
     # A session is no principal of IAM's; its role is.
@@ -186,9 +186,10 @@ def organization(region):
     simulated = ask("iam", "simulate-principal-policy", *asked)["EvaluationResults"]
     denied = [one["EvalActionName"] for one in simulated if not one.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations", True)]
     if denied:
-        yield bad(f"a service control policy denies {', '.join(sorted(denied))}", "Have whoever runs the organization allow it in this account")
+        what = f"IAM's simulation says that a service control policy denies {principal} {', '.join(sorted(denied))}"
+        yield "?", f"{what}; ask whoever runs the organization whether it denies the functions' roles too"
     else:
-        yield good(f"none of the {len(simulated)} actions that the functions' roles allow is denied by a service control policy")
+        yield good(f"IAM's simulation knows no service control policy that denies {principal} any of {len(simulated)} actions of the template's policies")
 
 
 def declared(wanted):
@@ -395,7 +396,7 @@ def way_out(subnets):
             yield good(f"{subnet} leads to {next(target for kind, target in out[0].items() if kind.endswith(('Id', 'Arn')))}")
 
 
-# What the functions call that has an endpoint in a VPC.
+# What the functions call by an interface endpoint, where a VPC has one. For DynamoDB and S3 it has gateways.
 ENDPOINTS = {"acm-pca", "ecs", "elasticloadbalancing", "events", "secretsmanager"}
 
 
@@ -404,7 +405,7 @@ def for_https(rules):
 
 
 def ranges(rules):
-    return [ipaddress.ip_network(one["CidrIp"]) for rule in rules for one in rule["IpRanges"]]
+    return list(ipaddress.collapse_addresses(ipaddress.ip_network(one["CidrIp"]) for rule in rules for one in rule["IpRanges"]))
 
 
 def security_groups(wanted, subnets):
@@ -428,6 +429,8 @@ def security_groups(wanted, subnets):
     out = for_https(rule for group in wanted for rule in groups[group]["IpPermissionsEgress"])
     if ipaddress.ip_network("0.0.0.0/0") in ranges(out):
         yield good(f"{', '.join(wanted)} let HTTPS out")
+    elif any(rule.get("PrefixListIds") for rule in out):
+        yield "?", f"{', '.join(wanted)} let HTTPS out to prefix lists: whether ACM's addresses are in them is not known here"
     else:
         remedy = "Let TCP 443 out to 0.0.0.0/0: ACM has no endpoint, and no fixed addresses"
         yield bad(f"{', '.join(wanted)} do not let HTTPS out to everywhere", remedy)
@@ -438,6 +441,8 @@ def security_groups(wanted, subnets):
         what = f"the endpoint {endpoint['VpcEndpointId']} of {endpoint['ServiceName'].rpartition('.')[2]}"
         if named or admitted:
             yield good(f"{what} lets the functions in")
+        elif any(rule.get("PrefixListIds") for rule in into):
+            yield "?", f"{what} lets prefix lists in: whether the subnets are in them is not known here"
         else:
             yield bad(f"{what} does not let the functions in", f"Let TCP 443 in from {', '.join(wanted)} in its security groups")
 

@@ -96,6 +96,7 @@ fn the_names_of_a_certificate_of_acms_are_told_as_soon_as_it_was_looked_at() {
             let arn = request(&stack, "gateway", false).await;
             let asks = if function == "export-to-secrets" { json!({"certificate_arn": arn}) } else { json!({"sweep": true}) };
             act(&stack, function, asks).await;
+            minutes(1).await;
             act(&stack, "renew-on-expiry", json!({"report": true})).await;
             let (told, acm) =
                 (report(&stack).unwrap(), stack.aws.call("acm:DescribeCertificate", json!({"CertificateArn": arn})));

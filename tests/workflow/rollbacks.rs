@@ -1,7 +1,12 @@
 //! A deployment that fails on a new pair: the secret goes back, the services follow, a person is told, and another pair is tried.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use lifecycle::leaf::Serial;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use workflow::Stack;
 
 use crate::account::{assert_settled, imported, staged};
@@ -455,6 +460,71 @@ fn a_setback_that_a_crash_interrupts_is_finished_and_what_was_rejected_is_known(
     }
 }
 
+/// Lets `force-redeploy` crash as soon as it has moved this label; then its lock is over.
+async fn interrupt(stack: &Stack, event: &Value, label: &'static str) {
+    stack.aws.set_faults(Some(Box::new(move |call| {
+        (call.caller == "force-redeploy" && call.input["VersionStage"] == label).then_some(local_aws::Fault::Crash)
+    })));
+    tokio::select! {
+        () = stack.aws.hung() => {}
+        answer = stack.handle("force-redeploy", event.clone(), "first") => panic!("{answer:?}"),
+    }
+    stack.aws.set_faults(None);
+    minutes(3).await;
+}
+
+#[test]
+fn a_setback_that_two_find_interrupted_is_finished_by_one() {
+    run(async {
+        let (stack, event) = crate::scenario::ecs_failed().begin().await;
+        interrupt(&stack, &event, "AWSPENDING").await;
+        stack.aws.take_events();
+        let (one, other) =
+            tokio::join!(stack.handle("force-redeploy", event.clone(), "one"), stack.handle("force-redeploy", event, "other"));
+        assert!(one.is_ok() != other.is_ok(), "{one:?}, {other:?}");
+        assert_eq!(told(&stack, "Certificate Rolled Back").len(), 1);
+    });
+}
+
+#[test]
+fn a_look_beside_a_setback_leaves_it_to_whoever_is_at_it() {
+    for number in 0.. {
+        let more = run(async {
+            let (stack, event) = crate::scenario::ecs_failed().begin().await;
+            let (begins, calls) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+            let (begin, counted) = (begins.clone(), calls.clone());
+            stack.aws.set_faults(Some(Box::new(move |call| {
+                if call.caller == "force-redeploy" && counted.fetch_add(1, Ordering::Relaxed) == number {
+                    begin.notify_one();
+                }
+                None
+            })));
+            let first = async {
+                let answer = stack.handle("force-redeploy", event.clone(), "first").await;
+                begins.notify_one();
+                answer
+            };
+            let look = async {
+                begins.notified().await;
+                tokio::time::sleep(Duration::from_micros(1)).await;
+                stack.handle("renew-on-expiry", json!({"certificate": "orders"}), "look").await.unwrap()
+            };
+            let (first, looked) = tokio::join!(first, look);
+            if let Err(error) = first {
+                // The look was first.
+                assert_eq!(error.error_type, "Retryable", "{error:?}");
+                minutes(3).await;
+                stack.handle("force-redeploy", event, "first").await.unwrap();
+            }
+            assert_eq!(told(&stack, "Certificate Rolled Back").len(), 1, "a look at call {number}: {looked}");
+            calls.load(Ordering::Relaxed) > number
+        });
+        if !more {
+            break;
+        }
+    }
+}
+
 #[test]
 fn a_pair_that_is_to_be_revoked_is_replaced_no_more_often_than_any_other() {
     run(async {
@@ -582,14 +652,7 @@ fn a_setback_that_was_interrupted_does_not_bring_back_what_is_not_good_any_more(
             let (stack, event) = crate::scenario::ecs_failed().begin().await;
             let before = stack.record("orders").await.unwrap();
             let (failed, restored) = (before.current.unwrap(), before.previous.unwrap());
-            stack.aws.set_faults(Some(Box::new(move |call| {
-                (call.caller == "force-redeploy" && call.input["VersionStage"] == label).then_some(local_aws::Fault::Crash)
-            })));
-            tokio::select! {
-                () = stack.aws.hung() => {}
-                answer = stack.handle("force-redeploy", event.clone(), "first") => panic!("{answer:?}"),
-            }
-            stack.aws.set_faults(None);
+            interrupt(&stack, &event, label).await;
             match what {
                 "expired" => days(31).await,
                 _ => {
@@ -597,8 +660,6 @@ fn a_setback_that_was_interrupted_does_not_bring_back_what_is_not_good_any_more(
                     stack.handle("issue-client-cert", revoke, what).await.unwrap();
                 }
             }
-            // The lock of the one that crashed is over.
-            minutes(3).await;
             stack.aws.take_events();
             stack.aws.take_calls();
             let again = if what.ends_with("event") { event } else { json!({"certificate": "orders"}) };

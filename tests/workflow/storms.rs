@@ -67,8 +67,8 @@ fn a_service_for_which_ecs_has_no_room_is_left_to_the_next_look_and_nothing_fail
 }
 
 /// A certificate of ACM's whose renewal is due.
-async fn due_at_acm() -> Stack {
-    let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+async fn due_at_acm(parameters: &[(&str, &str)]) -> Stack {
+    let stack = Stack::deploy_on("EC_prime256v1", parameters).await;
     lose_deliveries(&stack);
     let arn = request(&stack, "gateway", false).await;
     act(&stack, "export-to-secrets", json!({"certificate_arn": arn})).await;
@@ -92,7 +92,7 @@ fn has_renewed(stack: &Stack) -> bool {
 #[test]
 fn a_renewal_for_which_acm_has_no_room_is_asked_for_again_by_the_next_sweep() {
     run(async {
-        let stack = due_at_acm().await;
+        let stack = due_at_acm(&[]).await;
         let no_room = |call: &local_aws::Call| asks_for_renewal(call).then(|| Fault::Refuse(AwsError::throttled_by("acm")));
         stack.aws.set_faults(Some(Box::new(no_room)));
         let looked = stack.handle("renew-on-expiry", json!({"certificate": "gateway"}), "of the story").await;
@@ -110,7 +110,8 @@ fn a_renewal_for_which_acm_has_no_room_is_asked_for_again_by_the_next_sweep() {
 #[test]
 fn a_renewal_for_which_acm_has_room_a_little_later_is_asked_for_in_the_same_sweep() {
     run(async {
-        let stack = due_at_acm().await;
+        // What was granted of the hour's budget and not asked for does for the second time.
+        let stack = due_at_acm(&[("HourlyBudget", "1")]).await;
         // More often than one look tries.
         let mut refused = 0;
         stack.aws.set_faults(Some(Box::new(move |call| {

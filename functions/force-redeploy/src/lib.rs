@@ -172,22 +172,22 @@ async fn gather(app: &App, services: &BTreeSet<ServiceName>, now: OffsetDateTime
 
 /// Finishes setbacks that were begun. What follows from them is asked for at the end: else it would be tried beside this.
 async fn go_back(app: &App, records: impl Iterator<Item = &mut Record>, invocation: &Invocation) -> Result<(), Failure> {
-    let (mut rest, mut failures) = (Vec::new(), Failures::default());
+    let (mut asked, mut failures) = (Vec::new(), Failures::default());
     for record in records {
         match gone_back(app, record, invocation).await {
-            Ok(events) => rest.extend(events),
+            Ok(events) => asked.extend(events),
             Err(failure) => failures.push(failure),
         }
     }
-    publish(&app.eventbridge, &rest).await?;
+    publish(&app.eventbridge, &asked).await?;
     failures.into_result("go back to the pairs before")
 }
 
 async fn gone_back(app: &App, record: &mut Record, invocation: &Invocation) -> Result<Vec<Event>, Failure> {
-    let Some(gone) = app.records.go_back(record, &invocation.id, invocation.now()).await? else { return Ok(Vec::new()) };
-    publish(&app.eventbridge, gone.rolled_back.as_slice()).await?;
+    let Some(gone) = app.records.go_back(record, lock(invocation, None), invocation.now()).await? else { return Ok(Vec::new()) };
+    publish(&app.eventbridge, &gone.told).await?;
     app.records.update(record).await?;
-    Ok(gone.rest)
+    Ok(gone.asked)
 }
 
 /// One service. One that waits is not deployed, and what somebody else has deployed is followed all the same.
@@ -296,7 +296,7 @@ async fn undo(
             }
             // Another invocation is at it, or was.
             Blame::None => {}
-            Blame::Undo(setback) => app.records.set_back(&mut record, setback, lock(invocation, None), now).await?,
+            Blame::Undo(setback) => app.records.set_back(&mut record, setback, lock(invocation, None)).await?,
         }
         undone.push(record);
     }

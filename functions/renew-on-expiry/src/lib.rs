@@ -185,7 +185,11 @@ async fn foresee(app: &App, name: Option<CertificateName>, invocation: &Invocati
     Ok(json!({"outcome": "planned", "looked_at": looked_at, "certificates": certificates, "failed": failed, "text": text}))
 }
 
-/// A minute is kept for what is under way.
+/// What is left for more. A minute is kept for what is under way.
+fn time_for_more(invocation: &Invocation) -> Duration {
+    invocation.time_left().saturating_sub(Duration::from_secs(60))
+}
+
 fn enough_time(invocation: &Invocation) -> bool {
-    invocation.time_left() > Duration::from_secs(60)
+    !time_for_more(invocation).is_zero()
 }

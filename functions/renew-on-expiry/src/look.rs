@@ -101,6 +101,11 @@ impl Shared {
         Ok(granted)
     }
 
+    /// What was granted was not asked for.
+    fn give_back(&mut self) {
+        self.in_hand += u32::from(self.limit.is_some());
+    }
+
     /// What this sweep left of the hour's budget: all of it, as far as it knows, when it asked for nothing.
     pub(crate) fn budget_left(&self) -> u32 {
         self.left + self.in_hand
@@ -169,9 +174,8 @@ pub(crate) async fn look(
     invocation: &Invocation,
 ) -> Result<Looked, Failure> {
     let now = invocation.now();
-    if let Some(attempt) = record.attempt.as_ref().filter(|attempt| *attempt.lease > now) {
-        // Somebody is at it. Half-way through, secret and record need not agree.
-        return Ok(Looked::unchanged(&record.name, *attempt.lease));
+    if let Some(until) = record.busy_until(now) {
+        return Ok(Looked::unchanged(&record.name, until));
     }
     let found = record.clone();
     let facts = gather(app, &mut record, shared, now).await?;
@@ -186,13 +190,17 @@ pub(crate) async fn look(
         return Ok(Looked::unchanged(&record.name, now));
     }
     let (takes, asked) = (pace::time_for(&record, &plan.steps), Asked::of(&record, &plan.steps, now));
-    Ok(Looked { takes, asked, ..carry_out(app, record, &found, plan, shared, now).await? })
+    let looked = carry_out(app, record, &found, plan, shared, now).await;
+    if asks && looked.as_ref().is_err_and(Failure::is_throttled) {
+        shared.give_back();
+    }
+    Ok(Looked { takes, asked, ..looked? })
 }
 
 /// What [`look`] would do.
 pub(crate) async fn foresee(app: &App, mut record: Record, shared: &mut Shared, now: OffsetDateTime) -> Result<Looked, Failure> {
-    if let Some(attempt) = record.attempt.as_ref().filter(|attempt| *attempt.lease > now) {
-        return Ok(Looked::unchanged(&record.name, *attempt.lease));
+    if let Some(until) = record.busy_until(now) {
+        return Ok(Looked::unchanged(&record.name, until));
     }
     let facts = gather(app, &mut record, shared, now).await?;
     let Plan { steps, look_at } = plan(&record, &facts, app.sweep_interval, now);

@@ -6,10 +6,10 @@ use std::time::Duration;
 use lifecycle::names::CertificateName;
 use lifecycle::pace::{Asked, UNDER_WAY};
 use runtime::{Failure, Invocation};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use crate::look::Looked;
-use crate::{App, enough_time};
+use crate::{App, enough_time, time_for_more};
 
 pub(crate) struct Pace {
     /// When the last look began.
@@ -32,7 +32,7 @@ impl Pace {
 
     /// Waits until the next certificate may be looked at, or the time is up.
     pub(crate) async fn wait(&mut self, app: &App, invocation: &Invocation) -> Result<(), Failure> {
-        sleep_until(self.free_at).await;
+        sleep(self.free_at.saturating_duration_since(Instant::now()).min(time_for_more(invocation))).await;
         while self.is_full() && enough_time(invocation) {
             // What the table does not tell is not waited for.
             let asked = std::mem::take(&mut self.under_way);

@@ -103,10 +103,19 @@ impl Looks {
             }
         }
         // Once more, and afresh: whoever used the quotas up may have done by now.
-        for name in std::mem::take(&mut self.throttled) {
+        self.shared.services.clear();
+        let mut again = std::mem::take(&mut self.throttled).into_iter();
+        while let Some(name) = again.next() {
             match app.records.load(&name).await {
-                Ok(Some(record)) => self.left_over += usize::from(!self.at(app, record, invocation).await),
-                Ok(None) => {}
+                Ok(Some(record)) if record.look_at <= invocation.now().unix_timestamp() => {
+                    if !self.at(app, record, invocation).await {
+                        self.left_over += 1 + again.len();
+                        break;
+                    }
+                }
+                // Somebody else has looked at it.
+                Ok(_) => {}
+                Err(failure) if failure.is_throttled() => self.throttled.push(name),
                 Err(failure) => self.failures.push(failure),
             }
         }

@@ -130,6 +130,13 @@ impl Record {
         (self.attempt, self.renewal_asked) = (None, None);
     }
 
+    /// Until when somebody is at it: half-way through, secret and record need not agree.
+    pub fn busy_until(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        let attempt = self.attempt.as_ref().map(|attempt| *attempt.lease);
+        let setback = self.setback.as_ref().and_then(|setback| setback.lock.as_ref()).map(|lock| *lock.until);
+        attempt.max(setback).filter(|until| *until > now)
+    }
+
     /// A person has seen to what stood in the way: the next attempt may be made now.
     pub fn retry(&mut self) {
         (self.setback, self.halted) = (None, None);

@@ -15,28 +15,33 @@ use crate::Records;
 #[derive(Default)]
 pub struct GoneBack {
     /// Before the record is saved: nothing else tells of it.
-    pub rolled_back: Option<Event>,
-    /// After that. What of it is lost, the next look asks for.
-    pub rest: Vec<Event>,
+    pub told: Vec<Event>,
+    /// After that, for whoever hears of it reads the record. What is lost is asked for again at the next look.
+    pub asked: Vec<Event>,
 }
 
 impl Records {
     /// Notes that the current pair is rejected and gives way to the one before it: whoever finds that goes on with [`Self::go_back`].
-    pub async fn set_back(&self, record: &mut Record, setback: Setback, lock: Lock, now: OffsetDateTime) -> Result<(), Failure> {
+    pub async fn set_back(&self, record: &mut Record, setback: Setback, lock: Lock) -> Result<(), Failure> {
         record.rejected.insert(setback.serial.clone());
+        record.look_at = lock.until.unix_timestamp();
         record.setback = Some(Setback { lock: Some(lock), ..setback });
-        record.look_at = now.unix_timestamp();
         self.update(record).await
     }
 
-    /// Finishes what was noted, where it was. The record is the caller's to save, see [`GoneBack`]: what is recorded as done is told no
+    /// Finishes what was noted, where it was. The record is the caller's to save: what is recorded as done is told no
     /// more. What is not good any more by now does not become current; where it is already, the sweep replaces it.
-    pub async fn go_back(&self, record: &mut Record, holder: &str, now: OffsetDateTime) -> Result<Option<GoneBack>, Failure> {
+    pub async fn go_back(&self, record: &mut Record, lock: Lock, now: OffsetDateTime) -> Result<Option<GoneBack>, Failure> {
         let Some(setback) = record.setback.clone().filter(|setback| !setback.done) else { return Ok(None) };
         let name = record.name.clone();
-        if let Some(until) = setback.lock.as_ref().and_then(|lock| lock.keeps_out(holder, now)) {
+        if let Some(until) = setback.lock.as_ref().and_then(|held| held.keeps_out(&lock.holder, now)) {
             let why = format!("another invocation is at it; it may be tried again after {}", date(until));
             return Err(Failure::retryable(format!("bring the secret of `{name}` back to the pair before"), why));
+        }
+        if setback.lock.as_ref().is_none_or(|held| held.holder != lock.holder) {
+            record.look_at = lock.until.unix_timestamp();
+            record.setback.iter_mut().for_each(|setback| setback.lock = Some(lock.clone()));
+            self.update(record).await?;
         }
         if let Some(why) = record.cannot_go_back(&setback, now)
             && self.describe(&name).await?.is_some_and(|state| state.current.as_ref() == Some(&setback.rejected))
@@ -47,7 +52,7 @@ impl Records {
             }
             record.setback.iter_mut().for_each(Setback::finish);
             let told = self.tell(record, "rollout-failed", &why, now);
-            return Ok(Some(GoneBack { rolled_back: None, rest: told.into_iter().collect() }));
+            return Ok(Some(GoneBack { told: told.into_iter().collect(), asked: Vec::new() }));
         }
         let Setback { rejected, serial, restored, reason, .. } = setback;
         let doing = || format!("bring the secret of `{name}` back to version {restored}");
@@ -64,13 +69,13 @@ impl Records {
         self.tag(record).await?;
         let prefix = &self.settings.prefix;
         let message = format!("serial {serial} of `{name}` gave way to the one before it: {reason}");
-        let rolled_back = Some(Event::about(Kind::CertificateRolledBack, prefix, record, reason));
-        let mut rest = vec![Event::about(Kind::CertificateCurrent, prefix, record, "the pair before is current again")];
+        let mut told = vec![Event::about(Kind::CertificateRolledBack, prefix, record, reason)];
+        let mut asked = vec![Event::about(Kind::CertificateCurrent, prefix, record, "the pair before is current again")];
         if record.options.import_to_acm {
-            rest.push(Event::about(Kind::CertificateDue, prefix, record, "ACM holds the pair that was rejected"));
+            asked.push(Event::about(Kind::CertificateDue, prefix, record, "ACM holds the pair that was rejected"));
         }
-        rest.extend(self.tell(record, "rolled-back", &message, now));
+        told.extend(self.tell(record, "rolled-back", &message, now));
         tracing::warn!(certificate.name = %name, certificate.serial = %serial, "Rejected serial {serial} of `{name}` and went back");
-        Ok(Some(GoneBack { rolled_back, rest }))
+        Ok(Some(GoneBack { told, asked }))
     }
 }
