@@ -347,7 +347,7 @@ fn a_failure_is_found_without_its_event_whatever_the_circuit_breaker_does() {
             breaker(&stack, "payments/orders", enable, rollback).await;
             stack.aws.set_deliveries(Some(Box::new(|event, _| match event["source"].as_str() {
                 Some("aws.ecs") => Vec::new(),
-                _ => vec![std::time::Duration::ZERO],
+                _ => vec![Duration::ZERO],
             })));
             break_service(&stack, "payments/orders", fails);
             until_set_back(&stack, 1).await;

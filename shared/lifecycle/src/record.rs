@@ -92,7 +92,7 @@ impl Origin {
 }
 
 /// What stands in a certificate, for people to find it by.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     /// As ACM writes it.
     pub subject: String,

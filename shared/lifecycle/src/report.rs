@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use crate::date;
 use crate::leaf::{KeyAlgorithm, Serial};
 use crate::names::{Arn, CertificateName, San, ServiceName, StoreName};
-use crate::record::{Moment, Origin, Pair, Record};
+use crate::record::{Contents, Moment, Origin, Pair, Record, Specification};
 use crate::renewal::{ACM_WINDOW, due, late, rest};
 use crate::rollout::{self, BindingState, Progress};
 use crate::trust::{Listener, NOTICE, Store, Stores, Trust};
@@ -88,10 +88,13 @@ impl Row {
     ) -> Self {
         let view = View { record, services, trust, stores, sweep_interval, now };
         let (state, reason) = view.state();
-        let (current, wanted) = (record.current.as_ref(), record.specification());
-        let (names, key_algorithm) = (wanted.map(|wanted| &wanted.names), wanted.map(|wanted| wanted.key_algorithm));
-        let subject = wanted.map(|wanted| wanted.subject.to_string());
-        let in_acm = record.contents.as_ref().filter(|_| wanted.is_none());
+        let current = record.current.as_ref();
+        let contents = match record.specification() {
+            Some(Specification { subject, names, key_algorithm, .. }) => {
+                Contents { subject: subject.to_string(), names: names.clone(), key_algorithm: Some(*key_algorithm) }
+            }
+            None => record.contents.clone().unwrap_or_default(),
+        };
         let exported = match &record.origin {
             Origin::Exported { certificate_arn } => Some(certificate_arn),
             _ => None,
@@ -109,9 +112,9 @@ impl Row {
             renews_at: current.and_then(|pair| view.renews_at(pair)).map(Moment::from),
             serial_number: current.map(|pair| pair.serial.clone()),
             issuer: current.and_then(|pair| pair.issuer.clone()),
-            subject: subject.or(in_acm.map(|held| held.subject.clone())).filter(|subject| !subject.is_empty()),
-            names: names.or(in_acm.map(|held| &held.names)).cloned().unwrap_or_default(),
-            key_algorithm: key_algorithm.or(in_acm.and_then(|held| held.key_algorithm)),
+            subject: Some(contents.subject).filter(|subject| !subject.is_empty()),
+            names: contents.names,
+            key_algorithm: contents.key_algorithm,
             services: record.options.tagged_services().map(|service| service.to_string()).collect(),
             acm_certificate_arn: record.acm_certificate().or(exported).cloned(),
             told,
