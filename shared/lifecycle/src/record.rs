@@ -250,6 +250,13 @@ impl Record {
         }
     }
 
+    /// Until when somebody is at it: half-way through, secret and record need not agree.
+    pub fn busy_until(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        let attempt = self.attempt.as_ref().map(|attempt| *attempt.lease);
+        let setback = self.setback.as_ref().and_then(|setback| setback.lock.as_ref()).map(|lock| *lock.until);
+        attempt.max(setback).filter(|until| *until > now)
+    }
+
     pub fn specification(&self) -> Option<&Specification> {
         match &self.origin {
             Origin::Issued(specification) | Origin::CallerKey(specification) => Some(specification),
@@ -345,6 +352,7 @@ mod tests {
     use crate::attempt::{A_DAY, Staged};
     use crate::import::Lease;
     use crate::revocation::Reason;
+    use crate::rollout::Lock;
     use crate::samples::{self, DAY, HOUR, arn, at, attempt, exported, halt, issued, pair};
 
     /// Every field has something in it.
@@ -394,7 +402,10 @@ mod tests {
         };
         let halted = record.halted.clone().map(|halt| Halt { holder: Some("request-1".to_owned()), ..halt });
         let contents = Some(samples::held().contents());
-        Record { attempt, options, imported: Some(imported), contents, halted, revocations: vec![asked, done], ..record }
+        let lock = Some(Lock { holder: "somebody".to_owned(), until: now.into(), newest: Some(now.into()) });
+        let setback = Some(Setback { lock, ..samples::setback() });
+        let revocations = vec![asked, done];
+        Record { attempt, options, imported: Some(imported), contents, halted, setback, revocations, ..record }
     }
 
     #[test]
@@ -496,6 +507,29 @@ mod tests {
         let longest = Some(DAY * 100_000);
         assert_eq!(record.specification().map(|wanted| wanted.lifetime), longest);
         assert_eq!(record.options.renew_before, longest);
+    }
+
+    #[test]
+    fn whoever_is_at_a_certificate_has_it_until_the_later_of_lease_and_lock_ends() {
+        let (early, late) = (at("2026-11-22T06:00:00Z"), at("2026-11-22T06:02:30Z"));
+        let moment = Duration::from_millis(1);
+        let record = |lease: OffsetDateTime, until: OffsetDateTime| {
+            let attempt = fullest().attempt.map(|attempt| Attempt { lease: lease.into(), ..attempt });
+            let lock = Some(Lock { holder: "somebody".to_owned(), until: until.into(), newest: None });
+            Record { attempt, setback: Some(Setback { lock, ..samples::setback() }), ..issued() }
+        };
+        let alone = |leased: Record| (Record { setback: None, ..leased.clone() }, Record { attempt: None, ..leased });
+        let (leased, locked) = alone(record(late, late));
+        for (what, record, now, until) in [
+            ("the lease is longer", record(late, early), early, Some(late)),
+            ("the lock is longer", record(early, late), early, Some(late)),
+            ("only a lease", leased, late - moment, Some(late)),
+            ("only a lock", locked, late - moment, Some(late)),
+            ("both are over", record(early, late), late, None),
+            ("nobody", issued(), early, None),
+        ] {
+            assert_eq!(record.busy_until(now), until, "{what}");
+        }
     }
 
     #[test]

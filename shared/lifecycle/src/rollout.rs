@@ -562,16 +562,7 @@ mod tests {
         };
         let (before, after, later) = ("2026-11-22T05:00:00Z", "2026-11-22T07:00:00Z", "2026-11-22T08:00:00Z");
         let at_one = of(Some(&one), PAIR);
-        let setback = Setback {
-            at: at(PAIR).into(),
-            rejected: "version-2".to_owned(),
-            serial: samples::pair().serial,
-            restored: samples::pair().version_id,
-            in_a_row: 1,
-            done: true,
-            lock: None,
-            reason: String::new(),
-        };
+        let setback = Setback { at: at(PAIR).into(), ..samples::setback() };
         let back = Record { setback: Some(setback), ..at_one.clone() };
         let new = Record { current: None, ..at_one.clone() };
         let (works, fails) = (Some((after, Progress::Completed)), Some((after, Progress::Failed)));

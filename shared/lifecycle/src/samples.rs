@@ -12,6 +12,7 @@ use crate::leaf::{KeyAlgorithm, Serial, Subject, Usage};
 use crate::names::Arn;
 use crate::record::{Halt, Options, Origin, Pair, Record, Specification};
 use crate::rollout::{BindingState, Deployment, Progress};
+use crate::setback::Setback;
 
 pub(crate) const CA: &str =
     "arn:aws:acm-pca:eu-central-1:111122223333:certificate-authority/11111111-1111-1111-1111-111111111111";
@@ -132,6 +133,20 @@ pub(crate) fn held() -> Held {
         failure: None,
         renewal: None,
         certificate_authority_arn: Some(arn(CA)),
+    }
+}
+
+/// The pair that followed the current one was rejected, and the secret is back.
+pub(crate) fn setback() -> Setback {
+    Setback {
+        at: at("2026-11-22T05:00:00Z").into(),
+        rejected: "version-2".to_owned(),
+        serial: Serial::from_hex("0b02"),
+        restored: pair().version_id,
+        in_a_row: 1,
+        done: true,
+        lock: None,
+        reason: "it failed".to_owned(),
     }
 }
 

@@ -130,13 +130,6 @@ impl Record {
         (self.attempt, self.renewal_asked) = (None, None);
     }
 
-    /// Until when somebody is at it: half-way through, secret and record need not agree.
-    pub fn busy_until(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
-        let attempt = self.attempt.as_ref().map(|attempt| *attempt.lease);
-        let setback = self.setback.as_ref().and_then(|setback| setback.lock.as_ref()).map(|lock| *lock.until);
-        attempt.max(setback).filter(|until| *until > now)
-    }
-
     /// A person has seen to what stood in the way: the next attempt may be made now.
     pub fn retry(&mut self) {
         (self.setback, self.halted) = (None, None);
@@ -165,18 +158,7 @@ mod tests {
     }
 
     fn setback(in_a_row: u32) -> Setback {
-        let (rejected, restored) = ("version-2".to_owned(), "version-1".to_owned());
-        let serial = Serial::from_hex("0b02");
-        Setback {
-            at: at(NOW).into(),
-            rejected,
-            serial,
-            restored,
-            in_a_row,
-            done: false,
-            lock: None,
-            reason: "it failed".to_owned(),
-        }
+        Setback { at: at(NOW).into(), in_a_row, done: false, ..samples::setback() }
     }
 
     /// Of the pair before the current one.

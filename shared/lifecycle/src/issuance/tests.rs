@@ -803,19 +803,7 @@ fn what_is_due_is_not_issued_by_an_order_that_is_paused_outside_its_window_or_so
         |fields: &Value| Record { options: order(&request(fields), &anything_goes(), at(NOW)).unwrap().options, ..issued() };
     let paused = || with(&json!({"paused": true}));
     let halted = |record| Record { halted: Some(halt(at(NOW))), ..record };
-    let set_back = |in_a_row| {
-        let setback = Setback {
-            at: at("2026-11-22T05:00:00Z").into(),
-            rejected: "version-2".to_owned(),
-            serial: Serial::from_hex("0b02"),
-            restored: pair().version_id,
-            in_a_row,
-            done: true,
-            lock: None,
-            reason: String::new(),
-        };
-        Record { setback: Some(setback), ..issued() }
-    };
+    let set_back = |in_a_row| Record { setback: Some(Setback { in_a_row, ..samples::setback() }), ..issued() };
     let retired = Record { current: Some(Pair { issuer: Some(arn(OTHER_CA)), ..pair() }), ..paused() };
     let revoked = |after_rollout| {
         let reason = if after_rollout { Reason::Superseded } else { Reason::KeyCompromise };

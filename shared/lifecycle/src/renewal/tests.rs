@@ -1119,16 +1119,7 @@ fn five_failing_attempts_a_day_are_made_until_one_succeeds_and_a_person_knows() 
 /// Pairs were rejected `in_a_row`, the last of them `at`, and the secret has gone back to the current one.
 fn set_back(record: Record, at: OffsetDateTime, in_a_row: u32) -> Record {
     let serial = Serial::from_hex("0c03");
-    let setback = Setback {
-        at: at.into(),
-        rejected: "version-2".to_owned(),
-        serial: serial.clone(),
-        restored: pair().version_id,
-        in_a_row,
-        done: true,
-        lock: None,
-        reason: "its tasks fail".to_owned(),
-    };
+    let setback = Setback { at: at.into(), serial: serial.clone(), in_a_row, ..samples::setback() };
     Record { setback: Some(setback), rejected: [serial].into(), ..record }
 }
 

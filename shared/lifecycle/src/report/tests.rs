@@ -31,9 +31,7 @@ fn told(record: Record, code: &str, message: &str, when: &str) -> Record {
 }
 
 fn setback(in_a_row: u32, done: bool) -> Setback {
-    let (rejected, restored) = ("version-2".to_owned(), pair().version_id);
-    let serial = Serial::from_hex("0b02");
-    Setback { at: at(DUE).into(), rejected, serial, restored, in_a_row, done, lock: None, reason: "it failed".to_owned() }
+    Setback { at: at(DUE).into(), in_a_row, done, ..samples::setback() }
 }
 
 fn revocation(reason: Reason) -> Revocation {
