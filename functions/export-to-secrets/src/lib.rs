@@ -222,10 +222,7 @@ async fn take(
     let replaces = record.current.as_ref().map(|pair| pair.version_id.clone());
     let mut attempt = match turn(&record, &invocation.id, reason, replaces.as_deref(), now) {
         Turn::Begin(attempt) | Turn::Resume(attempt) => attempt,
-        Turn::Busy { until } => {
-            let why = format!("another invocation is at it; it may be tried again after {}", date(until));
-            return Err(Failure::retryable(format!("export `{name}`"), why));
-        }
+        Turn::Busy { until } => return Err(Failure::busy(format!("export `{name}`"), until)),
         Turn::Exhausted { until } => {
             let why =
                 format!("{A_DAY} attempts began today, which is all for a day; see why, and try again after {}", date(until));

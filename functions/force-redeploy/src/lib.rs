@@ -174,7 +174,7 @@ async fn gather(app: &App, services: &BTreeSet<ServiceName>, now: OffsetDateTime
 async fn go_back(app: &App, records: impl Iterator<Item = &mut Record>, invocation: &Invocation) -> Result<(), Failure> {
     let (mut asked, mut failures) = (Vec::new(), Failures::default());
     for record in records {
-        match gone_back(app, record, invocation).await {
+        match finish(app, record, invocation).await {
             Ok(events) => asked.extend(events),
             Err(failure) => failures.push(failure),
         }
@@ -183,7 +183,7 @@ async fn go_back(app: &App, records: impl Iterator<Item = &mut Record>, invocati
     failures.into_result("go back to the pairs before")
 }
 
-async fn gone_back(app: &App, record: &mut Record, invocation: &Invocation) -> Result<Vec<Event>, Failure> {
+async fn finish(app: &App, record: &mut Record, invocation: &Invocation) -> Result<Vec<Event>, Failure> {
     let Some(gone) = app.records.go_back(record, lock(invocation, None), invocation.now()).await? else { return Ok(Vec::new()) };
     publish(&app.eventbridge, &gone.told).await?;
     app.records.update(record).await?;
@@ -225,10 +225,7 @@ async fn redeploy(app: &App, binding: &mut Binding, newest: OffsetDateTime, invo
     let (now, service) = (invocation.now(), binding.service.clone());
     let doing = format!("redeploy {service}");
     if let Some(until) = binding.state.lock.as_ref().and_then(|lock| lock.keeps_out(&invocation.id, now)) {
-        return Err(Failure::retryable(
-            doing,
-            format!("another invocation is at it; it may be tried again after {}", date(until)),
-        ));
+        return Err(Failure::busy(doing, until));
     }
     binding.state.lock = Some(lock(invocation, Some(newest)));
     app.records.save_binding(binding).await?.or_retry(format_args!("the lock of {service}"))?;

@@ -21,7 +21,6 @@ use aws_sdk_acmpca::Client as PrivateCa;
 use aws_sdk_elasticloadbalancingv2::Client as LoadBalancing;
 use aws_sdk_eventbridge::Client as EventBridge;
 use aws_sdk_s3::Client as S3;
-use lifecycle::date;
 use lifecycle::events::{Detail, Event, Kind};
 use lifecycle::names::{Arn, AuthorityArn, StoreName};
 use lifecycle::record::Record;
@@ -308,8 +307,7 @@ const LOCK: Duration = Duration::from_secs(150);
 async fn lock(app: &App, stores: &mut Stores, invocation: &Invocation) -> Result<(), Failure> {
     let now = invocation.now();
     if let Some(until) = stores.keeps_out(&invocation.id, now) {
-        let why = format!("another invocation is at it; it may be tried again after {}", date(until));
-        return Err(Failure::retryable("refresh trust stores", why));
+        return Err(Failure::busy("refresh trust stores", until));
     }
     stores.lock = Some(Lock { holder: invocation.id.clone(), until: (now + LOCK).into(), newest: None });
     app.records.save_stores(stores).await?.or_retry("the lock of the trust stores")

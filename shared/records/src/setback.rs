@@ -1,6 +1,5 @@
 //! A secret goes back to the pair before: <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_UpdateSecretVersionStage.html>.
 
-use lifecycle::date;
 use lifecycle::events::{Event, Kind};
 use lifecycle::record::Record;
 use lifecycle::renewal::ROLLOUT_GRACE;
@@ -29,14 +28,13 @@ impl Records {
         self.update(record).await
     }
 
-    /// Finishes what was noted, where it was. The record is the caller's to save: what is recorded as done is told no
-    /// more. What is not good any more by now does not become current; where it is already, the sweep replaces it.
+    /// Finishes what was noted, where it was. The record is the caller's to save: what is recorded as done is told no more.
+    /// What is not good any more by now does not become current; where it is already, the sweep replaces it.
     pub async fn go_back(&self, record: &mut Record, lock: Lock, now: OffsetDateTime) -> Result<Option<GoneBack>, Failure> {
         let Some(setback) = record.setback.clone().filter(|setback| !setback.done) else { return Ok(None) };
         let name = record.name.clone();
         if let Some(until) = setback.lock.as_ref().and_then(|held| held.keeps_out(&lock.holder, now)) {
-            let why = format!("another invocation is at it; it may be tried again after {}", date(until));
-            return Err(Failure::retryable(format!("bring the secret of `{name}` back to the pair before"), why));
+            return Err(Failure::busy(format!("bring the secret of `{name}` back to the pair before"), until));
         }
         if setback.lock.as_ref().is_none_or(|held| held.holder != lock.holder) {
             record.look_at = lock.until.unix_timestamp();

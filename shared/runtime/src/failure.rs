@@ -6,6 +6,8 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use lambda_runtime::Diagnostic;
+use lifecycle::date;
+use time::OffsetDateTime;
 
 /// Why an invocation failed. The one question asked of it is whether to try again, and it is answered where the failure arose.
 ///
@@ -22,6 +24,11 @@ impl Failure {
     /// Trying again may help.
     pub fn retryable(doing: impl Into<String>, why: impl fmt::Display) -> Self {
         Self { again: true, throttled: false, doing: doing.into(), why: why.to_string(), advice: None }
+    }
+
+    /// Somebody else does this, until then at the latest.
+    pub fn busy(doing: impl Into<String>, until: OffsetDateTime) -> Self {
+        Self::retryable(doing, format!("another invocation is at it; it may be tried again after {}", date(until)))
     }
 
     /// Trying again would only fail again.
