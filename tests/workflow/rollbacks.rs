@@ -1,17 +1,14 @@
 //! A deployment that fails on a new pair: the secret goes back, the services follow, a person is told, and another pair is tried.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lifecycle::leaf::Serial;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 use workflow::Stack;
 
 use crate::account::{assert_settled, imported, staged};
 use crate::recovery::empty_the_table;
-use crate::scenario::{come_to_rest, days, lose_deliveries, minutes, order, request, run, service, user};
+use crate::scenario::{Moment, come_to_rest, days, lose_deliveries, minutes, order, request, run, service, user};
 
 /// The next deployments of this service fail.
 pub(crate) fn break_service(stack: &Stack, service: &str, count: u32) {
@@ -491,25 +488,16 @@ fn a_look_beside_a_setback_leaves_it_to_whoever_is_at_it() {
     for number in 0.. {
         let more = run(async {
             let (stack, event) = crate::scenario::ecs_failed().begin().await;
-            let (begins, calls) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
-            let (begin, counted) = (begins.clone(), calls.clone());
+            let moment = Moment::of_call("force-redeploy", number);
+            let seen = moment.clone();
             stack.aws.set_faults(Some(Box::new(move |call| {
-                if call.caller == "force-redeploy" && counted.fetch_add(1, Ordering::Relaxed) == number {
-                    begin.notify_one();
-                }
+                seen.see(call);
                 None
             })));
-            let first = async {
-                let answer = stack.handle("force-redeploy", event.clone(), "first").await;
-                begins.notify_one();
-                answer
-            };
-            let look = async {
-                begins.notified().await;
-                tokio::time::sleep(Duration::from_micros(1)).await;
-                stack.handle("renew-on-expiry", json!({"certificate": "orders"}), "look").await.unwrap()
-            };
-            let (first, looked) = tokio::join!(first, look);
+            let first = stack.handle("force-redeploy", event.clone(), "first");
+            let look = stack.handle("renew-on-expiry", json!({"certificate": "orders"}), "look");
+            let (first, looked, there_was_one) = moment.join(first, look).await;
+            let looked = looked.unwrap();
             if let Err(error) = first {
                 // The look was first.
                 assert_eq!(error.error_type, "Retryable", "{error:?}");
@@ -517,7 +505,7 @@ fn a_look_beside_a_setback_leaves_it_to_whoever_is_at_it() {
                 stack.handle("force-redeploy", event, "first").await.unwrap();
             }
             assert_eq!(told(&stack, "Certificate Rolled Back").len(), 1, "a look at call {number}: {looked}");
-            calls.load(Ordering::Relaxed) > number
+            there_was_one
         });
         if !more {
             break;

@@ -1,12 +1,54 @@
 //! Where each story begins: an account in which something has happened, and the event that tells a function of it.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use local_aws::{elbv2, pca, s3};
+use local_aws::{Call, elbv2, pca, s3};
 use records::table::{Saved, Walk};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use workflow::Stack;
+
+/// A call of a function, counted from 0: the moment at which something else begins.
+#[derive(Clone)]
+pub(crate) struct Moment {
+    function: &'static str,
+    number: usize,
+    calls: Arc<AtomicUsize>,
+    comes: Arc<Notify>,
+}
+
+impl Moment {
+    pub(crate) fn of_call(function: &'static str, number: usize) -> Self {
+        Self { function, number, calls: Arc::default(), comes: Arc::default() }
+    }
+
+    /// Is told of every call.
+    pub(crate) fn see(&self, call: &Call) {
+        if call.caller == self.function && self.calls.fetch_add(1, Ordering::Relaxed) == self.number {
+            self.comes.notify_one();
+        }
+    }
+
+    /// The second begins at that call of the first, or after it; whether there was that call.
+    pub(crate) async fn join<A, B>(&self, first: impl Future<Output = A>, second: impl Future<Output = B>) -> (A, B, bool) {
+        let first = async {
+            let answer = first.await;
+            self.comes.notify_one();
+            (answer, self.calls.load(Ordering::Relaxed) > self.number)
+        };
+        let second = async {
+            self.comes.notified().await;
+            // No two moments are the same.
+            tokio::time::sleep(Duration::from_micros(1)).await;
+            second.await
+        };
+        let ((first, there_was_one), second) = tokio::join!(first, second);
+        (first, second, there_was_one)
+    }
+}
 
 /// A trigger of a function.
 pub(crate) struct Scenario {

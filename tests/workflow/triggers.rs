@@ -3,17 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use local_aws::Call;
 use serde_json::json;
-use tokio::sync::Notify;
 use workflow::Stack;
 
 use crate::account::{Seen, Since, Watch};
-use crate::scenario::{Scenario, act, asked, lose_deliveries, minutes, run, service};
+use crate::scenario::{Moment, Scenario, act, asked, lose_deliveries, minutes, run, service};
 
 const CALLS: &str = include_str!("calls.txt");
 
@@ -94,27 +90,15 @@ async fn twice_at_once(scenario: &Scenario, begins_at: usize) -> bool {
     let Scenario { function, effects, name, .. } = *scenario;
     let story = format!("{name}, the second run at call {begins_at} of the first");
     let (stack, event) = scenario.begin().await;
-    let (calls, second_begins) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-    let (counted, begins) = (calls.clone(), second_begins.clone());
+    let moment = Moment::of_call(function, begins_at);
+    let seen = moment.clone();
     let watch = Watch::over(&stack, move |call| {
-        if call.caller == function && counted.fetch_add(1, Ordering::Relaxed) == begins_at {
-            begins.notify_one();
-        }
+        seen.see(call);
         None
     });
     let since = Since::now(&stack);
-    let first = async {
-        let answer = stack.handle(function, event.clone(), "first").await;
-        second_begins.notify_one();
-        (answer, calls.load(Ordering::Relaxed) > begins_at)
-    };
-    let second = async {
-        second_begins.notified().await;
-        // No two moments are the same.
-        tokio::time::sleep(Duration::from_micros(1)).await;
-        stack.handle(function, event.clone(), "second").await
-    };
-    let ((first, there_was_one), second) = tokio::join!(first, second);
+    let first = stack.handle(function, event.clone(), "first");
+    let (first, second, there_was_one) = moment.join(first, stack.handle(function, event.clone(), "second")).await;
     assert!(first.is_ok() || second.is_ok(), "{story}: {first:?}, {second:?}");
     for (answer, id) in [(first, "first"), (second, "second")] {
         if let Err(error) = answer {
