@@ -162,7 +162,8 @@ pub fn empty_version(prefix: &str, name: &CertificateName) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples::{CA, arn, at, attempt, exported, issued};
+    use crate::record::Halt;
+    use crate::samples::{CA, arn, at, attempt, exported, halt, issued};
 
     const NOON: &str = "2026-11-22T12:00:00Z";
 
@@ -300,6 +301,39 @@ mod tests {
         let resumed = Attempt { holder: "me".to_owned(), ..attempt(at(NOON)) };
         record.take_up(resumed.clone());
         assert_eq!((record.attempts, record.attempt), (counted, Some(resumed)));
+    }
+
+    #[test]
+    fn what_lambda_repeats_after_it_failed_for_good_is_not_counted_again() {
+        for (what, halted_by, on_day) in
+            [("nothing failed", None, 2), ("somebody else's", Some("other"), 2), ("its own", Some("me"), 1)]
+        {
+            let mut record = issued();
+            record.take_up(attempt(at(NOON)));
+            record.halted = halted_by.map(|holder| Halt { holder: Some(holder.to_owned()), ..halt(at(NOON)) });
+            record.take_up(Attempt { number: 8, holder: "me".to_owned(), ..attempt(at(NOON)) });
+            assert_eq!((record.attempts.last, record.attempts.on_day), (8, on_day), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_secrets_manager_waits_for_passes_to_the_next_attempt_on_the_same_version() {
+        let rotation = Some("version-9".to_owned());
+        let dead = Attempt { rotation: rotation.clone(), ..attempt(at(NOON)) };
+        for (replaces, expected) in [(Some("version-1"), rotation), (Some("version-2"), None), (None, None)] {
+            match turn_after(dead.clone(), LEASE + TOKEN_LIFE, "me", replaces) {
+                Turn::Begin(next) => assert_eq!(next.rotation, expected, "{replaces:?}"),
+                turn => panic!("{replaces:?}: {turn:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_pair_goes_into_the_version_that_is_waited_for_or_into_one_of_its_serial() {
+        let (begun, name, serial) = (attempt(at(NOON)), issued().name, staged().serial);
+        assert_eq!(begun.version("everleaf", &name, &serial), begun.token("everleaf", &name, "pair c03"));
+        let rotating = Attempt { rotation: Some("version-9".to_owned()), ..begun };
+        assert_eq!(rotating.version("everleaf", &name, &serial), "version-9");
     }
 
     /// AWS and the secrets out there know these texts: another format would begin what is under way a second time.
