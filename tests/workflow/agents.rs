@@ -21,6 +21,15 @@ async fn stack() -> Stack {
     stack
 }
 
+/// The same a day after `orders` was issued for both.
+async fn issued() -> Stack {
+    let stack = stack().await;
+    act(&stack, "issue-client-cert", both()).await;
+    days(1).await;
+    deployed(&stack);
+    stack
+}
+
 /// The services that were deployed since the last question, one entry for each deployment.
 fn deployed(stack: &Stack) -> Vec<String> {
     let calls = stack.aws.take_calls().into_iter().filter(|call| call.operation == "UpdateService" && call.error.is_none());
@@ -34,11 +43,8 @@ async fn serial(stack: &Stack) -> String {
 #[test]
 fn a_renewal_deploys_the_one_service_and_leaves_the_other_running() {
     run(async {
-        let stack = stack().await;
-        act(&stack, "issue-client-cert", both()).await;
-        days(1).await;
+        let stack = issued().await;
         let first = serial(&stack).await;
-        deployed(&stack);
         stack.aws.take_events();
         days(29).await;
         assert_ne!(serial(&stack).await, first, "it is renewed");
@@ -53,11 +59,8 @@ fn a_renewal_deploys_the_one_service_and_leaves_the_other_running() {
 #[test]
 fn a_service_whose_way_to_reload_changes_keeps_its_certificate_and_is_deployed_only_for_the_way_by_deployment() {
     run(async {
-        let stack = stack().await;
-        act(&stack, "issue-client-cert", both()).await;
-        days(1).await;
+        let stack = issued().await;
         let first = serial(&stack).await;
-        deployed(&stack);
         let refused = stack.handle("issue-client-cert", order(), "without replace").await.unwrap_err();
         assert!(refused.error_message.contains("differs in services"), "{refused:?}");
         for (services, expected) in [
@@ -79,12 +82,9 @@ fn a_service_whose_way_to_reload_changes_keeps_its_certificate_and_is_deployed_o
 #[test]
 fn a_lost_table_gets_both_kinds_of_services_back_from_the_tags() {
     run(async {
-        let stack = stack().await;
-        act(&stack, "issue-client-cert", both()).await;
-        days(1).await;
+        let stack = issued().await;
         let options = stack.record("orders").await.unwrap().options;
         assert_eq!((options.services.len(), options.agent_services.len()), (1, 1));
-        deployed(&stack);
         empty_the_table(&stack).await;
         days(2).await;
         assert_eq!(stack.record("orders").await.unwrap().options, options);

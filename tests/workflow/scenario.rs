@@ -50,6 +50,11 @@ impl Moment {
     }
 }
 
+/// Of a stack in which everything that a parameter turns on is on. Seldom swept: each of the sweeps that are lost on the way to a
+/// story costs time too.
+pub(crate) const PARAMETERS: &[(&str, &str)] =
+    &[("SweepMinutes", "240"), ("CrlBucketArns", "arn:aws:s3:::crls"), ("KmsKeyArn", KMS_KEY), ("ReplicaRegions", "eu-west-1")];
+
 /// A trigger of a function.
 pub(crate) struct Scenario {
     pub(crate) function: &'static str,
@@ -115,14 +120,7 @@ impl Scenario {
 
     /// A stack of its own to which nothing is delivered by itself, and the event. What led there is forgotten.
     pub(crate) async fn begin(&self) -> (Stack, Value) {
-        // Seldom swept: each of the sweeps that are lost on the way to a story costs time too.
-        let parameters = [
-            ("SweepMinutes", "240"),
-            ("CrlBucketArns", "arn:aws:s3:::crls"),
-            ("KmsKeyArn", KMS_KEY),
-            ("ReplicaRegions", "eu-west-1"),
-        ];
-        let stack = Stack::deploy_on("EC_prime256v1", &parameters).await;
+        let stack = Stack::deploy_on("EC_prime256v1", PARAMETERS).await;
         lose_deliveries(&stack);
         let event = (self.set_up)(&stack).await;
         stack.aws.take_calls();

@@ -12,7 +12,7 @@ use workflow::{Stack, root};
 
 use crate::recovery::empty_the_table;
 use crate::scenario::{
-    KMS_KEY, Scenario, acm_available_renewal, days, declare_by_hand, issue_by_hand, lose_deliveries, minutes, order,
+    KMS_KEY, PARAMETERS, Scenario, acm_available_renewal, days, declare_by_hand, issue_by_hand, lose_deliveries, minutes, order,
     order_for_listener, request, run, self_signed, service, user,
 };
 
@@ -267,13 +267,7 @@ const SELDOM: &[(&str, &str)] = &[
 #[test]
 fn each_role_allows_nothing_that_its_function_does_not_call() {
     run(async {
-        let parameters = [
-            ("SweepMinutes", "240"),
-            ("CrlBucketArns", "arn:aws:s3:::crls"),
-            ("KmsKeyArn", KMS_KEY),
-            ("ReplicaRegions", "eu-west-1"),
-        ];
-        let stack = Stack::deploy_on("EC_prime256v1", &parameters).await;
+        let stack = Stack::deploy_on("EC_prime256v1", PARAMETERS).await;
         let used = used(&stack).await;
         for function in &stack.template.functions {
             let used = &used[&function.binary];

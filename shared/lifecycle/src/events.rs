@@ -64,9 +64,7 @@ impl Kind {
             Self::ActionRequired => "Action Required",
         }
     }
-}
 
-impl Kind {
     /// What CloudWatch counts it under.
     pub fn metric(self) -> String {
         self.detail_type().replace(' ', "")
@@ -203,6 +201,22 @@ pub struct EcsDetail {
 mod tests {
     use super::*;
     use crate::samples::{arn, at, issued};
+
+    #[test]
+    fn cloud_watch_counts_each_kind_under_its_name_without_spaces() {
+        let metrics = [
+            "CertificateDue",
+            "ExportDue",
+            "CertificateCurrent",
+            "ServicesRedeployed",
+            "TrustDue",
+            "TrustStoreRefreshed",
+            "CertificateRevoked",
+            "CertificateRolledBack",
+            "ActionRequired",
+        ];
+        assert_eq!(Kind::ALL.map(Kind::metric), metrics);
+    }
 
     #[test]
     fn an_event_about_a_certificate_carries_the_documented_fields_and_no_other() {
