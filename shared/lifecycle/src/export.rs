@@ -35,11 +35,6 @@ pub struct Held {
 }
 
 impl Held {
-    /// By its owner, or by Everleaf: it is not ACM's to renew.
-    pub fn is_imported(&self) -> bool {
-        self.kind == "IMPORTED"
-    }
-
     pub fn contents(&self) -> Contents {
         Contents { subject: self.subject.clone(), names: self.names.clone(), key_algorithm: self.key_algorithm }
     }

@@ -343,11 +343,11 @@ impl Plan {
     }
 
     /// Tells of a pair that ends soon, or has ended; half its window before, its renewal is late. While there is none yet, it is
-    /// what somebody has imported into ACM that ends.
+    /// what ACM holds that ends.
     fn late(&mut self, record: &Record, held: Option<&Held>, now: OffsetDateTime) {
         let name = &record.name;
-        let by_hand = held.filter(|held| held.is_imported()).and_then(|held| held.not_before.zip(held.not_after));
-        let (not_after, window) = match (&record.current, by_hand) {
+        let in_acm = held.and_then(|held| held.not_before.zip(held.not_after));
+        let (not_after, window) = match (&record.current, in_acm) {
             (Some(current), _) => (*current.not_after, window(record, current)),
             (None, Some((not_before, not_after))) => (not_after, import::adoption_window(not_before, not_after)),
             (None, None) => return,

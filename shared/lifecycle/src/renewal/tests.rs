@@ -885,6 +885,8 @@ fn what_was_imported_by_hand_is_replaced_before_it_expires() {
     let waits = Record { attempt: Some(staged(half - HOUR)), ..begun };
     let waiting = Facts { waits_for: ["clients".parse().unwrap()].into(), ..facts(Some(living(30))) };
     assert_plan("it waits for trust", (&waits, &waiting), half, &["refresh trust stores: clients", is_late], soon);
+    let first = Record { current: None, attempt: waits.attempt.clone(), ..exported() };
+    assert_plan("ACM's own waits for trust", (&first, &waiting), half, &["refresh trust stores: clients", is_late], soon);
     let quiet = at(QUIET);
     assert_plan("gone", (&adopted(), &facts(None)), quiet, &[], quiet + DAY);
     let refused = Held { key_usages: BTreeSet::new(), ..living(30) };
