@@ -35,6 +35,11 @@ pub struct Held {
 }
 
 impl Held {
+    /// By its owner, or by Everleaf: it is not ACM's to renew.
+    pub fn is_imported(&self) -> bool {
+        self.kind == "IMPORTED"
+    }
+
     pub fn contents(&self) -> Contents {
         Contents { subject: self.subject.clone(), names: self.names.clone(), key_algorithm: self.key_algorithm }
     }
@@ -129,6 +134,13 @@ mod tests {
             Export::Take { serial, reason } => ("take", format!("{serial} {reason}")),
             Export::TooEarly(why) => ("too early", why),
             Export::Never(why) => ("never", why),
+        }
+    }
+
+    #[test]
+    fn what_was_imported_is_not_acms_own() {
+        for (kind, expected) in [("IMPORTED", true), ("PRIVATE", false), ("AMAZON_ISSUED", false)] {
+            assert_eq!(Held { kind: kind.to_owned(), ..held() }.is_imported(), expected, "{kind}");
         }
     }
 
