@@ -25,8 +25,10 @@ missing() {
     echo "${missing[*]}"
 }
 
-# Each of the programs is a package of the same name.
+# Each of the programs is a package of the same name. Another run of this may be at it.
 get() (
+    exec 9< "$0"
+    flock 9
     policy=/usr/sbin/policy-rc.d
     if [ ! -e $policy ]; then
         # Otherwise a server runs as soon as it is installed, and on every address.

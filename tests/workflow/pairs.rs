@@ -66,6 +66,15 @@ fn each_thing_that_can_be_wrong_with_a_pair_is_found() {
         refused(chain(root.clone() + &issuing), "out of order");
         refused(chain(root.clone()), "out of order");
         refused(chain(issuing.clone()), "out of order");
+        // ACM's may end below the root, as public ones do; in order it has to be all the same.
+        let exported = Wanted::Exported { serial: &leaf.serial };
+        assert_eq!(chain(issuing.clone()).verify(&exported, now).unwrap(), leaf);
+        for (wrong, says) in
+            [(String::new(), "there is no chain"), (root.clone() + &issuing, "out of order"), (root.clone(), "out of order")]
+        {
+            let why = chain(wrong).verify(&exported, now).unwrap_err();
+            assert!(why.contains(says), "{why}");
+        }
         refused(chain(issuing + &root + good.key.as_ref().unwrap().pem.expose_secret()), "among the certificates");
 
         // One bit of the leaf's signature.

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, ExtendedKeyUsageValidator, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::pem::Pem;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 /// The four values of a managed secret. Only [`text`](Self::text) writes the key down, and only for Secrets Manager.
@@ -162,8 +162,8 @@ fn public_key(pkcs8: &[u8]) -> Result<Vec<u8>, String> {
 impl Material {
     /// Whether this is a good pair and the one wanted: the leaf's facts, or the first thing wrong with it.
     ///
-    /// The key belongs to the leaf; the chain is in order and builds to its root, RFC 5280 section 6; every certificate is valid
-    /// now; names, key, usage and dates are those asked for.
+    /// The key belongs to the leaf; the chain is in order and builds to its end, RFC 5280 section 6, which AWS Private CA's root is;
+    /// every certificate is valid now; names, key, usage and dates are those asked for.
     pub fn verify(&self, wanted: &Wanted<'_>, now: OffsetDateTime) -> Result<Leaf, String> {
         let leaf = Leaf::from_pem(&self.certificate).map_err(|error| error.to_string())?;
         let certificates = certificates(&self.certificate)?;
@@ -183,7 +183,8 @@ impl Material {
             Wanted::Found if leaf.not_before <= leaf.not_after => now.clamp(leaf.not_before, leaf.not_after),
             _ => now,
         };
-        verify_chain(certificate, &self.certificate_chain, leaf.usage, at)?;
+        let to_the_root = matches!(wanted, Wanted::Issued { .. });
+        verify_chain(certificate, &self.certificate_chain, to_the_root, leaf.usage, at)?;
         Ok(leaf)
     }
 
@@ -319,12 +320,20 @@ impl IsWanted for Leaf {
     }
 }
 
-/// The chain in a server's order, and a path through it that RFC 5280 accepts.
-fn verify_chain(leaf: &CertificateDer<'_>, chain: &str, usage: Option<Usage>, now: OffsetDateTime) -> Result<(), String> {
+/// The chain in a server's order, and a path through it that RFC 5280 accepts. A public one of ACM's ends at a root of Amazon's that
+/// another has signed, which clients know by itself: only where it has to reach `to_the_root` its end is issued by itself.
+fn verify_chain(
+    leaf: &CertificateDer<'_>,
+    chain: &str,
+    to_the_root: bool,
+    usage: Option<Usage>,
+    now: OffsetDateTime,
+) -> Result<(), String> {
     let chain = certificates(chain)?;
-    let Some(root) = chain.last() else { return Err("there is no chain".to_owned()) };
+    let Some(top) = chain.last() else { return Err("there is no chain".to_owned()) };
+    let now_in_x509 = ASN1Time::from_timestamp(now.unix_timestamp()).map_err(|error| error.to_string())?;
     let mut below = leaf;
-    for above in chain.iter().chain([root]) {
+    for above in chain.iter().chain(to_the_root.then_some(top)) {
         let ((_, issued), (_, issuer)) = match (X509Certificate::from_der(below), X509Certificate::from_der(above)) {
             (Ok(issued), Ok(issuer)) => (issued, issuer),
             (Err(error), _) | (_, Err(error)) => return Err(format!("a certificate of the chain is not readable: {error}")),
@@ -332,16 +341,13 @@ fn verify_chain(leaf: &CertificateDer<'_>, chain: &str, usage: Option<Usage>, no
         if issued.issuer().as_raw() != issuer.subject().as_raw() {
             return Err(format!("the chain is out of order: `{}` is not issued by `{}`", issued.subject(), issuer.subject()));
         }
-        // The path's validation takes the root on trust, its dates too.
-        if !issuer
-            .validity()
-            .is_valid_at(x509_parser::time::ASN1Time::from_timestamp(now.unix_timestamp()).map_err(|error| error.to_string())?)
-        {
+        // The path's validation takes its end on trust, its dates too.
+        if !issuer.validity().is_valid_at(now_in_x509) {
             return Err(format!("`{}` of the chain is not valid now", issuer.subject()));
         }
         below = above;
     }
-    let anchor = anchor_from_trusted_cert(root).map_err(|error| format!("the root of the chain is not usable: {error}"))?;
+    let anchor = anchor_from_trusted_cert(top).map_err(|error| format!("the end of the chain is not usable: {error}"))?;
     let end_entity = EndEntityCert::try_from(leaf).map_err(|error| format!("the leaf is not usable: {error}"))?;
     let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now.unix_timestamp().try_into().unwrap_or_default()));
     let (client, server) = (KeyUsage::client_auth(), KeyUsage::server_auth());

@@ -383,7 +383,9 @@ impl AcmCertificate {
     }
 }
 
-/// A leaf of the stand-in for Amazon's CA, which is made when it is first needed.
+/// A leaf of the stand-in for Amazon's CA, which is made when it is first needed. Its chain ends where Amazon's does: at a root of
+/// Amazon's that an older one has signed, which clients trust by itself.
+/// <https://www.amazontrust.com/repository/>
 fn issue_public(
     world: &mut World,
     now: OffsetDateTime,
@@ -394,14 +396,19 @@ fn issue_public(
     let amazon = match world.acm.amazon.take() {
         Some(amazon) => amazon,
         None => {
-            let subject = json!({"Country": "US", "Organization": "Amazon", "CommonName": "Amazon RSA 2048 (Local AWS)"});
-            Authority::root(world, now, subject, "RSA_2048")?
+            let subject = |organization: &str, name: &str| json!({"Country": "US", "Organization": organization, "CommonName": format!("{name} (Local AWS)")});
+            let starfield = subject("Starfield Technologies, Inc.", "Starfield Services Root Certificate Authority - G2");
+            let starfield = Authority::root(world, now, starfield, "EC_prime256v1")?;
+            let root = starfield.below(world, now, subject("Amazon", "Amazon Root CA 1"), "EC_prime256v1")?;
+            root.below(world, now, subject("Amazon", "Amazon RSA 2048"), "RSA_2048")?
         }
     };
     let profile = Profile::Leaf { server: true, client: false };
     let issued = amazon.issue_for_names(names, key_algorithm, profile, serial, now, Duration::days(198));
     world.acm.amazon = Some(amazon);
-    issued
+    let (key, certificate, mut chain) = issued?;
+    chain.pop();
+    Ok((key, certificate, chain))
 }
 
 /// A day begun counts.

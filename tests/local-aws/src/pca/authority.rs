@@ -49,6 +49,23 @@ impl Authority {
         Ok(root)
     }
 
+    /// A CA that another has signed, for ten years.
+    pub(crate) fn below(
+        &self,
+        world: &mut World,
+        now: OffsetDateTime,
+        subject: Value,
+        key_algorithm: &str,
+    ) -> Result<Self, AwsError> {
+        let serial = serial(world);
+        let mut authority = Self::simple(world, now, "SUBORDINATE", subject, key_algorithm)?;
+        let request = Request::from_pem(authority.csr.as_bytes()).map_err(malformed_csr)?;
+        let profile = Profile::Authority { path_length: None };
+        let (certificate, chain) = self.sign(&self.order(request, profile, serial, now, now + Duration::days(10 * 365)))?;
+        authority.activate(now, certificate, chain);
+        Ok(authority)
+    }
+
     /// For twenty years.
     pub(super) fn sign_itself(&self, serial: [u8; 16], now: OffsetDateTime) -> Result<(Certificate, Vec<Certificate>), AwsError> {
         let request = Request::from_pem(self.csr.as_bytes()).map_err(malformed_csr)?;
