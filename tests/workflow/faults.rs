@@ -17,6 +17,8 @@ enum Kind {
     Reset,
     LostAnswer,
     Denied,
+    /// Somebody else's transaction is at the item that is written.
+    Conflict,
 }
 
 mod every_call_fails_once_for_a_moment {
@@ -39,7 +41,7 @@ mod each_call_in_turn_is_denied_or_its_answer_lost {
 
 /// One run in which each call fails when it comes first; and one in which a first answer is lost each time.
 fn fails_for_a_moment(scenario: &Scenario) {
-    for kind in [Kind::Throttled, Kind::ServerError, Kind::Reset, Kind::LostAnswer] {
+    for kind in [Kind::Throttled, Kind::ServerError, Kind::Reset, Kind::LostAnswer, Kind::Conflict] {
         let mut seen = BTreeSet::new();
         run(one(scenario, kind, move |call| seen.insert((call.operation.clone(), call.input.to_string()))));
     }
@@ -64,7 +66,7 @@ async fn one(scenario: &Scenario, kind: Kind, mut goes_wrong: impl FnMut(&Call) 
     let done = Arc::new(AtomicBool::new(false));
     let (spoils, over) = (spoiled.clone(), done.clone());
     let watch = Watch::over(&stack, move |call| {
-        (call.caller == function && !over.load(Ordering::Relaxed) && goes_wrong(call)).then(|| {
+        (call.caller == function && !over.load(Ordering::Relaxed) && kind.meets(call) && goes_wrong(call)).then(|| {
             spoils.lock().unwrap().push(call.action());
             kind.fault(call)
         })
@@ -117,12 +119,18 @@ async fn one(scenario: &Scenario, kind: Kind, mut goes_wrong: impl FnMut(&Call) 
 }
 
 impl Kind {
+    fn meets(self, call: &Call) -> bool {
+        self != Self::Conflict
+            || matches!(call.action().as_str(), "dynamodb:PutItem" | "dynamodb:UpdateItem" | "dynamodb:DeleteItem")
+    }
+
     fn fault(self, call: &Call) -> Fault {
         match self {
             Self::Throttled => Fault::Refuse(AwsError::throttled_by(call.service)),
             Self::ServerError => Fault::Refuse(AwsError::internal()),
             Self::Reset => Fault::Reset,
             Self::LostAnswer => Fault::LoseAnswer,
+            Self::Conflict => Fault::Refuse(AwsError::new("TransactionConflictException", "Transaction is ongoing for the item")),
             Self::Denied => Fault::Refuse(AwsError::new("AccessDeniedException", "User is not authorized to perform this")),
         }
     }
@@ -131,6 +139,7 @@ impl Kind {
     fn right_outcomes(self, action: &str) -> &'static [&'static str] {
         match (self, action) {
             (Self::Denied, _) => &["Permanent"],
+            (Self::Conflict, _) => &["Ok", "Retryable"],
             // It takes no token, so nobody calls again before having looked.
             (_, "ecs:UpdateService" | "elasticloadbalancing:AddTrustStoreRevocations") => &["Retryable"],
             // A first import takes none either; a second one is all the same, but ACM takes one a second.

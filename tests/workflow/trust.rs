@@ -380,6 +380,30 @@ fn a_revoked_certificate_is_refused_once_its_crl_is_out_and_the_same_crl_is_load
     });
 }
 
+#[test]
+fn of_a_living_certificate_the_ca_is_asked_again_whatever_it_calls_the_request() {
+    run(async {
+        let site = Site::with(&[]).await;
+        let stack = &site.stack;
+        act(stack, "issue-client-cert", order()).await;
+        let serial = stack.record("orders").await.unwrap().current.unwrap().serial;
+        let request = json!({"revoke": "orders", "serial_number": serial, "reason": "KEY_COMPROMISE"});
+        for (code, kind) in [("RequestFailedException", "Retryable"), ("InvalidRequestException", "Permanent")] {
+            stack.aws.set_faults(Some(Box::new(move |call| {
+                let refused = local_aws::AwsError::new(code, "The CRL cannot be written.");
+                (call.operation == "RevokeCertificate").then(|| local_aws::Fault::Refuse(refused))
+            })));
+            let error = stack.handle("issue-client-cert", request.clone(), code).await.unwrap_err();
+            assert_eq!(error.error_type, kind, "{error:?}");
+            minutes(30).await;
+        }
+        assert_ne!(stack.record("orders").await.unwrap().current.unwrap().serial, serial, "it is replaced all the same");
+        stack.aws.set_faults(None);
+        days(2).await;
+        assert!(stack.record("orders").await.unwrap().is_revoked(&serial));
+    });
+}
+
 fn last_crl_event(stack: &Stack) -> Value {
     let authority = &stack.issuing_ca;
     let mut event: Value = serde_json::from_str(include_str!("../../events/refresh-truststore.crl-generation.json")).unwrap();

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_acmpca::Client;
+use aws_sdk_acmpca::operation::revoke_certificate::RevokeCertificateError;
 use aws_sdk_acmpca::primitives::Blob;
 use aws_sdk_acmpca::types::{CertificateAuthorityUsageMode, SigningAlgorithm, Validity, ValidityPeriodType};
 use lifecycle::names::{Arn, CertificateName};
@@ -120,28 +121,26 @@ impl PrivateCa {
         }
     }
 
-    /// Tells the CA that a certificate is not to be trusted any more. One that was revoked before stays so.
-    /// `Ok(false)`: there is no such certificate at this CA, or it has expired.
+    /// Tells the CA that a certificate is not to be trusted any more. One that was revoked before stays so. `Ok(false)`: there is no
+    /// such certificate at this CA, or it has expired. Of one that `lives` an invalid request says something else.
     /// <https://docs.aws.amazon.com/privateca/latest/APIReference/API_RevokeCertificate.html>
-    pub(crate) async fn revoke(&self, name: &CertificateName, revocation: &Revocation) -> Result<bool, Failure> {
+    pub(crate) async fn revoke(&self, name: &CertificateName, revocation: &Revocation, lives: bool) -> Result<bool, Failure> {
         let Revocation { serial, certificate_authority_arn, reason, .. } = revocation;
+        let doing = || format!("revoke serial {serial} of `{name}`");
         let revoke = self.client.revoke_certificate().certificate_authority_arn(certificate_authority_arn.as_str());
         // Whole bytes, as AWS writes serial numbers.
         let padding = if serial.as_str().len().is_multiple_of(2) { "" } else { "0" };
         let revoke = revoke.certificate_serial(format!("{padding}{serial}")).revocation_reason(reason.as_str().into());
-        match revoke.send().await {
-            Ok(_) => Ok(true),
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_request_already_processed_exception()) => {
-                Ok(true)
+        let Err(error) = revoke.send().await else { return Ok(true) };
+        match error.as_service_error() {
+            Some(RevokeCertificateError::RequestAlreadyProcessedException(_)) => Ok(true),
+            Some(RevokeCertificateError::ResourceNotFoundException(_)) => Ok(false),
+            Some(RevokeCertificateError::InvalidRequestException(_)) if !lives => Ok(false),
+            // "A networking problem", by AWS's table of exceptions.
+            Some(RevokeCertificateError::RequestFailedException(_)) => {
+                Err(Failure::retryable(doing(), error.into_service_error()))
             }
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(|error| error.is_resource_not_found_exception() || error.is_invalid_request_exception()) =>
-            {
-                Ok(false)
-            }
-            Err(error) => Err(Failure::aws(format!("revoke serial {serial} of `{name}`"), error)),
+            _ => Err(Failure::aws(doing(), error)),
         }
     }
 

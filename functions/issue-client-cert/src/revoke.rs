@@ -82,7 +82,7 @@ pub(crate) async fn due(app: &App, mut record: Record, invocation: &Invocation) 
 /// One revocation. What comes of it stands in the record, which is not saved yet; the event tells of it.
 async fn revoke(app: &App, record: &mut Record, revocation: &Revocation, now: OffsetDateTime) -> Result<Event, Failure> {
     let (name, Revocation { serial, certificate_authority_arn, reason, .. }) = (record.name.clone(), revocation);
-    match app.pca.revoke(&name, revocation).await {
+    match app.pca.revoke(&name, revocation, record.knows_alive(serial, now)).await {
         Ok(true) => record.revoked(serial, now),
         Ok(false) => {
             record.not_revoked(serial, true, now);

@@ -214,6 +214,11 @@ impl Record {
         }
     }
 
+    /// Whether this is the serial of a pair of the secret that has not expired.
+    pub fn knows_alive(&self, serial: &Serial, now: OffsetDateTime) -> bool {
+        self.current.iter().chain(&self.previous).any(|pair| pair.serial == *serial && *pair.not_after > now)
+    }
+
     /// Notes that the CA refused to revoke a serial: for now, or for ever because it knows no such certificate, or an expired one.
     pub fn not_revoked(&mut self, serial: &Serial, for_ever: bool, now: OffsetDateTime) {
         if for_ever {
@@ -290,6 +295,20 @@ mod tests {
     fn renewed() -> Record {
         let previous = Pair { serial: serial("0b:02"), issuer: Some(arn(OTHER_CA)), ..pair() };
         Record { previous: Some(previous), ..issued() }
+    }
+
+    #[test]
+    fn a_pair_of_the_secret_is_known_to_live_until_it_expires() {
+        let expiry = *pair().not_after;
+        for (what, known, now, expected) in [
+            ("the current one", "a01", at(NOW), true),
+            ("the one before", "b02", at(NOW), true),
+            ("another", "c03", at(NOW), false),
+            ("at its expiry", "a01", expiry, false),
+            ("the moment before", "a01", expiry - std::time::Duration::from_secs(1), true),
+        ] {
+            assert_eq!(renewed().knows_alive(&serial(known), now), expected, "{what}");
+        }
     }
 
     #[test]

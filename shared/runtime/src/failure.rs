@@ -151,6 +151,8 @@ fn passes(code: &str) -> bool {
         "InternalFailure",
         "ServiceUnavailable",
         "ConditionalRequestConflict",
+        // A write met somebody else's transaction on the item.
+        "TransactionConflictException",
         "TrustStoreNotReady",
     ];
     code != LIMIT_EXCEEDED && [THROTTLING_ERRORS, TRANSIENT_ERRORS, NOT_NOW].iter().any(|codes| codes.contains(&code))
