@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use local_aws::secrets;
+use local_aws::{AwsError, Fault, secrets};
 use runtime::vars::Vars;
 use serde_json::{Value, json};
 use workflow::Stack;
 
-use crate::scenario::{KMS_KEY, act, days, minutes, order, request, run, user};
+use crate::scenario::{KMS_KEY, act, days, minutes, order, request, run, service, user};
 
 /// The regions that hold a replica, and the keys that encrypt it there.
 async fn replicas(stack: &Stack, name: &str) -> BTreeMap<String, String> {
@@ -73,6 +73,33 @@ fn a_replica_that_failed_is_told_once_a_day_and_keeps_nothing_from_being_renewed
         let said = |reason: &String| reason.contains("eu-west-1 failed (a secret of that name exists)");
         assert!(told.iter().all(said), "{told:#?}");
         assert_ne!(stack.record("orders").await.unwrap().current.unwrap().serial, serial);
+    });
+}
+
+#[test]
+fn a_region_or_a_tag_that_is_refused_is_told_and_keeps_nothing_from_being_renewed_and_deployed() {
+    run(async {
+        for refused in ["ReplicateSecretToRegions", "TagResource"] {
+            let mut stack = Stack::deploy_with(&[]).await;
+            service(&stack, "payments/orders", &["orders"]).await;
+            act(&stack, "issue-client-cert", order()).await;
+            days(1).await;
+            let serial = stack.record("orders").await.unwrap().current.unwrap().serial;
+            stack.update(&[("ReplicaRegions", "eu-west-1")]).await;
+            stack.aws.set_faults(Some(Box::new(move |call| {
+                let denied = AwsError::new("AccessDeniedException", "with an explicit deny in a service control policy");
+                (call.operation == refused).then(|| Fault::Refuse(denied))
+            })));
+            stack.aws.take_events();
+            stack.aws.take_calls();
+            days(29).await;
+            let told = stack.aws.take_events().into_iter().map(|event| event.event);
+            let told: Vec<_> = told.filter(|event| event["detail-type"] == "Action Required").collect();
+            assert!(told.len() <= 30 && told.iter().any(|event| event.to_string().contains("explicit deny")), "{told:#?}");
+            assert_ne!(stack.record("orders").await.unwrap().current.unwrap().serial, serial, "{refused}");
+            let deployed = stack.aws.take_calls().into_iter().filter(|call| call.operation == "UpdateService").count();
+            assert_eq!(deployed, 1, "{refused}");
+        }
     });
 }
 

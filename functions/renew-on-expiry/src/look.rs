@@ -289,7 +289,8 @@ async fn states(
     Ok(bindings.into_iter().map(|(service, binding)| (service, binding.state)).collect())
 }
 
-/// Records first, so that nobody decides the same again; then asks. What is lost between the two is asked for at the next look.
+/// Records first, so that nobody decides the same again; then asks. What is lost between the two is asked for at the next look. The
+/// secret's tags and replicas come last: nothing is decided by them, and nothing waits for what is refused there.
 async fn carry_out(
     app: &App,
     mut record: Record,
@@ -301,7 +302,7 @@ async fn carry_out(
     let Plan { steps, look_at } = plan;
     let prefix = &app.records.settings.prefix;
     let mut looked = Looked::unchanged(&record.name, look_at);
-    let (mut events, mut renew) = (Vec::new(), None);
+    let (mut events, mut renew, mut of_secret) = (Vec::new(), None, Vec::new());
     for step in steps {
         match step {
             Step::Issue { reason } => events.push(Event::about(Kind::CertificateDue, prefix, &record, reason)),
@@ -323,16 +324,7 @@ async fn carry_out(
                 renew = record.current.as_ref().map(|current| RenewalAsked { at: now.into(), serial: current.serial.clone() });
                 looked.steps.push(format!("RenewCertificate: {reason}"));
             }
-            // Not asked of anybody, and no harm when the record is then overtaken: tags decide nothing.
-            Step::Tag { has } => {
-                app.records.tag(&record).await?;
-                app.records.untag(&record, &has).await?;
-                looked.steps.push("wrote the tags of its secret anew".to_owned());
-            }
-            Step::Replicate { regions } => {
-                app.records.replicate(&record.name, &regions).await?;
-                looked.steps.push(format!("replicated its secret to {}", regions.join(", ")));
-            }
+            Step::Tag { .. } | Step::Replicate { .. } => of_secret.push(step),
             Step::Tell { code, message } => events.extend(app.records.tell(&mut record, code, &message, now)),
         }
     }
@@ -344,6 +336,7 @@ async fn carry_out(
         && (now.unix_timestamp() + 1..=look_at.unix_timestamp()).contains(&found.look_at)
     {
         // An early look at a certificate that is as it was: the next one comes when it would have come.
+        see_to_secret(app, &record, of_secret, &mut looked).await?;
         return Ok(looked);
     }
     record.look_at = look_at.unix_timestamp();
@@ -364,7 +357,26 @@ async fn carry_out(
             .map(|event| format!("{}: {}", event.kind.detail_type(), event.detail.reason.as_deref().unwrap_or_default())),
     );
     publish(&app.eventbridge, &events).await?;
+    see_to_secret(app, &record, of_secret, &mut looked).await?;
     Ok(looked)
+}
+
+async fn see_to_secret(app: &App, record: &Record, steps: Vec<Step>, looked: &mut Looked) -> Result<(), Failure> {
+    for step in steps {
+        match step {
+            Step::Tag { has } => {
+                app.records.tag(record).await?;
+                app.records.untag(record, &has).await?;
+                looked.steps.push("wrote the tags of its secret anew".to_owned());
+            }
+            Step::Replicate { regions } => {
+                app.records.replicate(&record.name, &regions).await?;
+                looked.steps.push(format!("replicated its secret to {}", regions.join(", ")));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Asks ACM to renew. It answers at once and renews later, under the same ARN:

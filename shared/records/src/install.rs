@@ -150,7 +150,10 @@ impl Records {
         // In whichever order: tags decide nothing, and the next look writes those anew that differ from the record.
         let said = record.clone();
         let (updated, tagged, untagged) = tokio::join!(self.update(record), self.tag(&said), self.untag(&said, &state.tags));
-        updated.and(tagged).and(untagged)?;
+        updated?;
+        for failure in [tagged, untagged].into_iter().filter_map(Result::err) {
+            tracing::warn!("{failure}");
+        }
         let serial = &leaf.serial;
         tracing::info!(certificate.name = %name, certificate.serial = %serial, "Made serial {serial} of `{name}` current");
         Ok(Installed::Current)

@@ -64,7 +64,10 @@ impl Records {
             return Ok(Some(GoneBack::default()));
         }
         record.go_back(state.changed);
-        self.tag(record).await?;
+        // Tags decide nothing: the next look writes them anew, and tells of what is refused there.
+        if let Err(failure) = self.tag(record).await {
+            tracing::warn!("{failure}");
+        }
         let prefix = &self.settings.prefix;
         let message = format!("serial {serial} of `{name}` gave way to the one before it: {reason}");
         let mut told = vec![Event::about(Kind::CertificateRolledBack, prefix, record, reason)];
