@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use lifecycle::record::Origin;
+use lifecycle::record::{Origin, Record};
+use local_aws::{AwsError, Fault};
 use serde_json::{Value, json};
 use workflow::Stack;
 
 use crate::account::staged;
-use crate::scenario::{days, lose_deliveries, minutes, order, request, run, service, user};
+use crate::scenario::{
+    acm_available_renewal, act, days, issue_by_hand, lose_deliveries, minutes, order, request, run, service, user,
+};
 
 pub(crate) async fn empty_the_table(stack: &Stack) {
     let table = stack.records().settings.table;
@@ -84,7 +87,7 @@ fn a_walk_that_could_not_read_a_secret_reads_it_at_the_next_sweep_and_not_a_day_
         lose_deliveries(&stack);
         empty_the_table(&stack).await;
         stack.aws.set_faults(Some(Box::new(|call| {
-            (call.operation == "GetSecretValue").then_some(local_aws::Fault::Refuse(local_aws::AwsError::throttled()))
+            (call.operation == "GetSecretValue").then_some(Fault::Refuse(AwsError::throttled()))
         })));
         stack.handle("renew-on-expiry", json!({"sweep": true}), "throttled").await.unwrap_err();
         stack.aws.set_faults(None);
@@ -101,7 +104,7 @@ fn a_walk_that_could_not_look_at_an_altered_record_does_so_at_the_next_sweep_and
         alter_the_record(&stack, |item| item["look_at"]["N"] = json!("1900000000")).await;
         days(1).await;
         stack.aws.set_faults(Some(Box::new(|call| {
-            (call.operation == "DescribeSecret").then_some(local_aws::Fault::Refuse(local_aws::AwsError::throttled()))
+            (call.operation == "DescribeSecret").then_some(Fault::Refuse(AwsError::throttled()))
         })));
         stack.handle("renew-on-expiry", json!({"sweep": true}), "throttled").await.unwrap_err();
         stack.aws.set_faults(None);
@@ -316,9 +319,9 @@ fn what_failed_for_good_is_one_of_the_five_a_day_however_often_lambda_repeats_it
     run(async {
         let stack = fleet().await;
         stack.aws.set_faults(Some(Box::new(|call| {
-            let refused = local_aws::AwsError::new("AccessDeniedException", "Somebody took the right away.");
+            let refused = AwsError::new("AccessDeniedException", "Somebody took the right away.");
             let is_asked = ["IssueCertificate", "ExportCertificate"].contains(&call.operation.as_str());
-            is_asked.then_some(local_aws::Fault::Refuse(refused))
+            is_asked.then_some(Fault::Refuse(refused))
         })));
         let Origin::Exported { certificate_arn } = stack.record("gateway").await.unwrap().origin else {
             panic!("it is not ACM's")
@@ -355,8 +358,8 @@ fn what_keeps_failing_is_tried_five_times_a_day_and_then_a_person_is_told() {
         stack.aws.take_events();
         // The CA takes each order and comes to nothing.
         stack.aws.set_faults(Some(Box::new(|call| {
-            let failed = local_aws::AwsError::new("RequestFailedException", "The certificate could not be issued.");
-            (call.operation == "GetCertificate").then_some(local_aws::Fault::Refuse(failed))
+            let failed = AwsError::new("RequestFailedException", "The certificate could not be issued.");
+            (call.operation == "GetCertificate").then_some(Fault::Refuse(failed))
         })));
         days(5).await;
         let calls = stack.aws.take_calls();
@@ -511,5 +514,46 @@ fn a_plan_says_what_the_sweep_would_do_and_touches_nothing() {
         // What it said is what is done.
         let done = ask(json!({"certificate": "orders"})).await.unwrap();
         assert!(done["steps"][0].as_str().unwrap().contains(step.split_once(": ").unwrap().1), "{done:#}");
+    });
+}
+
+#[test]
+fn a_request_repeated_after_the_table_was_lost_finds_the_secret_as_it_is() {
+    run(async {
+        let stack = Stack::deploy().await;
+        act(&stack, "issue-client-cert", order()).await;
+        days(1).await;
+        let before = stack.record("orders").await.unwrap();
+        empty_the_table(&stack).await;
+        stack.aws.take_calls();
+        assert_eq!(act(&stack, "issue-client-cert", order()).await["outcome"], "unchanged");
+        assert!(!stack.aws.take_calls().iter().any(|call| call.operation == "IssueCertificate"));
+        let after = stack.record("orders").await.unwrap();
+        let serial = |record: &Record| record.current.as_ref().map(|pair| pair.serial.clone());
+        assert_eq!((serial(&after), &after.options), (serial(&before), &before.options));
+    });
+}
+
+#[test]
+fn what_aws_does_not_know_yet_is_tried_again() {
+    run(async {
+        // A secret right after it was created, and a certificate of ACM's right after its renewal.
+        for (scenario, operation, code, outcome) in [
+            (issue_by_hand(), "PutSecretValue", "ResourceNotFoundException", Err("Retryable")),
+            (acm_available_renewal(), "ExportCertificate", "ValidationException", Ok("exported")),
+        ] {
+            let (stack, event) = scenario.begin().await;
+            let mut refused = 0;
+            stack.aws.set_faults(Some(Box::new(move |call| {
+                refused += usize::from(call.operation == operation);
+                (call.operation == operation && refused <= 1).then(|| Fault::Refuse(AwsError::new(code, "not yet")))
+            })));
+            let answer = stack.handle(scenario.function, event.clone(), "first").await;
+            let said =
+                answer.as_ref().map(|answer| answer["outcome"].as_str().unwrap()).map_err(|error| error.error_type.as_str());
+            assert_eq!(said, outcome, "{operation}");
+            minutes(1).await;
+            stack.handle(scenario.function, event, "first").await.unwrap();
+        }
     });
 }

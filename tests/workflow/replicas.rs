@@ -7,6 +7,7 @@ use runtime::vars::Vars;
 use serde_json::{Value, json};
 use workflow::Stack;
 
+use crate::recovery::empty_the_table;
 use crate::scenario::{KMS_KEY, act, days, minutes, order, request, run, service, user};
 
 /// The regions that hold a replica, and the keys that encrypt it there.
@@ -133,5 +134,23 @@ fn a_key_of_one_region_alone_stops_the_start_where_there_are_to_be_replicas() {
         let Err(faults) = export_to_secrets::App::new(with_key(single), &sdk) else { panic!("it started") };
         assert!(faults.contains("KmsKeyArn must be a multi-Region key"), "{faults}");
         assert!(export_to_secrets::App::new(with_key(KMS_KEY), &sdk).is_ok());
+    });
+}
+
+#[test]
+fn a_replica_of_another_regions_stack_is_left_to_it() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        act(&stack, "issue-client-cert", order()).await;
+        stack.aws.world(|world, _| secrets::make_replica(world, "everleaf/orders", "eu-west-1"));
+        empty_the_table(&stack).await;
+        stack.aws.take_events();
+        days(2).await;
+        assert!(stack.record("orders").await.is_none());
+        let told = stack.aws.take_events();
+        assert!(!told.iter().any(|event| event.event["detail-type"] == "Action Required"), "{told:#?}");
+        assert!(stack.aws.take_invocations().iter().all(|one| one.outcome.is_ok()));
+        let refused = stack.handle("issue-client-cert", order(), "by hand").await.unwrap_err();
+        assert!(refused.error_message.contains("it is a replica of the one in eu-west-1"), "{refused:?}");
     });
 }

@@ -390,8 +390,8 @@ fn of_a_living_certificate_the_ca_is_asked_again_whatever_it_calls_the_request()
         let request = json!({"revoke": "orders", "serial_number": serial, "reason": "KEY_COMPROMISE"});
         for (code, kind) in [("RequestFailedException", "Retryable"), ("InvalidRequestException", "Permanent")] {
             stack.aws.set_faults(Some(Box::new(move |call| {
-                let refused = local_aws::AwsError::new(code, "The CRL cannot be written.");
-                (call.operation == "RevokeCertificate").then(|| local_aws::Fault::Refuse(refused))
+                let refused = AwsError::new(code, "The CRL cannot be written.");
+                (call.operation == "RevokeCertificate").then(|| Fault::Refuse(refused))
             })));
             let error = stack.handle("issue-client-cert", request.clone(), code).await.unwrap_err();
             assert_eq!(error.error_type, kind, "{error:?}");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_acm::Client;
+use aws_sdk_acm::error::ProvideErrorMetadata;
 use aws_sdk_acm::primitives::Blob;
 use lifecycle::names::{Arn, CertificateName};
 use lifecycle::record::KeyFormat;
@@ -14,11 +15,13 @@ use tokio::time::{Instant, sleep};
 /// How long a certificate that is still being issued is waited for; after that it is a later try's.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// Exports under a passphrase made for this one export.
+/// Exports under a passphrase made for this one export. What `was_exported` before ACM may take for not exportable for a moment after
+/// its renewal.
 pub(crate) async fn export(
     acm: &Client,
     name: &CertificateName,
     arn: &Arn,
+    was_exported: bool,
     format: KeyFormat,
     invocation: &Invocation,
 ) -> Result<Material, Failure> {
@@ -33,8 +36,12 @@ pub(crate) async fn export(
             Err(error) => error,
         };
         let in_progress = error.as_service_error().is_some_and(|error| error.is_request_in_progress_exception());
-        if !in_progress || Instant::now() + pause >= give_up {
-            return Err(Failure::aws(doing(), error));
+        let not_yet = was_exported && error.code() == Some("ValidationException");
+        if !(in_progress || not_yet) || Instant::now() + pause >= give_up {
+            return Err(match not_yet {
+                true => Failure::retryable(doing(), error.into_service_error()),
+                false => Failure::aws(doing(), error),
+            });
         }
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(8));

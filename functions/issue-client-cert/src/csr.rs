@@ -34,10 +34,10 @@ pub(crate) async fn durable_key(
     match records.put_version(name, &token, KEY, &waiting.text()).await? {
         Put::Written => Ok(waiting),
         Put::AlreadyThere => {
-            let stored = records.value_of_version(name, &token).await?.ok_or_else(|| "it is gone".to_owned());
-            stored.and_then(|text| Waiting::read(&text)).map_err(|why| {
-                Failure::permanent(format!("read the key that waits in the secret of `{name}`, version {token}"), why)
-            })
+            let doing = || format!("read the key that waits in the secret of `{name}`, version {token}");
+            let stored = records.value_of_version(name, &token).await?;
+            let stored = stored.ok_or_else(|| Failure::retryable(doing(), "it is not there"))?;
+            Waiting::read(&stored).map_err(|why| Failure::permanent(doing(), why))
         }
     }
 }

@@ -109,7 +109,7 @@ async fn by_hand(app: &App, request: &Value, invocation: &Invocation) -> Result<
     let now = invocation.now();
     let refused = |refusal| Failure::permanent("accept the request", refusal);
     let order = issuance::order(request, &app.policy, now).map_err(refused)?;
-    let mut record = app.records.load(&order.name).await?;
+    let mut record = app.records.find(&order.name, now).await?;
     let there = record.as_ref().and_then(Record::acm_certificate).filter(|_| order.options.import_to_acm);
     let adopted = record.as_ref().is_some_and(Record::is_adopted);
     if let Some(arn) = order.import_into.as_ref().or(there).filter(|arn| adopted || there != Some(arn)) {

@@ -305,7 +305,7 @@ mod tests {
             ("the one before", "b02", at(NOW), true),
             ("another", "c03", at(NOW), false),
             ("at its expiry", "a01", expiry, false),
-            ("the moment before", "a01", expiry - std::time::Duration::from_secs(1), true),
+            ("the moment before", "a01", expiry - Duration::from_secs(1), true),
         ] {
             assert_eq!(renewed().knows_alive(&serial(known), now), expected, "{what}");
         }

@@ -101,6 +101,10 @@ impl Records {
     ) -> Result<Leaf, Failure> {
         let refused = |why: String| Failure::permanent(format!("accept the new pair of `{name}`"), why);
         let stored = self.value_of_version(name, version).await?.map(|text| Material::read(&text));
+        if stored.is_none() {
+            let why = format!("version {version}, which was just written, is not there");
+            return Err(Failure::retryable(format!("accept the new pair of `{name}`"), why));
+        }
         let Some(Ok(Some(material))) = stored else {
             return Err(refused(format!("version {version} is there and is not a pair")));
         };
@@ -133,7 +137,7 @@ impl Records {
         let replaces = attempt.replaces.clone().unwrap_or_else(|| empty_version(&self.settings.prefix, &name));
         let promotion = self.move_current(&name, &replaces, &version).await?;
         let doing = || format!("make the new pair of `{name}` current");
-        let Some(state) = self.describe(&name).await? else { return Err(Failure::permanent(doing(), "its secret is gone")) };
+        let Some(state) = self.describe(&name).await? else { return Err(Failure::retryable(doing(), "its secret is not there")) };
         if promotion == Promotion::Overtaken && state.current.as_ref() != Some(&version) {
             // Stop, and let it be decided anew on what is current now. Secrets Manager's own version waits for its next try.
             if attempt.rotation.is_none() {
@@ -245,6 +249,9 @@ impl Records {
                 format!("{why}; nothing was changed: choose another name, or mend the secret"),
             )
         };
+        if let Some(region) = &state.replica_of {
+            return Err(foreign(&format!("it is a replica of the one in {region}, where it is looked after")));
+        }
         if state.tags.get("everleaf:certificate") != Some(&self.secret_name(name)) {
             return Err(foreign("it is not Everleaf's: it has no fitting tag everleaf:certificate"));
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
-use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, ReplicaRegionType, StatusType, Tag};
+use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, ReplicaRegionType, SecretListEntry, StatusType, Tag};
 use lifecycle::attempt::empty_version;
 use lifecycle::import::Imported;
 use lifecycle::names::{Arn, CertificateName};
@@ -41,6 +41,8 @@ pub struct State {
     /// When anything about the secret was last changed, by the clock of Secrets Manager.
     pub changed: OffsetDateTime,
     pub pending_deletion: bool,
+    /// The region whose replica it is.
+    pub replica_of: Option<String>,
     /// By region, with what Secrets Manager says of one that failed.
     pub replicas: BTreeMap<String, Option<String>>,
     pub tags: BTreeMap<String, String>,
@@ -83,8 +85,10 @@ impl Records {
             let found = stages.iter().find(|(_, labels)| labels.iter().any(|label| label == stage));
             found.map(|(version, _)| version.clone())
         };
+        let arn: Arn = answer.arn.as_deref().unwrap_or_default().parse().map_err(|_| legible("ARN"))?;
         Ok(Some(State {
-            arn: answer.arn.as_deref().unwrap_or_default().parse().map_err(|_| legible("ARN"))?,
+            replica_of: answer.primary_region.filter(|region| is_elsewhere(arn.as_str(), region)),
+            arn,
             current: version(CURRENT),
             rejected: version(REJECTED),
             pending: version(PENDING),
@@ -177,6 +181,10 @@ impl Records {
             Ok(_) => Ok(Put::Written),
             Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_exists_exception()) => {
                 Ok(Put::AlreadyThere)
+            }
+            // One that was just created may not be known everywhere yet; one that is gone the sweep tells of.
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
+                Err(Failure::retryable(format!("write to the secret of `{name}`"), error.into_service_error()))
             }
             Err(error) => Err(Failure::aws(format!("write to the secret of `{name}`"), error)),
         }
@@ -333,7 +341,8 @@ impl Records {
         request.send().await.map(|_| ()).map_err(|error| Failure::aws(format!("untag the secret of `{}`", record.name), error))
     }
 
-    /// One page of the stack's secrets by their certificate names, and where the next page starts.
+    /// One page of the stack's secrets by their certificate names, and where the next page starts. Those that are replicas of another
+    /// region's belong to a stack there.
     pub async fn list(&self, token: Option<String>) -> Result<(Vec<CertificateName>, Option<String>), Failure> {
         let prefix = format!("{}/", self.settings.prefix);
         let filter = |key, value: &str| Filter::builder().key(key).values(value).build();
@@ -347,7 +356,11 @@ impl Records {
             .send()
             .await
             .map_err(|error| Failure::aws("list the stack's secrets", error))?;
-        let names = answer.secret_list().iter().filter_map(|secret| secret.name()?.strip_prefix(&prefix)?.parse().ok()).collect();
+        let replicas = |secret: &&SecretListEntry| {
+            secret.primary_region().is_some_and(|region| is_elsewhere(secret.arn().unwrap_or_default(), region))
+        };
+        let own = answer.secret_list().iter().filter(|secret| !replicas(secret));
+        let names = own.filter_map(|secret| secret.name()?.strip_prefix(&prefix)?.parse().ok()).collect();
         Ok((names, answer.next_token))
     }
 }
@@ -381,6 +394,11 @@ fn gone<'a>(record: &'a Record, has: &'a BTreeMap<String, String>) -> impl Itera
 
 fn tag(key: &str, value: &str) -> Tag {
     Tag::builder().key(key).value(value).build()
+}
+
+/// Whether a secret's ARN is of another region than this one.
+fn is_elsewhere(arn: &str, region: &str) -> bool {
+    arn.split(':').nth(3) != Some(region)
 }
 
 fn rfc3339(at: OffsetDateTime) -> String {

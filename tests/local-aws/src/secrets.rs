@@ -41,6 +41,8 @@ pub struct Secret {
     kms_key_id: Value,
     /// By region, as `ReplicationStatus` shows it.
     pub replicas: BTreeMap<String, Value>,
+    /// The region whose replica this is.
+    replica_of: Option<String>,
     number: u64,
     created: OffsetDateTime,
     changed: OffsetDateTime,
@@ -108,6 +110,10 @@ impl SecretsManager {
 pub fn call(world: &mut World, now: OffsetDateTime, operation: &str, input: &Value) -> Result<Value, AwsError> {
     check_model(input)?;
     let secrets = &mut world.secrets;
+    let reads = ["DescribeSecret", "GetSecretValue", "ListSecretVersionIds"].contains(&operation);
+    if !reads && secrets.named(now, input).is_ok_and(|secret| secret.replica_of.is_some()) {
+        return Err(AwsError::new("InvalidParameterException", "Operation not permitted on a replica secret."));
+    }
     match operation {
         "CancelRotateSecret" => rotation::cancel(world, now, input),
         "CreateSecret" => create(world, now, input),
@@ -175,6 +181,7 @@ fn create(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value
         description: input["Description"].clone(),
         kms_key_id: input["KmsKeyId"].clone(),
         replicas: BTreeMap::new(),
+        replica_of: None,
         number: world.secrets.ever_created.len() as u64,
         created: now,
         changed: now,
@@ -192,6 +199,12 @@ fn create(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value
     world.secrets.ever_created.insert(secret.number, name.to_owned());
     world.secrets.secrets.insert(name.to_owned(), secret);
     Ok(answer)
+}
+
+/// From now on the secret is the replica of one in that region, and is changed there alone.
+pub fn make_replica(world: &mut World, secret: &str, region: &str) {
+    let secret = world.secrets.secrets.get_mut(secret).expect("there is such a secret");
+    secret.replica_of = Some(region.to_owned());
 }
 
 /// From now on the replica in this region is not kept in step.
@@ -527,7 +540,7 @@ impl Secret {
             "LastRotatedDate": self.rotation.as_ref().and_then(|rotation| rotation.rotated).map(seconds),
             "LastAccessedDate": self.accessed.map(seconds), "DeletedDate": self.deletion.map(seconds),
             "Tags": Some(tags).filter(|tags| !tags.is_empty()),
-            "PrimaryRegion": (!self.replicas.is_empty()).then(|| self.arn.split(':').nth(3)),
+            "PrimaryRegion": self.replica_of.as_deref().or_else(|| self.arn.split(':').nth(3).filter(|_| !self.replicas.is_empty())),
             "ReplicationStatus": (!self.replicas.is_empty()).then(|| self.replication()["ReplicationStatus"].take()),
             versions_member: Some(versions).filter(|versions| !versions.is_empty()),
         }))
