@@ -483,6 +483,24 @@ mod tests {
     }
 
     #[test]
+    fn a_leaf_for_more_than_tls_has_no_usage_of_ours() {
+        use rcgen::ExtendedKeyUsagePurpose::{
+            Any, ClientAuth, CodeSigning, EmailProtection, OcspSigning, Other, ServerAuth, TimeStamping,
+        };
+        let key = rcgen::KeyPair::generate().unwrap();
+        let usage_with = |more: &[rcgen::ExtendedKeyUsagePurpose]| {
+            let mut params = rcgen::CertificateParams::default();
+            params.extended_key_usages = [&[ClientAuth], more].concat();
+            Leaf::from_pem(&params.self_signed(&key).unwrap().pem()).unwrap().usage
+        };
+        assert_eq!(usage_with(&[]), Some(Usage::Client));
+        assert_eq!(usage_with(&[ServerAuth]), Some(Usage::ClientAndServer));
+        for more in [Any, CodeSigning, EmailProtection, TimeStamping, OcspSigning, Other(vec![1, 3, 6, 1, 5, 2, 3, 4])] {
+            assert_eq!(usage_with(std::slice::from_ref(&more)), None, "{more:?}");
+        }
+    }
+
+    #[test]
     fn a_leaf_reads_as_openssl_reads_it() {
         let expected = Leaf {
             subject: full_subject(),

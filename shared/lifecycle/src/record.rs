@@ -593,6 +593,8 @@ mod tests {
         assert!(record.may_tell("expired", told));
         record.promote(Pair { version_id: "version-2".to_owned(), since: (told + HOUR).into(), ..pair() });
         assert!(record.may_tell("renewal-late", told + HOUR * 2));
+        record.told.insert("renewal-late".to_owned(), (told + HOUR).into());
+        assert!(!record.may_tell("renewal-late", told + HOUR * 2), "the moment it became current it was told");
         record.told.insert("renewal-late".to_owned(), (told + HOUR * 2).into());
         assert!(!record.may_tell("renewal-late", told + HOUR * 3));
     }

@@ -200,6 +200,15 @@ fn each_state_has_its_reason_and_what_is_worse_goes_before_what_is_not() {
             "is not renewed yet: a new pair is ready; it waits for clients",
         ),
         ("failed for good", halted(issued(), DUE), &none, &holds, DUE, State::Attention, "the CA is disabled"),
+        (
+            "failed for good, and not told anew yet",
+            halted(issued(), DUE),
+            &none,
+            &holds,
+            "2026-11-25T07:59:59Z",
+            State::Attention,
+            "the CA is disabled",
+        ),
         ("failed for good long ago", halted(issued(), DUE), &none, &holds, "2026-11-25T08:00:00Z", State::Due, "it expires"),
         (
             "failed for good before the pair",
@@ -313,7 +322,7 @@ fn a_certificate_is_not_good_before_its_services_are() {
     let gone =
         BindingState { fault: Some(Fault { at: later.into(), reason: "ECS knows no such service".to_owned() }), ..on.clone() };
     let older = followed(at("2026-11-01T01:00:00Z"), Progress::Completed);
-    let failed_before = followed(at("2026-11-01T01:00:00Z"), Progress::Failed);
+    let failed_before = followed(*pair().since, Progress::Failed);
     for (what, record, orders, refunds, state, reason) in [
         ("both are on it", &record, Some(&on), Some(&on), State::Good, ""),
         ("one is deployed", &record, Some(&on), Some(&runs), State::Due, "payments/refunds is redeployed with the new pair"),
