@@ -227,6 +227,20 @@ stories! {
         days(3).await;
     }
 
+    "CaUnusable", a_ca_that_a_trust_store_declares_and_its_owner_shares_no_more_is_an_alarm_within_a_day, [SELDOM], |stack| {
+        declare(&stack).await;
+    }, {
+        let look = ["DescribeCertificateAuthority", "GetCertificateAuthorityCertificate"];
+        stack.aws.set_faults(Some(Box::new(move |call| {
+            let denied = AwsError::new("AccessDeniedException", "no resource-based policy allows it");
+            look.contains(&&*call.operation).then_some(Fault::Refuse(denied))
+        })));
+        days(1).await;
+    }, {
+        stack.aws.set_faults(None);
+        days(3).await;
+    }
+
     "BudgetSpent", more_due_in_an_hour_than_the_budget_allows_is_an_alarm_until_it_is_done, [("HourlyBudget", "2")], |stack| {
         for name in ["one", "two", "three"] {
             let order = json!({"name": name, "subject": {"common_name": name}});

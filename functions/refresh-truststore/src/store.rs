@@ -189,10 +189,11 @@ async fn published(
     wanted: bool,
     now: OffsetDateTime,
 ) -> Result<Option<Published>, Failure> {
-    let found = found?;
-    if wanted {
-        pca::say_health(&app.records.settings.prefix, authority, Some(&found), app.issuers.contains(authority), now);
+    // One that is not found, or not shared any more, is of no use.
+    if wanted && found.as_ref().err().is_none_or(Failure::is_permanent) {
+        pca::say_health(&app.records.settings.prefix, authority, found.as_ref().ok(), app.issuers.contains(authority), now);
     }
+    let found = found?;
     let Some(location) = pca::crl_location(authority, found)? else { return Ok(None) };
     let known = loaded.and_then(|loaded| loaded.e_tag.as_deref());
     Ok(Some(match s3::crl(&app.s3, &location, known).await? {
