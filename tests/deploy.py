@@ -249,7 +249,7 @@ def gradual(account):
     packaged = read(account.packaged)
     for days, year in (("60", "2027"), ("45", "2028")):
         # Also where only a parameter changes, events do not go on to the value before.
-        write(account.packaged, re.sub(r"(everleaf:deployed: ')\d{4}", rf"\g<1>{year}", packaged))
+        write(account.packaged, re.sub(r"(EVERLEAF_DEPLOYED: ')\d{4}", rf"\g<1>{year}", packaged))
         said_by_it = account.deploy(MaxValidityDays=days)
         assert said_by_it is None, said_by_it
         assert validity(account) == (":live", days), validity(account)
@@ -260,6 +260,19 @@ def gradual(account):
     assert len(groups) == 5 and all(group["AlarmConfiguration"] == alarms for group in groups.values()), groups
     aliases = [one for one in resources.values() if one["Type"] == "AWS::Lambda::Alias"]
     assert {alias["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]["DeploymentGroupName"]["Ref"] for alias in aliases} == set(groups)
+    # Where an organisation demands a boundary, a role without one is not made.
+    roles = {name: one["Properties"] for name, one in resources.items() if one["Type"] == "AWS::IAM::Role"}
+    boundary = {"Fn::If": ["HasBoundary", {"Ref": "PermissionsBoundaryArn"}, {"Ref": "AWS::NoValue"}]}
+    unbound = [name for name, role in roles.items() if role.get("PermissionsBoundary") != boundary]
+    assert not unbound and {str(group["ServiceRoleArn"]) for group in groups.values()} == {str({"Fn::GetAtt": ["Deployer", "Arn"]})}, (unbound, groups)
+    # Lambda publishes no version for another tag alone, and the deployment of one that is not published fails.
+    later = transformed(re.sub(r"(EVERLEAF_DEPLOYED: ')\d{4}", r"\g<1>2029", text))
+    for name, function in resources.items():
+        if function["Type"] == "AWS::Lambda::Function":
+            changed = {key for key, value in later[name]["Properties"].items() if value != function["Properties"][key]}
+            assert changed - {"Tags"}, (name, changed)
+    versions = [{name for name, one in made.items() if one["Type"] == "AWS::Lambda::Version"} for made in (resources, later)]
+    assert len(versions[0]) == 5 and not versions[0] & versions[1], versions
     write(account.packaged, at_once)
     said_by_it = account.deploy()
     assert said_by_it is None and validity(account) == ("", "45"), said_by_it
