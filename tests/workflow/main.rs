@@ -16,6 +16,7 @@ mod faults;
 mod histories;
 mod imports;
 mod input;
+mod keys;
 mod kinds;
 mod pairs;
 mod recovery;

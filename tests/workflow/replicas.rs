@@ -117,6 +117,19 @@ fn a_certificate_with_replicas_is_retired_with_them() {
     });
 }
 
+/// Nobody has taken its replicas away when the parameter has no region any more.
+#[test]
+fn a_certificate_with_replicas_of_an_earlier_setting_is_retired_with_them() {
+    run(async {
+        let mut stack = Stack::deploy_with(&[("ReplicaRegions", "eu-west-1")]).await;
+        act(&stack, "issue-client-cert", order()).await;
+        minutes(1).await;
+        stack.update(&[("ReplicaRegions", "")]).await;
+        let retired = act(&stack, "issue-client-cert", json!({"retire": "orders"})).await;
+        assert!(retired["deleted"].is_string(), "{retired:#}");
+    });
+}
+
 #[test]
 fn a_key_of_one_region_alone_stops_the_start_where_there_are_to_be_replicas() {
     run(async {

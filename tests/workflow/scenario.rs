@@ -142,6 +142,9 @@ macro_rules! of_each {
 }
 
 /// What the stack's secrets, replicas and table are encrypted with.
+/// Encrypts the bucket of the CRLs.
+pub(crate) const CRL_KEY: &str = "arn:aws:kms:eu-central-1:444455556666:key/11111111-2222-3333-4444-555555555555";
+
 pub(crate) const KMS_KEY: &str = "arn:aws:kms:eu-central-1:111122223333:key/mrk-11112222333344445555666677778888";
 
 /// Runs a story in a time of its own: what a stack does by the clock ends with it.
@@ -595,6 +598,7 @@ async fn trusted(stack: &Stack) -> String {
     issued(stack).await;
     let listener = stack.aws.world(|world, now| {
         s3::create_bucket(world, "crls");
+        s3::encrypt_bucket(world, "crls", CRL_KEY);
         pca::enable_crl(world, now, &stack.issuing_ca, "crls", 7).unwrap();
         elbv2::create_listener(world, now, "clients", 8443)
     });

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use local_aws::iam::{Need, Statement, allows};
 use local_aws::template::Template;
-use local_aws::{elbv2, pca, s3};
+use local_aws::{elbv2, pca, s3, secrets};
 use runtime::vars::Vars;
 use serde_json::{Value, json};
 use workflow::{Stack, root};
 
 use crate::recovery::empty_the_table;
 use crate::scenario::{
-    KMS_KEY, PARAMETERS, Scenario, acm_available_renewal, days, declare_by_hand, issue_by_hand, lose_deliveries, minutes, order,
-    order_for_listener, request, run, self_signed, service, user,
+    CRL_KEY, KMS_KEY, PARAMETERS, Scenario, acm_available_renewal, days, declare_by_hand, issue_by_hand, lose_deliveries,
+    minutes, order, order_for_listener, request, run, self_signed, service, user,
 };
 
 /// Every file of `events/`: the function it is for, its name, what it holds.
@@ -235,6 +235,7 @@ async fn replicas(stack: &Stack) {
 async fn trust(stack: &Stack) {
     let (listener, second) = stack.aws.world(|world, now| {
         s3::create_bucket(world, "crls");
+        s3::encrypt_bucket(world, "crls", CRL_KEY);
         pca::enable_crl(world, now, &stack.issuing_ca, "crls", 7).unwrap();
         let second = pca::create_active_subordinate(world, now, &stack.root_ca, "Example Second CA", "EC_prime256v1").unwrap();
         (elbv2::create_listener(world, now, "clients", 8443), second)
@@ -352,18 +353,48 @@ fn without_any_one_of_its_rights_a_function_fails_in_some_scenario() {
             json!({"certificate": "orders"})
         })
     });
+    let old_key = Scenario::of("issue-client-cert", "another pair under the key of an earlier setting", |stack| {
+        Box::pin(async move {
+            stack.handle("issue-client-cert", order(), "first").await.unwrap();
+            stack.aws.world(|world, _| secrets::encrypt(world, "everleaf/orders", OLD_KEY));
+            let mut another = order();
+            (another["usage"], another["replace"]) = (json!("server"), json!(true));
+            another
+        })
+    });
+    let old_key_of_acm = Scenario::of("export-to-secrets", "another pair under the key of an earlier setting", |stack| {
+        Box::pin(async move {
+            let event = acm_available_renewal().set_up(stack).await;
+            stack.aws.world(|world, _| secrets::encrypt(world, "everleaf/gateway", OLD_KEY));
+            event
+        })
+    });
     let report = Scenario::of("renew-on-expiry", "a report by request", |_| Box::pin(async { json!({"report": true}) }));
     let no_crl_yet = Scenario::of("refresh-truststore", "a CA that has just begun to publish CRLs", |stack| {
         Box::pin(async move {
             let declaration = declare_by_hand().set_up(stack).await;
             stack.aws.world(|world, now| {
                 s3::create_bucket(world, "crls");
+                s3::encrypt_bucket(world, "crls", CRL_KEY);
                 pca::enable_crl(world, now, &stack.issuing_ca, "crls", 7).unwrap();
             });
             declaration
         })
     });
-    let more = [retire, fewer, untagged, in_its_place, a_ca_leaves, clients_first, lost_table, replica_gone, report, no_crl_yet];
+    let more = [
+        retire,
+        fewer,
+        untagged,
+        in_its_place,
+        a_ca_leaves,
+        clients_first,
+        lost_table,
+        replica_gone,
+        old_key,
+        old_key_of_acm,
+        report,
+        no_crl_yet,
+    ];
     for scenario in crate::scenario::all().into_iter().chain(more) {
         let (calls, statements) = run(async {
             let (stack, event) = scenario.begin().await;
@@ -443,7 +474,7 @@ fn denied_by_conditions(arn: &str, ca: &str) -> Vec<(&'static str, &'static str,
 #[test]
 fn what_a_condition_of_a_role_is_there_to_deny_is_denied_by_it_alone() {
     run(async {
-        let stack = Stack::deploy_with(&[("KmsKeyArn", KMS_KEY), ("ReplicaRegions", "eu-west-1")]).await;
+        let stack = Stack::deploy_with(PARAMETERS).await;
         lose_deliveries(&stack);
         let arn = request(&stack, "web", false).await;
         let theirs = json!([{"Key": "everleaf:certificate", "Value": "everleaf2/web"}]);
@@ -468,23 +499,24 @@ fn what_a_condition_of_a_role_is_there_to_deny_is_denied_by_it_alone() {
         }
         // KMS has no calls here: the services ask it on a function's behalf.
         for function in &stack.template.functions {
-            let replica_key = KMS_KEY.replace("eu-central-1", "eu-west-1");
-            let replicates = function.environment.contains_key("EVERLEAF_REPLICA_REGIONS");
-            let of_replicas = ["kms:Encrypt", "kms:GenerateDataKey"].map(|action| (action, &*replica_key));
-            let of_replicas = of_replicas.into_iter().filter(|_| replicates);
-            for (action, key) in
-                ["kms:Decrypt", "kms:GenerateDataKey"].map(|action| (action, KMS_KEY)).into_iter().chain(of_replicas)
-            {
-                let by_itself = Need { action: action.to_owned(), resource: key.to_owned(), context: BTreeMap::new() };
-                let service = "kms:ViaService".to_owned();
-                let by_another =
-                    Need { context: [(service.clone(), "s3.eu-central-1.amazonaws.com".to_owned())].into(), ..by_itself.clone() };
-                for need in [by_itself, by_another] {
-                    assert!(!allows(&function.statements, &need), "{} {need:?}", function.binary);
-                    assert!(allows(&lifted(&function.statements, &service), &need), "{} {need:?}", function.binary);
+            for need in asked_of_kms(&function.binary) {
+                assert!(allows(&function.statements, &need), "{} {need:?}", function.binary);
+                for (key, value) in &need.context {
+                    let (mut without, mut another) = (need.clone(), need.clone());
+                    without.context.remove(key);
+                    another.context.insert(key.clone(), value.replace("everleaf/", "everleaf2/").replace(":::crls", ":::crls2"));
+                    if key == "kms:ViaService" {
+                        another.context.insert(key.clone(), "ec2.eu-central-1.amazonaws.com".to_owned());
+                    }
+                    for denied in [without, another] {
+                        assert!(!allows(&function.statements, &denied), "{} {denied:?}", function.binary);
+                        assert!(allows(&lifted(&function.statements, key), &denied), "{} {denied:?}", function.binary);
+                    }
+                    shown.insert((function.binary.clone(), need.action.clone(), key.clone()));
                 }
-                shown.insert((function.binary.clone(), action.to_owned(), service));
             }
+            let theirs = Need { resource: THEIR_KEY.to_owned(), ..of_secret("kms:Decrypt") };
+            assert!(!allows(&function.statements, &theirs), "{} {theirs:?}", function.binary);
         }
         let mut conditions = BTreeSet::new();
         for function in &stack.template.functions {
@@ -496,6 +528,44 @@ fn what_a_condition_of_a_role_is_there_to_deny_is_denied_by_it_alone() {
         }
         assert_eq!(shown, conditions, "each condition has a call that it denies");
     });
+}
+
+const OLD_KEY: &str = "arn:aws:kms:eu-central-1:111122223333:key/00000000-1111-2222-3333-444444444444";
+const THEIR_KEY: &str = "arn:aws:kms:eu-central-1:444455556666:key/00000000-1111-2222-3333-444444444444";
+
+/// A secret keeps its key when the parameter names another.
+fn of_secret(action: &str) -> Need {
+    let arn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:everleaf/orders-AbCd3F";
+    let via = ("kms:ViaService", "secretsmanager.eu-central-1.amazonaws.com");
+    asked(action, OLD_KEY, &[via, ("kms:EncryptionContext:SecretARN", arn)])
+}
+
+fn asked(action: &str, key: &str, context: &[(&str, &str)]) -> Need {
+    let context = context.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    Need { action: action.to_owned(), resource: key.to_owned(), context }
+}
+
+/// What services ask of KMS for a function.
+fn asked_of_kms(function: &str) -> Vec<Need> {
+    let (decrypt, encrypt, generate) = ("kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey");
+    let table = |action| asked(action, KMS_KEY, &[("kms:ViaService", "dynamodb.eu-central-1.amazonaws.com")]);
+    let replica = |action| {
+        asked(action, &KMS_KEY.replace("central", "west"), &[("kms:ViaService", "secretsmanager.eu-west-1.amazonaws.com")])
+    };
+    let crl = |action| {
+        let arn = ("kms:EncryptionContext:aws:s3:arn", "arn:aws:s3:::crls/crl/1.crl");
+        asked(action, CRL_KEY, &[("kms:ViaService", "s3.eu-central-1.amazonaws.com"), arn])
+    };
+    let others = match function {
+        "issue-client-cert" => {
+            vec![of_secret(decrypt), of_secret(generate), replica(encrypt), replica(generate), crl(decrypt), crl(generate)]
+        }
+        "export-to-secrets" => vec![of_secret(decrypt), of_secret(generate), replica(encrypt), replica(generate)],
+        "renew-on-expiry" => vec![of_secret(decrypt), replica(encrypt), replica(generate)],
+        "refresh-truststore" => vec![crl(decrypt)],
+        _ => vec![],
+    };
+    [table(decrypt), table(generate)].into_iter().chain(others).collect()
 }
 
 /// The statements without the conditions on this key.

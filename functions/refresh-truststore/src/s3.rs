@@ -95,7 +95,11 @@ pub(crate) async fn crl(s3: &Client, location: &CrlLocation, known: Option<&str>
         Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => Ok(Object::Missing),
         Err(error) if error.code() == Some("AccessDenied") => Err(Failure::permanent(
             doing(),
-            format!("AWS denies it (AccessDenied); name arn:…:s3:::{bucket} in the stack's parameter CrlBucketArns"),
+            format!(
+                "AWS denies it (AccessDenied: {}); name arn:…:s3:::{bucket} in the stack's parameter CrlBucketArns, and where a \
+                 customer's key encrypts the bucket, let its policy give this role kms:Decrypt",
+                error.message().unwrap_or("no reason given"),
+            ),
         )),
         Err(error) => Err(Failure::aws(doing(), error)),
     }

@@ -68,6 +68,10 @@ impl DynamoDb {
         self.tables.iter().flat_map(|(name, table)| table.rows.all().map(|item| (name.as_str(), &**item)))
     }
 
+    pub(crate) fn encrypt(&mut self, table: &str, kms_key: Option<&str>) {
+        self.tables.entry(table.to_owned()).and_modify(|table| table.kms_key = kms_key.map(str::to_owned));
+    }
+
     /// The customer's key that a table is encrypted with.
     pub(crate) fn kms_key(&self, table: &str) -> Option<&str> {
         self.tables.get(table)?.kms_key.as_deref()
@@ -368,10 +372,15 @@ fn create_table(world: &mut World, now: OffsetDateTime, input: &Value) -> Result
     }
     let mut table = Table::new(now, key(input)?, indexes);
     let time_to_live = &input["TimeToLiveSpecification"];
-    table.kms_key = input["SSESpecification"]["KMSMasterKeyId"].as_str().map(str::to_owned);
+    table.kms_key = kms_key(input).map(str::to_owned);
     table.set_time_to_live(time_to_live["AttributeName"].as_str().filter(|_| time_to_live["Enabled"] == true));
     world.dynamodb.tables.insert(name.to_owned(), table);
     Ok(json!({ "TableDescription": described(world, now, input)? }))
+}
+
+/// The customer's key of a table's properties.
+pub(crate) fn kms_key(table: &Value) -> Option<&str> {
+    table["SSESpecification"]["KMSMasterKeyId"].as_str()
 }
 
 fn described(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value, AwsError> {

@@ -75,11 +75,9 @@ impl Condition {
                 _ => return Err(format!("Local AWS does not know the operator {operator}")),
             };
             for (key, values) in tests.as_object().into_iter().flatten() {
-                let tag = ["aws:RequestTag/", "aws:ResourceTag/"].iter().any(|kind| key.starts_with(kind));
-                if !tag
-                    && !["acm-pca:TemplateArn", "events:source", "kms:ViaService", "lambda:SourceFunctionArn"]
-                        .contains(&key.as_str())
-                {
+                let known = ["acm-pca:TemplateArn", "events:source", "kms:ViaService", "lambda:SourceFunctionArn"];
+                let open = ["aws:RequestTag/", "aws:ResourceTag/", "kms:EncryptionContext:"];
+                if !known.contains(&key.as_str()) && !open.iter().any(|kind| key.starts_with(kind)) {
                     return Err(format!("Local AWS does not know the condition key {key}"));
                 }
                 let values = match values {
@@ -158,9 +156,13 @@ pub(crate) fn needs(world: &World, service: &str, operation: &str, input: &Value
             // Who may not list a bucket is not told what is not in it.
             let absent = world.s3.object(&text("Bucket"), &text("Key")).is_none();
             let list = absent.then(|| need("s3:ListBucket", format!("arn:aws:s3:::{}", text("Bucket"))));
-            [get].into_iter().chain(list).collect()
+            let of_key = of_object(world, &["kms:Decrypt"], &text("Bucket"), &text("Key"));
+            [get].into_iter().chain(list).chain(of_key).collect()
         }
-        "s3" => of(format!("arn:aws:s3:::{}/{}", text("Bucket"), text("Key"))),
+        "s3" => {
+            let of_key = of_object(world, &["kms:GenerateDataKey"], &text("Bucket"), &text("Key"));
+            of(format!("arn:aws:s3:::{}/{}", text("Bucket"), text("Key"))).into_iter().chain(of_key).collect()
+        }
         "secretsmanager" if operation == "ListSecrets" => of("*".to_owned()),
         "secretsmanager" => secrets(world, operation, input, &action),
         _ => of("*".to_owned()),
@@ -191,6 +193,8 @@ fn private_ca(world: &World, operation: &str, input: &Value, action: &str) -> Ve
     // It refuses a revocation to whoever may not write the CRL.
     let crl = world.pca.crl(&needs[0].resource).filter(|_| operation == "RevokeCertificate");
     if let Some((bucket, key)) = crl {
+        // <https://docs.aws.amazon.com/privateca/latest/userguide/crl-planning.html#crl-kms>
+        needs.extend(of_object(world, &["kms:GenerateDataKey", "kms:Decrypt"], &bucket, &key));
         let bucket = format!("arn:aws:s3:::{bucket}");
         needs.extend(["s3:PutObject", "s3:PutObjectAcl"].map(|action| need(action, format!("{bucket}/{key}"))));
         needs.extend(["s3:GetBucketAcl", "s3:GetBucketLocation"].map(|action| need(action, bucket.clone())));
@@ -263,6 +267,7 @@ fn secrets(world: &World, operation: &str, input: &Value, action: &str) -> Vec<N
         _ => &[],
     };
     let of_key = key.into_iter().flat_map(|key| of_key.iter().map(move |action| via(world, action, key, "secretsmanager")));
+    let of_key: Vec<_> = of_key.map(|need| need.of("SecretARN", &own.resource)).collect();
     let replicas = input["AddReplicaRegions"].as_array().map_or(&[][..], Vec::as_slice);
     let replicate = (operation == "CreateSecret" && !replicas.is_empty())
         .then(|| Need { action: "secretsmanager:ReplicateSecretToRegions".to_owned(), ..own.clone() });
@@ -277,6 +282,14 @@ fn secrets(world: &World, operation: &str, input: &Value, action: &str) -> Vec<N
 fn get_object(bucket: &str, key: &str, version: Option<&str>) -> Need {
     let action = if version.is_some() { "s3:GetObjectVersion" } else { "s3:GetObject" };
     need(action, format!("arn:aws:s3:::{bucket}/{key}"))
+}
+
+/// What S3 asks of KMS for an object of a bucket that a customer's key encrypts.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html>
+fn of_object(world: &World, actions: &[&str], bucket: &str, key: &str) -> Vec<Need> {
+    let arn = format!("arn:aws:s3:::{bucket}/{key}");
+    let of_key = world.s3.kms_key(bucket).into_iter().flat_map(|key| actions.iter().map(move |action| (action, key)));
+    of_key.map(|(action, key)| via(world, action, key, "s3").of("aws:s3:arn", &arn)).collect()
 }
 
 /// What a service asks of KMS with its caller's rights.
@@ -297,6 +310,12 @@ fn need(action: &str, resource: String) -> Need {
 impl Need {
     fn says(&mut self, key: &str, value: Option<&str>) {
         self.context.extend(value.map(|value| (key.to_owned(), value.to_owned())));
+    }
+
+    /// With what a service gives KMS as encryption context.
+    fn of(mut self, key: &str, value: &str) -> Self {
+        self.says(&format!("kms:EncryptionContext:{key}"), Some(value));
+        self
     }
 }
 

@@ -28,6 +28,8 @@ pub struct S3 {
 struct Bucket {
     versioned: bool,
     sends_events: bool,
+    /// The customer's key that encrypts what is put there.
+    kms_key: Option<String>,
     /// The versions of each key, oldest first.
     objects: BTreeMap<String, Vec<Version>>,
 }
@@ -64,6 +66,10 @@ impl S3 {
     pub(crate) fn has_bucket(&self, name: &str) -> bool {
         self.buckets.contains_key(name)
     }
+
+    pub(crate) fn kms_key(&self, bucket: &str) -> Option<&str> {
+        self.buckets.get(bucket)?.kms_key.as_deref()
+    }
 }
 
 impl Bucket {
@@ -80,6 +86,11 @@ impl Bucket {
 /// Makes a bucket that keeps versions and sends no events; one that exists is left as it is.
 pub fn create_bucket(world: &mut World, name: &str) {
     add_bucket(world, name, true, false);
+}
+
+/// Encrypts a bucket with a customer's key from now on.
+pub fn encrypt_bucket(world: &mut World, name: &str, kms_key: &str) {
+    world.s3.buckets.entry(name.to_owned()).and_modify(|bucket| bucket.kms_key = Some(kms_key.to_owned()));
 }
 
 pub(crate) fn add_bucket(world: &mut World, name: &str, versioned: bool, sends_events: bool) {

@@ -207,6 +207,11 @@ pub fn make_replica(world: &mut World, secret: &str, region: &str) {
     secret.replica_of = Some(region.to_owned());
 }
 
+/// What is put from now on is encrypted with this key.
+pub fn encrypt(world: &mut World, secret: &str, kms_key: &str) {
+    world.secrets.secrets.get_mut(secret).expect("there is such a secret").kms_key_id = json!(kms_key);
+}
+
 /// From now on the replica in this region is not kept in step.
 pub fn fail_replica(world: &mut World, secret: &str, region: &str, why: &str) {
     let replica = world.secrets.secrets.get_mut(secret).and_then(|secret| secret.replicas.get_mut(region));

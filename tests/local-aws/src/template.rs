@@ -207,10 +207,13 @@ impl LocalAws {
         });
     }
 
-    /// Updates a stack whose parameters changed what its functions are told: their environment and roles. Nothing else of a
-    /// template is updated here.
+    /// Updates a stack whose parameters changed what its functions are told: their environment and roles, and the key of its
+    /// tables. Nothing else of a template is updated here.
     pub fn update(&self, template: &Template, runner: impl Fn(&Arc<Function>) -> Runner) {
         self.world(|world, _| {
+            for table in &template.tables {
+                world.dynamodb.encrypt(table["TableName"].as_str().unwrap_or_default(), dynamodb::kms_key(table));
+            }
             for function in &template.functions {
                 let deployed = lambda::Function { config: function.clone(), runner: runner(function) };
                 world.lambda.functions.insert(function.name.clone(), deployed);
