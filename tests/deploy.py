@@ -32,6 +32,7 @@ MACHINE = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[os.uname().
 def main():
     with tempfile.TemporaryDirectory() as place, local_aws(subprocess.DEVNULL) as local, ministack(place, local) as aws:
         account = Account(place, aws, local)
+        failed_creation(account)
         account.build()
         refused(account)
         said_by_it = account.deploy()
@@ -42,7 +43,7 @@ def main():
         update(account)
         gradual(account)
         deletion(account)
-    print("6 passed, 0 failed")
+    print("7 passed, 0 failed")
 
 
 @contextlib.contextmanager
@@ -154,6 +155,25 @@ cp "{os.path.abspath(BINARIES)}/$2" "{target}/$2/bootstrap"
         found["certificates"] = [item for item in items if item["id"]["S"].startswith("certificate#")]
         found["names"] = (resources["Table"], resources["Bucket"])
         return found
+
+
+def failed_creation(account):
+    """What is kept of a stack, and then something that fails."""
+    template, cloudformation = yaml_parse(read(os.path.join(ROOT, "template.yaml"))), account.client("cloudformation")
+    kept = {name: one for name, one in template["Resources"].items() if "DeletionPolicy" in one}
+    assert {"Bucket", "Table"} < set(kept) and all(one["UpdateReplacePolicy"] == "Retain" for one in kept.values()), kept
+    fails = {
+        "Handle": {"Type": "AWS::CloudFormation::WaitConditionHandle"},
+        "Fails": {"Type": "AWS::CloudFormation::WaitCondition", "DependsOn": list(kept), "Properties": {"Handle": {"Ref": "Handle"}, "Timeout": "1"}},
+    }
+    needs = {"Parameters": ("Prefix", "KmsKeyArn"), "Conditions": ("HasKey",)}
+    body = {part: {name: template[part][name] for name in names} for part, names in needs.items()}
+    cloudformation.create_stack(StackName="failed", TemplateBody=json.dumps({**body, "Resources": {**kept, **fails}}))
+    status = lambda: cloudformation.describe_stacks(StackName="failed")["Stacks"][0]["StackStatus"]  # noqa: E731
+    wait_for("the creation is undone", lambda: status() == "ROLLBACK_COMPLETE")
+    left = account.client("dynamodb").list_tables()["TableNames"], [one["Name"] for one in account.client("s3").list_buckets()["Buckets"]]
+    assert left == ([], ["artifacts"]), left
+    said("a first creation that fails leaves nothing behind")
 
 
 def refused(account):

@@ -176,8 +176,9 @@ fn the_example_leaves_the_cas_at_work_when_its_stack_is_deleted() {
     for (id, resource) in source()["Resources"].as_object().expect("resources") {
         // Nothing happens to a CA when its certificate's resource is deleted.
         let kept = resource["Type"] != "AWS::ACMPCA::Certificate";
-        for policy in ["DeletionPolicy", "UpdateReplacePolicy"] {
-            assert_eq!(resource[policy] == "Retain", kept, "{policy} of {id}");
+        // What a creation that failed would leave costs as much as what is used.
+        for (policy, keeps) in [("DeletionPolicy", "RetainExceptOnCreate"), ("UpdateReplacePolicy", "Retain")] {
+            assert_eq!(resource[policy] == keeps, kept, "{policy} of {id}");
         }
     }
 }
