@@ -139,12 +139,14 @@ def others(endpoint):
     secrets.tag_resource(SecretId="other/a", Tags=[{"Key": "everleaf:certificate", "Value": "everleaf/a"}])
     expect(preflight.secrets("other"), ("✗", "other/a is tagged as everleaf/a. Correct its tag"))
 
-    expect(preflight.replicas("none", "eu-central-1", "eu-west-1"), ("✓", "the region answers, and nothing stands in the way under none/"))
+    expect(preflight.replicas("none", "eu-central-1", "eu-west-1"), ("?", "knows no ec2 describe-regions"), ("✓", "the region answers, and nothing stands in the way under none/"))
     expect(preflight.prefix("free", "mine"), ("✓", "free is free"))
     expect(preflight.prefix("everleaf", "mine"), ("?", "has no tag that says of which stack"))
     expect(preflight.pace(200, 100), ("✓", "replaces 100 certificates in 1 h"))
     expect(preflight.pace(200, 100_000), ("✗", "more than the last third of 30 days. Raise HourlyBudget"))
     expect(preflight.kms_key(KEY), ("?", "knows no kms describe-key"))
+    expect(preflight.encryption("local-crls", "everleaf"), ("?", "knows no s3api get-bucket-encryption"))
+    expect(preflight.standing("everleaf", preflight.defaults(), True), ("?", "knows no cloudformation describe-stacks"))
     expect(preflight.credentials(""), ("✗", "no region is chosen. Set AWS_REGION"))
     said("buckets, listeners, secrets and the prefix are looked at")
 
@@ -160,7 +162,7 @@ def whole(endpoint):
     clean = run("Prefix=clean")
     assert clean.returncode == 0, clean
     marks = [line.split(":")[0] for line in clean.stdout.splitlines()]
-    assert marks == ["✓ parameters", "? credentials", "? organization", "✓ issuing CA", "✓ prefix", "✓ secrets", "? tags in ACM", "? quota of secrets",
+    assert marks == ["✓ parameters", "? credentials", "? organization", "✓ issuing CA", "? stack", "✓ prefix", "✓ secrets", "? tags in ACM", "? quota of secrets",
                      "? quota of certificates in ACM", "? quota of certificates of a CA", "? quota of trust stores", "? concurrency",
                      "✓ pace"], clean.stdout
     faulty = run("Prefix=clean CrlBucketArns=arn:aws:s3:::none")
@@ -257,13 +259,25 @@ def stood_in():
         row("acm-pca list-permissions", permissions, lambda: preflight.acm_permitted(CA), ("✓", expected))
     row("acm-pca list-permissions", "AccessDeniedException", lambda: preflight.acm_permitted(shared), ("?", "AccessDeniedException"))
 
+    regions = {"Regions": [{"RegionName": name, "OptInStatus": status} for name, status in [
+        ("eu-central-1", "opt-in-not-required"), ("eu-west-1", "opt-in-not-required"), ("eu-south-1", "opted-in"), ("ap-east-1", "not-opted-in")]]}
+    answers["ec2", "describe-regions"] = regions
     for name, home, expected in [
         ("p/a", "eu-central-1", ("✓", "nothing stands in the way")), ("pp/a", None, ("✓", "nothing stands in the way")),
         ("p/a", "us-east-1", ("✗", "p/a is there, and is no replica of eu-central-1's. Move it")), ("p/a", None, ("✗", "no replica")),
     ]:
         listed = {"SecretList": [{"Name": name, **({"PrimaryRegion": home} if home else {})}]}
         row("secretsmanager list-secrets", listed, lambda: preflight.replicas("p", "eu-central-1", "eu-west-1"), expected)
-    row("secretsmanager list-secrets", "UnrecognizedClientException", lambda: preflight.replicas("p", "a", "b"), ("?", "UnrecognizedClient"))
+    row("secretsmanager list-secrets", "UnrecognizedClientException", lambda: preflight.replicas("p", "eu-central-1", "eu-west-1"), ("?", "UnrecognizedClient"))
+    answers["secretsmanager", "list-secrets"] = {"SecretList": []}
+    free = ("✓", "nothing stands in the way")
+    for region, answer, *expected in [
+        ("eu-wets-1", regions, ("✗", "there is no such region, and no secret would be made. Correct ReplicaRegions")),
+        ("ap-east-1", regions, ("✗", "the account has not enabled it. aws account enable-region --region-name ap-east-1")),
+        ("eu-south-1", regions, free),
+        ("eu-wets-1", "UnauthorizedOperation", ("?", "could not be asked"), free),
+    ]:
+        row("ec2 describe-regions", answer, lambda region=region: preflight.replicas("p", "eu-central-1", region), *expected)
 
     def route(**to):
         return {"DestinationCidrBlock": "0.0.0.0/0", "State": "active", **to}
@@ -334,6 +348,22 @@ def stood_in():
         row("s3api get-bucket-policy", answer, lambda: preflight.crl_bucket("crls"), ("✓", "it can be read"), expected)
     row("s3api head-bucket", "403", lambda: preflight.crl_bucket("crls"), ("?", "(403)"))
 
+    def encrypted(algorithm, **key):
+        default = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": algorithm, **key}, "BucketKeyEnabled": False}
+        return {"ServerSideEncryptionConfiguration": {"Rules": [default]}}
+
+    named = ("?", f"{KEY} encrypts it: see that its policy lets acm-pca.amazonaws.com and the role of p-issue-client-cert use kms:GenerateDataKey")
+    for answer, expected in [
+        (encrypted("AES256"), ("✓", "S3's own keys encrypt it")),
+        ("ServerSideEncryptionConfigurationNotFoundError", ("✓", "S3's own keys encrypt it")),
+        (encrypted("aws:kms", KMSMasterKeyID=KEY), named),
+        (encrypted("aws:kms:dsse", KMSMasterKeyID=KEY), named),
+        (encrypted("aws:kms"), ("✗", "with which AWS Private CA cannot write. Give it a key of your own, or SSE-S3")),
+        (encrypted("aws:kms", KMSMasterKeyID=f"arn:aws:kms:eu-central-1:{ACCOUNT}:alias/aws/s3"), ("✗", "cannot write")),
+        ("AccessDenied", ("?", "AccessDenied")),
+    ]:
+        row("s3api get-bucket-encryption", answer, lambda: preflight.encryption("crls", "p"), expected)
+
     row("elbv2 describe-listeners", {"Listeners": [{"Protocol": "HTTP"}]}, lambda: preflight.listener("x"), ("✗", "it speaks HTTP. Only"))
 
     def key(**changes):
@@ -358,6 +388,29 @@ def stood_in():
 
     for owner, expected in [("mine", ("✓", "is that of the stack mine, which would be updated")), ("yours", ("✗", "of the stack yours, not of mine"))]:
         row("lambda get-function", {"Tags": {"aws:cloudformation:stack-name": owner}}, lambda: preflight.prefix("p", "mine"), expected)
+
+    def stack(status="UPDATE_COMPLETE", **given):
+        named = [{"ParameterKey": name, "ParameterValue": value} for name, value in {"Prefix": "p", "KmsKeyArn": "", **given}.items()]
+        return {"Stacks": [{"StackId": f"arn:aws:cloudformation:eu-central-1:{ACCOUNT}:stack/mine/1", "StackStatus": status, "Parameters": named}]}
+
+    kept, theirs = ("✓", "mine keeps its Prefix"), KEY.replace(ACCOUNT, "444455556666")
+    left = "mine has Prefix=q: with p nobody would renew what it has"
+    for answer, key, certain, *expected in [
+        ("ValidationError", "", True, ("✓", "mine would be new")),
+        (stack("REVIEW_IN_PROGRESS", Prefix="q"), "", True, ("✓", "mine has nothing yet")),
+        (stack("ROLLBACK_COMPLETE", Prefix="q"), "", True, ("✓", "mine has nothing yet")),
+        (stack(), "", True, kept),
+        ({"Stacks": [{"StackStatus": "CREATE_COMPLETE"}]}, "", True, ("✗", "mine is a stack of something else. Choose another name")),
+        (stack(Prefix="q"), "", True, ("✗", f"{left}. Leave Prefix=q, or deploy another stack")),
+        (stack(Prefix="q"), "", False, ("?", f"{left}; is another stack meant?")),
+        (stack(KmsKeyArn=KEY), KEY, True, kept),
+        (stack(KmsKeyArn=KEY), "", True, kept, ("?", f"KmsKeyArn was {KEY}, and the secrets that are there keep it: leave it enabled")),
+        (stack(), KEY, True, kept, ("?", "KmsKeyArn was empty")),
+        (stack(KmsKeyArn=theirs), "", True, kept, ("?", "they could not be renewed: leave it in KmsKeyArn")),
+        ("AccessDenied", "", True, ("?", "AccessDenied")),
+    ]:
+        wanted = {"Prefix": "p", "KmsKeyArn": key}
+        row("cloudformation describe-stacks", answer, lambda: preflight.standing("mine", wanted, certain), *expected)
 
     def tagged(*secrets):
         return {"ResourceTagMappingList": [{"ResourceARN": f"arn:{place}", "Tags": [{"Key": "everleaf:certificate", "Value": secret}]}

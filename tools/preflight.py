@@ -79,6 +79,7 @@ def main(program):
                 check(f"ACM's permission on CA {arn}", acm_permitted(arn))
         for arn in filter(None, wanted["CrlBucketArns"].split(",")):
             check(f"CRL bucket {arn}", crl_bucket(arn.split(":::")[1]))
+            check(f"encryption of {arn}", encryption(arn.split(":::")[1], wanted["Prefix"]))
         for arn in listeners(wanted):
             check(f"listener {arn}", listener(arn))
         if wanted["KmsKeyArn"]:
@@ -89,6 +90,7 @@ def main(program):
             subnets = wanted["VpcSubnetIds"].split(",")
             check("way out of the VPC", way_out(subnets))
             check("security groups", security_groups(wanted["VpcSecurityGroupIds"].split(","), subnets))
+        check("stack", standing(stack, wanted, certain=source != "PARAMETERS"))
         check("prefix", prefix(wanted["Prefix"], stack))
         check("secrets", secrets(wanted["Prefix"]))
         check("tags in ACM", tags(wanted["Prefix"]))
@@ -318,6 +320,24 @@ def crl_bucket(bucket):
         yield bad("its policy does not let AWS Private CA write", "Give it the policy CrlBucketPolicy of examples/private-ca.yaml")
 
 
+def encryption(bucket, name):
+    """Who writes or reads there needs its key too: <https://docs.aws.amazon.com/privateca/latest/userguide/crl-planning.html>."""
+    try:
+        answer = ask("s3api", "get-bucket-encryption", "--bucket", bucket, absent=("ServerSideEncryptionConfigurationNotFoundError",))
+        rules = answer["ServerSideEncryptionConfiguration"]["Rules"]
+    except Absent:
+        rules = []
+    defaults = [rule["ApplyServerSideEncryptionByDefault"] for rule in rules if "ApplyServerSideEncryptionByDefault" in rule]
+    keys = [one.get("KMSMasterKeyID", "alias/aws/s3") for one in defaults if one["SSEAlgorithm"].startswith("aws:kms")]
+    if not keys:
+        yield good("S3's own keys encrypt it")
+    elif keys[0].endswith("alias/aws/s3"):
+        yield bad("the key that AWS manages for S3 encrypts it, with which AWS Private CA cannot write", "Give it a key of your own, or SSE-S3")
+    else:
+        yield "?", (f"{keys[0]} encrypts it: see that its policy lets acm-pca.amazonaws.com and the role of {name}-issue-client-cert use "
+                    f"kms:GenerateDataKey and kms:Decrypt, and that of {name}-refresh-truststore kms:Decrypt")
+
+
 def listeners(wanted):
     return [listener["listener_arn"] for store in declared(wanted) for listener in store.get("listeners", [])]
 
@@ -358,7 +378,17 @@ def kms_key(arn):
 
 
 def replicas(name, home, region):
-    """A replica cannot be made where a secret of its name stands already."""
+    """A replica cannot be made where there is no such region, or where a secret of its name stands already."""
+    try:
+        known = {one["RegionName"]: one.get("OptInStatus") for one in ask("ec2", "describe-regions", "--all-regions")["Regions"]}
+        if region not in known:
+            yield bad("there is no such region, and no secret would be made", "Correct ReplicaRegions")
+            return
+        if known[region] == "not-opted-in":
+            yield bad("the account has not enabled it", f"aws account enable-region --region-name {region}")
+            return
+    except Unasked as why:
+        yield "?", f"whether there is such a region could not be asked: {why}"
     wrong = [secret["Name"] for secret in secrets_under(name, "--region", region) if secret.get("PrimaryRegion") != home]
     for secret in wrong:
         yield bad(f"{secret} is there, and is no replica of {home}'s", "Move it, or choose another Prefix")
@@ -445,6 +475,36 @@ def security_groups(wanted, subnets):
             yield "?", f"{what} lets prefix lists in: whether the subnets are in them is not known here"
         else:
             yield bad(f"{what} does not let the functions in", f"Let TCP 443 in from {', '.join(wanted)} in its security groups")
+
+
+def standing(stack, wanted, certain):
+    """What a stack that is there does not take along. Parameters that are given by hand may be another's."""
+    try:
+        [found] = ask("cloudformation", "describe-stacks", "--stack-name", stack, absent=("ValidationError",))["Stacks"]
+    except Absent:
+        yield good(f"{stack} would be new")
+        return
+    # Of a creation that failed nothing is left.
+    if found["StackStatus"] in ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE"):
+        yield good(f"{stack} has nothing yet")
+        return
+    there = {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", [])}
+    if "Prefix" not in there:
+        yield bad(f"{stack} is a stack of something else", "Choose another name for this one")
+        return
+    if there["Prefix"] == wanted["Prefix"]:
+        yield good(f"{stack} keeps its Prefix")
+    else:
+        what = f"{stack} has Prefix={there['Prefix']}: with {wanted['Prefix']} nobody would renew what it has"
+        yield bad(what, f"Leave Prefix={there['Prefix']}, or deploy another stack") if certain else ("?", f"{what}; is another stack meant?")
+        return
+    key = there.get("KmsKeyArn", "")
+    if key != wanted["KmsKeyArn"] and not key:
+        yield "?", "KmsKeyArn was empty, and the secrets that are there keep the key that AWS manages"
+    elif key != wanted["KmsKeyArn"]:
+        own = key.split(":")[4] == found["StackId"].split(":")[4]
+        then = "leave it enabled" if own else "it is another account's, and they could not be renewed: leave it in KmsKeyArn"
+        yield "?", f"KmsKeyArn was {key}, and the secrets that are there keep it: {then}"
 
 
 def prefix(name, stack):
