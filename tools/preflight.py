@@ -321,7 +321,7 @@ def crl_bucket(bucket):
 
 
 def encryption(bucket, name):
-    """Who writes or reads there needs its key too: <https://docs.aws.amazon.com/privateca/latest/userguide/crl-planning.html>."""
+    """Who writes or reads there needs its key too: <https://docs.aws.amazon.com/privateca/latest/userguide/crl-planning.html#crl-encryption>."""
     try:
         answer = ask("s3api", "get-bucket-encryption", "--bucket", bucket, absent=("ServerSideEncryptionConfigurationNotFoundError",))
         rules = answer["ServerSideEncryptionConfiguration"]["Rules"]

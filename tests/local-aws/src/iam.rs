@@ -193,7 +193,7 @@ fn private_ca(world: &World, operation: &str, input: &Value, action: &str) -> Ve
     // It refuses a revocation to whoever may not write the CRL.
     let crl = world.pca.crl(&needs[0].resource).filter(|_| operation == "RevokeCertificate");
     if let Some((bucket, key)) = crl {
-        // <https://docs.aws.amazon.com/privateca/latest/userguide/crl-planning.html#crl-kms>
+        // <https://docs.aws.amazon.com/privateca/latest/userguide/crl-planning.html#crl-encryption>
         needs.extend(of_object(world, &["kms:GenerateDataKey", "kms:Decrypt"], &bucket, &key));
         let bucket = format!("arn:aws:s3:::{bucket}");
         needs.extend(["s3:PutObject", "s3:PutObjectAcl"].map(|action| need(action, format!("{bucket}/{key}"))));
