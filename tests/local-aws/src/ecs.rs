@@ -4,7 +4,7 @@
 //! deployment is complete. Tasks that do not start are tried again, ever more slowly, and trip the
 //! [circuit breaker](https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html) where it is on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
@@ -33,6 +33,7 @@ pub struct Ecs {
     /// By `cluster/service`, the end of the ARN. Networks, load balancers and capacity are accepted and mean nothing.
     services: BTreeMap<String, Service>,
     failing: BTreeMap<String, u32>,
+    lingering: BTreeSet<String>,
 }
 
 struct Service {
@@ -46,7 +47,7 @@ struct Service {
     configuration: Value,
     tags: Value,
     events: Vec<Value>,
-    /// The newest first: the `PRIMARY` one.
+    /// The newest first: the `PRIMARY` one. Task sets, for another controller than `ECS`.
     deployments: Vec<Deployment>,
     /// As `DescribeServiceDeployments` shows them, the oldest first: one update each, with its rollback, if any.
     service_deployments: Vec<Value>,
@@ -96,6 +97,17 @@ impl Ecs {
     /// No task of the next `count` deployments of a service starts. A rollback is a deployment too.
     pub fn fail_deployments(&mut self, cluster: &str, service: &str, count: u32) {
         self.failing.insert(format!("{cluster}/{service}"), count);
+    }
+
+    /// Whether tasks of older deployments run on beside those of a new one, and when that is complete.
+    pub fn old_tasks_linger(&mut self, cluster: &str, service: &str, linger: bool) {
+        let key = format!("{cluster}/{service}");
+        if linger {
+            self.lingering.insert(key);
+        } else {
+            self.lingering.remove(&key);
+            self.services.get_mut(&key).into_iter().for_each(Service::stop_surplus);
+        }
     }
 
     fn tasks(&self) -> impl Iterator<Item = (&Service, &Deployment, &Task)> {
@@ -167,6 +179,7 @@ pub fn call(world: &mut World, now: OffsetDateTime, operation: &str, input: &Val
             let find = |arn: &str| all.iter().find(|found| found["serviceRevisionArn"] == arn).copied().cloned();
             Ok(described("serviceRevisions", at_most(input, "serviceRevisionArns", 20)?, find))
         }
+        "StopServiceDeployment" => stop_service_deployment(world, now, input),
         "ListTasks" => {
             let cluster = cluster(world, input)?;
             let of = input["serviceName"].as_str().map(|name| service(world, &cluster, name)).transpose()?;
@@ -321,12 +334,44 @@ fn list_service_deployments(world: &World, now: OffsetDateTime, input: &Value) -
     page(input, "serviceDeployments", service.service_deployments.iter().rev().filter(wanted).map(brief).collect(), 20)
 }
 
+/// A person has the deployment under way rolled back.
+fn stop_service_deployment(world: &mut World, now: OffsetDateTime, input: &Value) -> Result<Value, AwsError> {
+    let arn = required(input, "serviceDeploymentArn")?;
+    if input["stopType"].as_str().is_some_and(|kind| kind != "ROLLBACK") {
+        return Err(invalid("stopType must be ROLLBACK."));
+    }
+    let has = |service: &&Service| service.service_deployments.iter().any(|found| found["serviceDeploymentArn"] == arn);
+    let Some(key) = world.ecs.services.values().find(has).map(|service| service.key.clone()) else {
+        return Err(AwsError::new("ServiceDeploymentNotFoundException", "Service deployment not found."));
+    };
+    let mut service = take(world, &key)?;
+    let last = service.service_deployments.last().filter(|last| last["serviceDeploymentArn"] == arn);
+    let is_under_way = last.is_some_and(|last| last["finishedAt"].is_null() && last["rollback"].is_null());
+    if is_under_way {
+        fail(world, now, &mut service, "Service deployment was stopped by a user.", true);
+    }
+    keep(world, now, service);
+    match is_under_way {
+        true => Ok(json!({ "serviceDeploymentArn": arn })),
+        false => Err(AwsError::new("ConflictException", "The service deployment is not in progress.")),
+    }
+}
+
+/// As CodeDeploy does it, or whoever controls the service: a new task set, `PRIMARY` from the start.
+pub fn deploy_task_set(world: &mut World, now: OffsetDateTime, cluster: &str, service: &str) -> Result<(), AwsError> {
+    let mut service = take(world, &format!("{cluster}/{service}"))?;
+    deploy(world, now, &mut service, None);
+    keep(world, now, service);
+    Ok(())
+}
+
 /// Starts a deployment of what the service is now. A rollback, to a revision that has been there, is part of the service
 /// deployment that failed, and has new tasks like any other.
 fn deploy(world: &mut World, now: OffsetDateTime, service: &mut Service, rolling_back_to: Option<String>) {
     let id = format!("ecs-svc/{}", digits(world));
     let (revision, reason) = match rolling_back_to {
         Some(revision) => (revision, format!("ECS deployment circuit breaker: rolling back to deploymentId {id}.")),
+        None if service.controller != "ECS" => (String::new(), String::new()),
         None => (start_service_deployment(world, now, service), format!("ECS deployment {id} in progress.")),
     };
     service.deployments.iter_mut().for_each(|older| older.tasks.retain(Task::runs));
@@ -411,7 +456,9 @@ fn progress(world: &mut World, now: OffsetDateTime, service: &mut Service) {
         }
     }
     start_tasks(world, now, service);
-    service.stop_surplus();
+    if !world.ecs.lingering.contains(&service.key) {
+        service.stop_surplus();
+    }
     let (desired_count, threshold) = (service.desired_count, service.threshold());
     let breaker = service.configuration["deploymentCircuitBreaker"]["enable"] == true;
     let Some(primary) = service.deployments.first().filter(|primary| primary.state == "IN_PROGRESS") else { return };
@@ -453,7 +500,11 @@ fn start_tasks(world: &mut World, now: OffsetDateTime, service: &mut Service) {
 }
 
 fn complete(world: &mut World, now: OffsetDateTime, service: &mut Service) {
-    service.deployments.truncate(1);
+    let mut number = 0;
+    service.deployments.retain(|deployment| {
+        number += 1;
+        number == 1 || deployment.running() > 0
+    });
     let Some(primary) = service.deployments.first_mut() else { return };
     let id = primary.id.clone();
     let reason = format!("ECS deployment {id} completed.");
@@ -466,17 +517,25 @@ fn complete(world: &mut World, now: OffsetDateTime, service: &mut Service) {
     announce(world, now, service, "INFO", "SERVICE_DEPLOYMENT_COMPLETED", &id, &reason);
 }
 
-/// The circuit breaker: the deployment has failed; where rollback is on and a deployment completed before, back to that one.
 fn trip(world: &mut World, now: OffsetDateTime, service: &mut Service) {
+    if let Some(last) = service.service_deployments.last_mut() {
+        last["deploymentCircuitBreaker"]["status"] = "TRIGGERED".into();
+    }
+    let rollback = service.configuration["deploymentCircuitBreaker"]["rollback"] == true;
+    fail(world, now, service, "ECS deployment circuit breaker: task failed to start.", rollback);
+}
+
+/// The deployment has failed; with rollback, and where a deployment completed before, back to that one. Only with the circuit
+/// breaker on there is an event of it.
+fn fail(world: &mut World, now: OffsetDateTime, service: &mut Service, reason: &str, rollback: bool) {
     let Some(primary) = service.deployments.first_mut() else { return };
-    primary.update(now, "FAILED", "ECS deployment circuit breaker: tasks failed to start.");
+    primary.update(now, "FAILED", reason);
     primary.tasks.clear();
     let id = primary.id.clone();
-    let reason = "ECS deployment circuit breaker: task failed to start.";
-    announce(world, now, service, "ERROR", "SERVICE_DEPLOYMENT_FAILED", &id, reason);
+    if service.configuration["deploymentCircuitBreaker"]["enable"] == true {
+        announce(world, now, service, "ERROR", "SERVICE_DEPLOYMENT_FAILED", &id, reason);
+    }
     let Some(last) = service.service_deployments.last_mut() else { return };
-    last["deploymentCircuitBreaker"]["status"] = "TRIGGERED".into();
-    let rollback = service.configuration["deploymentCircuitBreaker"]["rollback"] == true;
     if !last["rollback"].is_null() {
         update(last, now, "ROLLBACK_FAILED", None);
     } else if let Some((task_definition, revision)) = service.completed.take_if(|_| rollback) {
@@ -527,6 +586,9 @@ fn update(found: &mut Value, now: OffsetDateTime, status: &str, reason: Option<&
 }
 
 fn announce(world: &mut World, now: OffsetDateTime, service: &Service, kind: &str, name: &str, deployment: &str, reason: &str) {
+    if service.controller != "ECS" {
+        return;
+    }
     let updated_at = now.replace_nanosecond(0).unwrap_or(now).format(&Rfc3339).unwrap_or_default();
     let detail =
         json!({ "eventType": kind, "eventName": name, "deploymentId": deployment, "updatedAt": updated_at, "reason": reason });
@@ -612,21 +674,30 @@ impl Service {
     }
 
     fn description(&self, world: &World, tags: bool) -> Value {
+        let (is_rolling, is_ours) = (self.configuration["strategy"] == "ROLLING", self.controller == "ECS");
         let deployments = self.deployments.iter().enumerate().map(|(number, found)| {
             let (status, desired) = if number == 0 { ("PRIMARY", self.desired_count) } else { ("ACTIVE", found.running()) };
-            json!({
+            let mut deployment = json!({
                 "id": found.id, "status": status, "taskDefinition": found.task_definition, "desiredCount": desired,
                 "pendingCount": found.tasks.len() - found.running(), "runningCount": found.running(),
                 "failedTasks": found.failed_tasks, "createdAt": epoch(found.created_at), "updatedAt": epoch(found.updated_at),
-                "rolloutState": found.state, "rolloutStateReason": found.reason,
-            })
+            });
+            if is_ours && is_rolling {
+                (deployment["rolloutState"], deployment["rolloutStateReason"]) =
+                    (found.state.into(), found.reason.clone().into());
+            } else if !is_ours {
+                let is_steady = found.state == "COMPLETED";
+                deployment["stabilityStatus"] = if is_steady { "STEADY_STATE" } else { "STABILIZING" }.into();
+            }
+            deployment
         });
+        let (deployments, task_sets): (Vec<_>, Vec<_>) = deployments.partition(|_| is_ours);
         let all: usize = self.deployments.iter().map(|deployment| deployment.tasks.len()).sum();
         let mut description = json!({
             "serviceArn": self.arn, "serviceName": self.name(), "clusterArn": self.cluster_arn(world), "status": self.status,
             "desiredCount": self.desired_count, "runningCount": self.running(), "pendingCount": all - self.running(),
             "taskDefinition": self.task_definition, "deploymentConfiguration": self.configuration, "schedulingStrategy": "REPLICA",
-            "deploymentController": { "type": self.controller }, "deployments": deployments.collect::<Vec<_>>(),
+            "deploymentController": { "type": self.controller }, "deployments": deployments, "taskSets": task_sets,
             "events": self.events, "createdAt": epoch(self.created_at),
         });
         if tags && !self.tags.is_null() {
@@ -1038,6 +1109,78 @@ mod tests {
         account.update(json!({ "forceNewDeployment": true }));
         account.pass(60);
         assert_eq!(account.states(), ["COMPLETED"]);
+    }
+
+    #[test]
+    fn what_a_person_stops_is_rolled_back_without_an_event_that_it_failed() {
+        let mut account = Account::new(1, json!({}));
+        account.pass(60);
+        account.world.ecs.fail_deployments("main", "web", 1);
+        account.update(json!({ "forceNewDeployment": true }));
+        account.pass(60);
+        account.events();
+        let listed = account.call("ListServiceDeployments", json!({ "cluster": "main", "service": "web" }));
+        let arns: Vec<_> = [0, 1].map(|number| listed["serviceDeployments"][number]["serviceDeploymentArn"].clone()).into();
+        let stop = |arn: &Value, kind| json!({ "serviceDeploymentArn": arn, "stopType": kind });
+        for (input, code) in [
+            (stop(&arns[0], "ABORT"), "InvalidParameterException"),
+            (stop(&arns[1], "ROLLBACK"), "ConflictException"),
+            (stop(&"none".into(), "ROLLBACK"), "ServiceDeploymentNotFoundException"),
+        ] {
+            assert_eq!(account.try_call("StopServiceDeployment", &input), Err(code.into()), "{input}");
+        }
+        account.call("StopServiceDeployment", stop(&arns[0], "ROLLBACK"));
+        assert_eq!(account.statuses(), ["ROLLBACK_IN_PROGRESS", "SUCCESSFUL"]);
+        account.pass(60);
+        assert_eq!((account.states(), account.statuses()[0].clone()), (vec!["COMPLETED".into()], "ROLLBACK_SUCCESSFUL".into()));
+        let names: Vec<_> = account.events().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["IN_PROGRESS", "COMPLETED"]);
+    }
+
+    #[test]
+    fn a_strategy_that_shifts_traffic_has_no_rollout_state() {
+        let mut account = Account::new(1, json!({}));
+        account.update(json!({ "deploymentConfiguration": { "strategy": "CANARY" } }));
+        account.pass(60);
+        assert_eq!((account.states(), account.statuses()), (vec![Value::Null], vec!["SUCCESSFUL".into()]));
+    }
+
+    #[test]
+    fn other_controllers_have_task_sets_in_the_place_of_deployments() {
+        let mut account = Account::new(1, json!({}));
+        let controller = json!({ "type": "EXTERNAL" });
+        let input = json!({ "cluster": "main", "serviceName": "theirs", "taskDefinition": "web", "desiredCount": 2, "deploymentController": controller });
+        account.call("CreateService", input);
+        let shown = |account: &mut Account| {
+            let input = json!({ "cluster": "main", "services": ["theirs"] });
+            let service = account.call("DescribeServices", input)["services"][0].clone();
+            assert_eq!(service["deployments"], json!([]));
+            let sets = service["taskSets"].as_array().unwrap().iter();
+            sets.map(|set| (set["status"].clone(), set["stabilityStatus"].clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&mut account), []);
+        account.pass(60);
+        account.events();
+        for _ in 0..2 {
+            deploy_task_set(&mut account.world, account.now, "main", "theirs").unwrap();
+            assert_eq!(shown(&mut account)[0], ("PRIMARY".into(), "STABILIZING".into()));
+            account.pass(60);
+            assert_eq!(shown(&mut account), [("PRIMARY".into(), "STEADY_STATE".into())]);
+        }
+        assert_eq!(account.events(), []);
+    }
+
+    #[test]
+    fn old_tasks_run_on_for_as_long_as_they_are_let() {
+        let mut account = Account::new(1, json!({}));
+        account.pass(60);
+        account.world.ecs.old_tasks_linger("main", "web", true);
+        account.put(r#"{"certificate":"two"}"#);
+        account.update(json!({ "forceNewDeployment": true }));
+        account.pass(3600);
+        assert_eq!((account.states(), account.certificates()), (vec!["COMPLETED".into(); 2], vec!["two".into(), "one".into()]));
+        account.world.ecs.old_tasks_linger("main", "web", false);
+        assert_eq!((account.states(), account.certificates()), (vec!["COMPLETED".into()], vec!["two".into()]));
     }
 
     #[test]

@@ -131,7 +131,7 @@ pub(crate) fn needs(world: &World, service: &str, operation: &str, input: &Value
         "acm" => acm(world, operation, input, &action),
         "acm-pca" => private_ca(world, operation, input, &action),
         "dynamodb" => dynamodb(world, operation, input),
-        "ecs" if ["DescribeServices", "UpdateService"].contains(&operation) => {
+        "ecs" if ["DescribeServices", "ListServiceDeployments", "UpdateService"].contains(&operation) => {
             let named = input["services"].as_array().map_or(&[][..], Vec::as_slice).iter().chain(input.get("service"));
             let service = |name: &Value| format!("service/{}/{}", text("cluster"), name.as_str().unwrap_or_default());
             named.map(|name| need(&action, world.arn("ecs", &service(name)))).collect()

@@ -39,7 +39,7 @@ const QUOTAS: &[Quota] = &[
     together("ecs", 50, 5, &["CreateService", "DeleteService", "UpdateService"]),
     together("ecs", 100, 20, &["DescribeServices", "ListServices"]),
     together("ecs", 100, 20, &["DescribeTasks", "ListTasks"]),
-    together("ecs", 50, 20, &["DescribeServiceDeployments", "ListServiceDeployments"]),
+    together("ecs", 50, 20, &["DescribeServiceDeployments", "ListServiceDeployments", "StopServiceDeployment"]),
     together("ecs", 50, 20, &["DescribeServiceRevisions"]),
     //
     together(
