@@ -11,10 +11,6 @@ use crate::scenario::{act, lose_deliveries, minutes, order, request, run, servic
 fn bad_input_gets_one_permanent_error_that_says_what_to_do_and_changes_nothing() {
     let acm = |resource: &str| json!({"detail-type": "ACM Certificate Available", "source": "aws.acm", "resources": [resource], "detail": {}});
     let ours = |detail_type: &str, detail: Value| json!({"detail-type": detail_type, "source": "everleaf", "resources": [], "detail": detail});
-    let ecs = |resource: &str| {
-        json!({"detail-type": "ECS Deployment State Change", "source": "aws.ecs", "resources": [resource],
-        "detail": {"eventName": "SERVICE_DEPLOYMENT_FAILED", "deploymentId": "ecs-svc/1"}})
-    };
     let stranger = ours("Certificate Renamed", json!({"prefix": "everleaf"}));
     let unknown = "neither the table nor a secret knows it";
     run(async {
@@ -108,7 +104,6 @@ fn bad_input_gets_one_permanent_error_that_says_what_to_do_and_changes_nothing()
             ("force-redeploy", json!({"services": ["orders"]}), &["`orders` is not a service", "cluster/service"]),
             ("force-redeploy", json!({"services": []}), &["give either `certificate`"]),
             ("force-redeploy", json!({"services": "payments/orders"}), &["string \"payments/orders\"", "give either"]),
-            ("force-redeploy", ecs("x"), &["`x` is not a service"]),
             (
                 "force-redeploy",
                 ours("Certificate Current", json!({"prefix": "everleaf", "services": ["x"]})),
@@ -128,6 +123,24 @@ fn bad_input_gets_one_permanent_error_that_says_what_to_do_and_changes_nothing()
             let writes: Vec<_> = calls.iter().filter(|call| call.writes() && call.error.is_none()).map(Call::action).collect();
             assert!(writes.is_empty(), "{function} {event}: {writes:?}");
         }
+    });
+}
+
+/// ECS tells of all services of the account, and old ones may have short ARNs.
+#[test]
+fn an_event_of_ecs_about_a_service_that_nobody_can_have_named_is_none_of_ours() {
+    run(async {
+        let stack = Stack::deploy().await;
+        let mut event: Value =
+            serde_json::from_str(include_str!("../../events/force-redeploy.ecs-deployment-failed.json")).unwrap();
+        for resources in [json!(["arn:aws:ecs:eu-central-1:111122223333:service/orders"]), json!(["x"]), json!([])] {
+            event["resources"] = resources;
+            let answer = stack.handle("force-redeploy", event.clone(), "request").await.unwrap();
+            assert_eq!(answer["outcome"], "unmanaged", "{event}");
+        }
+        let by_hand = json!({"services": ["arn:aws:ecs:eu-central-1:111122223333:service/orders"]});
+        let error = stack.handle("force-redeploy", by_hand, "request").await.unwrap_err();
+        assert!(error.error_message.contains("write `cluster/service`"), "{error:?}");
     });
 }
 

@@ -39,10 +39,10 @@ pub(crate) async fn until_set_back(stack: &Stack, in_a_row: u32) {
     panic!("it was not set back");
 }
 
-/// The breakers of these services roll back, or there is none.
-async fn breaker(stack: &Stack, service: &str, enable: bool, rollback: bool) {
+/// The service is deployed by this strategy. Its breaker rolls back, or there is none.
+pub(crate) async fn breaker(stack: &Stack, service: &str, strategy: &str, enable: bool, rollback: bool) {
     let (cluster, name) = service.split_once('/').unwrap();
-    let configuration = json!({"deploymentCircuitBreaker": {"enable": enable, "rollback": rollback}});
+    let configuration = json!({"strategy": strategy, "deploymentCircuitBreaker": {"enable": enable, "rollback": rollback}});
     let update = json!({"cluster": cluster, "service": name, "deploymentConfiguration": configuration});
     user(stack, "ecs:UpdateService", update).await;
     minutes(5).await;
@@ -336,12 +336,18 @@ fn what_a_listener_serves_goes_back_too() {
 
 #[test]
 fn a_failure_is_found_without_its_event_whatever_the_circuit_breaker_does() {
-    for (what, enable, rollback, fails) in
-        [("it stops", true, false, 1), ("it rolls back in vain", true, true, 2), ("there is none", false, false, 1)]
-    {
+    for (what, strategy, enable, rollback, fails) in [
+        ("it stops", "ROLLING", true, false, 1),
+        ("it rolls back", "ROLLING", true, true, 1),
+        ("it rolls back in vain", "ROLLING", true, true, 2),
+        ("there is none", "ROLLING", false, false, 1),
+        ("it stops what has no rollout state", "BLUE_GREEN", true, false, 1),
+        ("it rolls back what has none", "LINEAR", true, true, 1),
+        ("there is neither", "CANARY", false, false, 1),
+    ] {
         run(async {
             let (stack, first) = running(json!({}), &["payments/orders"]).await;
-            breaker(&stack, "payments/orders", enable, rollback).await;
+            breaker(&stack, "payments/orders", strategy, enable, rollback).await;
             stack.aws.set_deliveries(Some(Box::new(|event, _| match event["source"].as_str() {
                 Some("aws.ecs") => Vec::new(),
                 _ => vec![Duration::ZERO],
@@ -354,6 +360,159 @@ fn a_failure_is_found_without_its_event_whatever_the_circuit_breaker_does() {
             assert_settled(&stack, what).await;
         });
     }
+}
+
+/// Somebody has the deployment of `orders` that is under way rolled back.
+pub(crate) async fn roll_back(stack: &Stack) {
+    let service = json!({"cluster": "payments", "service": "orders"});
+    let listed = user(stack, "ecs:ListServiceDeployments", service).await;
+    let arn = &listed["serviceDeployments"][0]["serviceDeploymentArn"];
+    let stop = json!({"serviceDeploymentArn": arn, "stopType": "ROLLBACK"});
+    user(stack, "ecs:StopServiceDeployment", stop).await;
+}
+
+#[test]
+fn what_was_rolled_back_without_an_event_has_failed_and_what_was_superseded_has_not() {
+    for (what, strategy, is_stopped) in [
+        ("stopped", "ROLLING", true),
+        ("stopped", "BLUE_GREEN", true),
+        ("superseded", "ROLLING", false),
+        ("superseded", "LINEAR", false),
+    ] {
+        run(async {
+            let (stack, first) = running(json!({}), &["payments/orders"]).await;
+            breaker(&stack, "payments/orders", strategy, false, false).await;
+            let second = renewed(&stack).await;
+            stack.aws.set_deliveries(None);
+            break_service(&stack, "payments/orders", 1);
+            stack.handle("force-redeploy", json!({"certificate": "orders"}), "new").await.unwrap();
+            minutes(5).await;
+            stack.aws.take_events();
+            match is_stopped {
+                true => roll_back(&stack).await,
+                false => deploy(&stack, "payments/orders").await,
+            }
+            minutes(30).await;
+            let story = format!("{what}, {strategy}");
+            assert_eq!(current(&stack, "orders").await, if is_stopped { first } else { second }, "{story}");
+            let events = told(&stack, "Certificate Rolled Back");
+            assert_eq!(events.len(), usize::from(is_stopped), "{story}: {events:?}");
+            assert!(
+                events.iter().all(|(_, reason)| reason.contains("(Service deployment was stopped by a user.)")),
+                "{events:?}"
+            );
+            assert_settled(&stack, &story).await;
+        });
+    }
+}
+
+async fn is_on_its_pair(stack: &Stack) -> bool {
+    let record = stack.record("orders").await.unwrap();
+    let states = stack.records().bindings(&record.options.services).await.unwrap();
+    states.values().all(|binding| binding.state.is_on(*record.current.as_ref().unwrap().since))
+}
+
+/// How often a person was told of this since the last time.
+fn told_of(stack: &Stack, code: &str) -> usize {
+    told(stack, "Action Required").iter().filter(|(_, reason)| reason.starts_with(code)).count()
+}
+
+#[test]
+fn a_service_is_on_a_pair_once_no_older_task_runs_and_a_person_is_told_when_that_takes_long() {
+    for strategy in ["ROLLING", "BLUE_GREEN"] {
+        run(async {
+            let (stack, _) = running(json!({}), &["payments/orders"]).await;
+            breaker(&stack, "payments/orders", strategy, true, true).await;
+            renewed(&stack).await;
+            let linger = |linger| stack.aws.world(|world, _| world.ecs.old_tasks_linger("payments", "orders", linger));
+            linger(true);
+            stack.aws.set_deliveries(None);
+            stack.handle("force-redeploy", json!({"certificate": "orders"}), "new").await.unwrap();
+            minutes(5).await;
+            assert_eq!(crate::scenario::last_event(&stack, "ECS Deployment State Change")["detail"]["eventName"], COMPLETED);
+            assert!(!is_on_its_pair(&stack).await, "after the event");
+            minutes(5 * 60).await;
+            assert!(!is_on_its_pair(&stack).await, "after some looks");
+            let events = stack.aws.take_events().into_iter().map(|event| event.event["detail-type"].clone());
+            let events: Vec<_> = events.filter(|kind| kind == "Services Redeployed" || kind == "Action Required").collect();
+            assert!(events.is_empty(), "{events:?}");
+            for day in 1..3 {
+                days(1).await;
+                assert_eq!(told_of(&stack, "rollout-slow: "), 1, "day {day}");
+            }
+            linger(false);
+            minutes(90).await;
+            assert_eq!(told(&stack, "Services Redeployed").len(), 1);
+            assert!(is_on_its_pair(&stack).await);
+            assert_settled(&stack, strategy).await;
+            days(2).await;
+            assert_eq!(told_of(&stack, "rollout-slow: "), 0, "it has ended");
+        });
+    }
+}
+
+const COMPLETED: &str = "SERVICE_DEPLOYMENT_COMPLETED";
+
+#[test]
+fn a_service_that_is_deployed_by_other_means_is_told_of_until_it_was_deployed_there() {
+    for controller in ["CODE_DEPLOY", "EXTERNAL"] {
+        run(async {
+            let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+            let deploy = || {
+                stack.aws.world(|world, now| local_aws::ecs::deploy_task_set(world, now, "payments", "orders")).unwrap();
+            };
+            service(&stack, "payments/other", &["orders"]).await;
+            let create = json!({
+                "cluster": "payments", "serviceName": "orders", "taskDefinition": "other", "desiredCount": 2,
+                "deploymentController": {"type": controller},
+            });
+            user(&stack, "ecs:CreateService", create).await;
+            deploy();
+            minutes(10).await;
+            stack.handle("issue-client-cert", order(), "first").await.unwrap();
+            for _ in 0..2 {
+                days(1).await;
+                assert_eq!(told_of(&stack, "service-refused: "), 1, "{controller}");
+            }
+            deploy();
+            days(1).await;
+            assert_eq!(told(&stack, "Services Redeployed").len(), 1, "{controller}");
+            assert!(is_on_its_pair(&stack).await, "{controller}");
+            assert_settled(&stack, controller).await;
+            days(2).await;
+            assert_eq!(told_of(&stack, "service-refused: "), 0, "{controller}");
+        });
+    }
+}
+
+#[test]
+fn a_service_that_ecs_refuses_to_deploy_is_told_of_and_asked_for_once_a_day_until_it_is_mended() {
+    run(async {
+        let (stack, _) = running(json!({}), &["payments/orders"]).await;
+        renewed(&stack).await;
+        stack.aws.set_faults(Some(Box::new(|call| {
+            let denied = local_aws::AwsError::new("AccessDeniedException", "User is not authorized to perform this");
+            (call.operation == "UpdateService").then_some(local_aws::Fault::Refuse(denied))
+        })));
+        stack.aws.set_deliveries(None);
+        stack.aws.take_events();
+        stack.aws.take_calls();
+        for day in 1..4 {
+            days(1).await;
+            let reasons: Vec<_> = told(&stack, "Action Required").into_iter().map(|(_, reason)| reason).collect();
+            let [reason] = &reasons[..] else { panic!("day {day}: {reasons:#?}") };
+            assert!(reason.starts_with("service-refused: payments/orders cannot be redeployed: AccessDenied"), "{reason}");
+            let asked = stack.aws.take_calls().iter().filter(|call| call.operation == "UpdateService").count();
+            assert_eq!(asked, 3, "day {day}: Lambda tries again twice");
+        }
+        let services = ["payments/orders".parse().unwrap()];
+        let binding = stack.records().bindings(&services).await.unwrap().remove(&services[0]).unwrap();
+        assert!(binding.state.lock.is_none() && binding.state.fault.is_some(), "{binding:?}");
+        stack.aws.set_faults(None);
+        days(2).await;
+        assert!(is_on_its_pair(&stack).await);
+        assert_settled(&stack, "mended").await;
+    });
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use workflow::{Stack, root};
 
 use crate::recovery::empty_the_table;
+use crate::rollbacks::{break_service, breaker, roll_back};
 use crate::scenario::{
     CRL_KEY, KMS_KEY, PARAMETERS, Scenario, acm_available_renewal, days, declare_by_hand, issue_by_hand, lose_deliveries,
     minutes, order, order_for_listener, request, run, self_signed, service, user,
@@ -174,10 +175,18 @@ async fn used(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
     trust(stack).await;
     stack.handle("issue-client-cert", json!({"retire": "web"}), "retired").await.unwrap();
     // A new pair fails in its service.
-    stack.aws.world(|world, _| world.ecs.fail_deployments("payments", "orders", 1));
+    break_service(stack, "payments/orders", 1);
     let mut other = order();
     (other["usage"], other["replace"]) = (json!("client-and-server"), json!(true));
-    stack.handle("issue-client-cert", other, "fails").await.unwrap();
+    stack.handle("issue-client-cert", other.clone(), "fails").await.unwrap();
+    minutes(60).await;
+    // Another is rolled back by somebody.
+    breaker(stack, "payments/orders", "ROLLING", false, false).await;
+    break_service(stack, "payments/orders", 1);
+    (other["usage"], other["subject"]["common_name"]) = (json!("client"), json!("other"));
+    stack.handle("issue-client-cert", other, "rolled back").await.unwrap();
+    minutes(1).await;
+    roll_back(stack).await;
     minutes(60).await;
     // A service leaves a certificate, another certificate gets one.
     let mut fewer = order();
@@ -381,21 +390,20 @@ fn without_any_one_of_its_rights_a_function_fails_in_some_scenario() {
             declaration
         })
     });
-    let more = [
-        retire,
-        fewer,
-        untagged,
-        in_its_place,
-        a_ca_leaves,
-        clients_first,
-        lost_table,
-        replica_gone,
-        old_key,
-        old_key_of_acm,
-        report,
-        no_crl_yet,
-    ];
-    for scenario in crate::scenario::all().into_iter().chain(more) {
+    let rolled_back = Scenario::of("force-redeploy", "rolled back by somebody", |stack| {
+        Box::pin(async move {
+            service(stack, "payments/orders", &[]).await;
+            stack.handle("issue-client-cert", order(), "first").await.unwrap();
+            break_service(stack, "payments/orders", 1);
+            stack.handle("force-redeploy", json!({"certificate": "orders"}), "first").await.unwrap();
+            roll_back(stack).await;
+            minutes(5).await;
+            json!({"certificate": "orders"})
+        })
+    });
+    let by_hand = [retire, fewer, untagged, in_its_place, rolled_back];
+    let more = [a_ca_leaves, clients_first, lost_table, replica_gone, old_key, old_key_of_acm, report, no_crl_yet];
+    for scenario in crate::scenario::all().into_iter().chain(by_hand).chain(more) {
         let (calls, statements) = run(async {
             let (stack, event) = scenario.begin().await;
             stack.handle(scenario.function, event, "allowed").await.unwrap();

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::config::retry::RetryConfig;
-use aws_sdk_ecs::types::DeploymentRolloutState;
+use aws_sdk_ecs::primitives::DateTime;
+use aws_sdk_ecs::types::{CreatedAt, DeploymentRolloutState, DeploymentStrategy, StabilityStatus, TaskSet};
+use aws_sdk_ecs::types::{Deployment as Deployed, Service as Described};
 use lifecycle::fraction;
 use lifecycle::names::ServiceName;
-use lifecycle::rollout::{Deployment, Progress, Service};
+use lifecycle::record::Moment;
+use lifecycle::rollout::{Deployment, Progress, Service, ServiceDeployment};
 use runtime::{Failure, Invocation, is_throttle};
 use time::OffsetDateTime;
 use tokio::time::sleep;
@@ -34,12 +37,53 @@ pub(crate) async fn describe<'a>(
             };
             for service in answer.services() {
                 if let Some(name) = services.iter().find(|name| service.service_name() == Some(name.service.as_str())) {
-                    described.insert((*name).clone(), of(service, now));
+                    let listed = match stateless(service) {
+                        Some(created) => service_deployment(ecs, name, created).await?,
+                        None => None,
+                    };
+                    described.insert((*name).clone(), of(service, listed, now));
                 }
             }
         }
     }
     Ok(described)
+}
+
+/// When the deployment was created whose tasks are to run, where it has no rollout state: with a strategy that shifts traffic it may
+/// have none.
+fn stateless(service: &Described) -> Option<OffsetDateTime> {
+    let strategy = service.deployment_configuration()?.strategy()?;
+    let is_stateless = |deployment: &&Deployed| {
+        service.status() == Some("ACTIVE") && *strategy != DeploymentStrategy::Rolling && deployment.rollout_state().is_none()
+    };
+    moment(primary(service).filter(is_stateless)?.created_at()).map(|created| *created)
+}
+
+/// The service deployment of the deployment that was created then.
+pub(crate) async fn service_deployment(
+    ecs: &Client,
+    service: &ServiceName,
+    created: OffsetDateTime,
+) -> Result<Option<ServiceDeployment>, Failure> {
+    let after = DateTime::from_secs((created - ServiceDeployment::APART).unix_timestamp());
+    let list = ecs.list_service_deployments().cluster(&service.cluster).service(&service.service);
+    let list = list.created_at(CreatedAt::builder().after(after).build());
+    let (mut listed, mut token) = (Vec::new(), None);
+    loop {
+        let answer = list.clone().set_next_token(token).send().await;
+        let answer = answer.map_err(|error| Failure::aws(format!("look at the deployments of {service}"), error))?;
+        listed.extend(answer.service_deployments().iter().filter_map(|found| {
+            Some(ServiceDeployment {
+                created: moment(found.created_at())?,
+                status: found.status()?.as_str().to_owned(),
+                reason: found.status_reason().map(str::to_owned),
+            })
+        }));
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            return Ok(ServiceDeployment::of(created, listed));
+        }
+    }
 }
 
 /// A new deployment of the service as it is; `None` when ECS had no room for it in the time of this invocation. The SDK does not try
@@ -55,7 +99,7 @@ pub(crate) async fn redeploy(
     for tries in 0.. {
         match update.clone().customize().config_override(once.clone()).send().await {
             Ok(answer) => {
-                let primary = answer.service().and_then(|service| of(service, invocation.now()).primary);
+                let primary = answer.service().and_then(|service| of(service, None, invocation.now()).primary);
                 let why = "ECS answered without the new deployment; it is looked for next time";
                 return primary.ok_or_else(|| Failure::retryable(doing(), why)).map(Some);
             }
@@ -78,28 +122,53 @@ const RESERVE: Duration = Duration::from_secs(20);
 /// failed: the circuit breaker would have given up after as many tasks.
 const STUCK: Duration = Duration::from_secs(30 * 60);
 
-fn of(service: &aws_sdk_ecs::types::Service, now: OffsetDateTime) -> Service {
-    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
-    let controller = service.deployment_controller().map_or("ECS", |controller| controller.r#type().as_str());
-    let primary = service.deployments().iter().find(|deployment| deployment.status() == Some("PRIMARY"));
-    Service {
-        status: text(service.status()),
-        controller: controller.to_owned(),
-        primary: primary.and_then(|deployment| {
-            let began = OffsetDateTime::from_unix_timestamp_nanos(deployment.created_at()?.as_nanos()).ok()?;
-            let is_stuck = deployment.failed_tasks() > 0 && deployment.running_count() == 0 && began + STUCK <= now;
-            let progress = match deployment.rollout_state() {
-                Some(DeploymentRolloutState::Completed) => Progress::Completed,
-                Some(DeploymentRolloutState::Failed) => Progress::Failed,
-                Some(DeploymentRolloutState::InProgress) if is_stuck => Progress::Failed,
-                Some(_) => Progress::Running,
-                // Not every kind of service has a rollout state; then the tasks tell.
-                None if deployment.running_count() >= deployment.desired_count() => Progress::Completed,
-                None => Progress::Running,
-            };
-            let task_definition = text(deployment.task_definition());
-            let began = began.into();
-            Some(Deployment { id: deployment.id()?.to_owned(), began, created: Some(began), progress, task_definition })
-        }),
-    }
+/// A service as it is described, with the service deployment of the deployment whose tasks are to run, where that alone tells how far
+/// it is.
+fn of(service: &Described, listed: Option<ServiceDeployment>, now: OffsetDateTime) -> Service {
+    let deployments = service.deployments().iter().filter(|found| found.running_count() + found.pending_count() > 0);
+    let sets = service.task_sets().iter().filter(|found| found.running_count() + found.pending_count() > 0);
+    let with_tasks = deployments.map(Deployed::created_at).chain(sets.map(TaskSet::created_at));
+    let shown = Service {
+        status: service.status().unwrap_or_default().to_owned(),
+        controller: service.deployment_controller().map_or("ECS", |controller| controller.r#type().as_str()).to_owned(),
+        primary: None,
+        oldest: with_tasks.filter_map(moment).min(),
+    };
+    let primary = primary(service).and_then(|deployment| of_deployment(deployment, listed, now)).or_else(|| of_task_set(service));
+    Service { primary: primary.map(|primary| shown.beside_older(primary)), ..shown }
+}
+
+fn primary(service: &Described) -> Option<&Deployed> {
+    service.deployments().iter().find(|deployment| deployment.status() == Some("PRIMARY"))
+}
+
+fn of_deployment(deployment: &Deployed, listed: Option<ServiceDeployment>, now: OffsetDateTime) -> Option<Deployment> {
+    let began = moment(deployment.created_at())?;
+    let is_stuck = deployment.failed_tasks() > 0 && deployment.running_count() == 0 && *began + STUCK <= now;
+    let progress = match (deployment.rollout_state(), listed) {
+        (Some(DeploymentRolloutState::Completed), _) => Progress::Completed,
+        (Some(DeploymentRolloutState::Failed), _) => Progress::Failed,
+        (Some(_), _) => Progress::Running,
+        (None, Some(listed)) => listed.progress(),
+        // Not every kind of service has a rollout state; then the tasks tell.
+        (None, None) if deployment.running_count() >= deployment.desired_count() => Progress::Completed,
+        (None, None) => Progress::Running,
+    };
+    let progress = if progress == Progress::Running && is_stuck { Progress::Failed } else { progress };
+    let task_definition = deployment.task_definition().unwrap_or_default().to_owned();
+    Some(Deployment { id: deployment.id()?.to_owned(), began, created: Some(began), progress, task_definition })
+}
+
+/// Services that CodeDeploy or somebody else deploys have task sets in the place of deployments.
+fn of_task_set(service: &Described) -> Option<Deployment> {
+    let set = service.task_sets().iter().find(|set| set.status() == Some("PRIMARY"))?;
+    let began = moment(set.created_at())?;
+    let is_steady = set.stability_status() == Some(&StabilityStatus::SteadyState);
+    let progress = if is_steady { Progress::Completed } else { Progress::Running };
+    let task_definition = set.task_definition().unwrap_or_default().to_owned();
+    Some(Deployment { id: set.id()?.to_owned(), began, created: Some(began), progress, task_definition })
+}
+
+fn moment(at: Option<&DateTime>) -> Option<Moment> {
+    OffsetDateTime::from_unix_timestamp_nanos(at?.as_nanos()).ok().map(Into::into)
 }

@@ -16,7 +16,7 @@ use lifecycle::date;
 use lifecycle::events::{Detail, EcsDetail, Event, Kind};
 use lifecycle::names::{CertificateName, ServiceName};
 use lifecycle::record::Record;
-use lifecycle::rollout::{Binding, Deployment, Fault, Lock, Progress, Rollout, Service, rollout, waits};
+use lifecycle::rollout::{Binding, Deployment, Fault, Lock, Progress, Rollout, Service, ServiceDeployment, rollout, waits};
 use lifecycle::setback::{Blame, blame};
 use records::table::Saved;
 use records::{Records, Settings};
@@ -66,8 +66,10 @@ const USAGE: &str = "give either `certificate` (its name) or `services` (a list 
 pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
     match Trigger::parse(event)? {
         Trigger::Event { source, resource, detail, .. } if source == "aws.ecs" => {
-            let service = resource.unwrap_or_default().parse();
-            let service = service.map_err(|error| Failure::permanent("read which service the event is about", error))?;
+            // Services that have kept their old, short ARNs show no cluster there: what is ours among them the sweep sees to.
+            let Ok(service) = resource.as_deref().unwrap_or_default().parse() else {
+                return Ok(json!({"outcome": "unmanaged", "service": resource}));
+            };
             deployment_changed(app, service, Trigger::body(detail)?, invocation).await
         }
         Trigger::Event { detail_type, detail, .. } if detail_type == Kind::CertificateCurrent.detail_type() => {
@@ -112,8 +114,18 @@ async fn deployment_changed(
     };
     match binding.state.deployment.clone() {
         Some(followed) if followed.id == detail.deployment_id => {
-            let certificates = app.records.load_all(&binding.certificates).await?;
+            let (certificates, shown) = tokio::try_join!(app.records.load_all(&binding.certificates), async {
+                match progress {
+                    // Tasks of older deployments may still run.
+                    Progress::Completed => ecs::describe(&app.ecs, [&service].into_iter(), invocation.now()).await,
+                    _ => Ok(BTreeMap::new()),
+                }
+            })?;
             let ended = Deployment { progress, ..followed };
+            let ended = match shown.get(&service) {
+                Some(shown) => shown.beside_older(ended),
+                None => ended,
+            };
             covered(app, &mut binding, ended, certificates, detail.reason.as_deref(), invocation).await?;
             Ok(json!({"outcome": "followed", "service": service}))
         }
@@ -203,6 +215,13 @@ async fn one(
     let Some(newest) = newest else { return Ok(Done::Unchanged) };
     let dated = |service: Service| Service { primary: service.primary.map(|primary| binding.state.dated(primary)), ..service };
     let service = service.map(dated);
+    if let Some(followed) = service.as_ref().and_then(|service| binding.state.replaced(service, newest)).cloned()
+        && let Some(rolled_back) = rolled_back(app, &binding.service, &followed).await?
+    {
+        let failed = Deployment { progress: Progress::Failed, ..followed };
+        covered(app, &mut binding, failed, certificates, rolled_back.reason.as_deref(), invocation).await?;
+        return Ok(Done::Unchanged);
+    }
     match rollout(service.as_ref(), newest) {
         Rollout::Covered(deployment) => {
             covered(app, &mut binding, deployment, certificates, None, invocation).await?;
@@ -213,15 +232,28 @@ async fn one(
             if let Some(running) = service.and_then(|service| service.primary) {
                 binding.state.follow(running);
             }
-            redeploy(app, &mut binding, newest, invocation).await
+            redeploy(app, &mut binding, certificates, newest, invocation).await
         }
         Rollout::Refused(reason) => Err(refused(app, &mut binding, certificates, reason, invocation.now()).await?),
     }
 }
 
+/// The service deployment of a deployment that was rolled back. ECS has an event for that only where its circuit breaker is on: none
+/// for an alarm, a hook, a person, or a strategy that shifts traffic.
+async fn rolled_back(app: &App, service: &ServiceName, followed: &Deployment) -> Result<Option<ServiceDeployment>, Failure> {
+    let Some(created) = followed.created else { return Ok(None) };
+    Ok(ecs::service_deployment(&app.ecs, service, *created).await?.filter(ServiceDeployment::is_rolled_back))
+}
+
 /// Locks the service, deploys it, and notes which deployment to follow. ECS takes no token with this call, so after an unknown
 /// outcome nobody calls again before having looked.
-async fn redeploy(app: &App, binding: &mut Binding, newest: OffsetDateTime, invocation: &Invocation) -> Result<Done, Failure> {
+async fn redeploy(
+    app: &App,
+    binding: &mut Binding,
+    certificates: Vec<Record>,
+    newest: OffsetDateTime,
+    invocation: &Invocation,
+) -> Result<Done, Failure> {
     let (now, service) = (invocation.now(), binding.service.clone());
     let doing = format!("redeploy {service}");
     if let Some(until) = binding.state.lock.as_ref().and_then(|lock| lock.keeps_out(&invocation.id, now)) {
@@ -229,7 +261,13 @@ async fn redeploy(app: &App, binding: &mut Binding, newest: OffsetDateTime, invo
     }
     binding.state.lock = Some(lock(invocation, Some(newest)));
     app.records.save_binding(binding).await?.or_retry(format_args!("the lock of {service}"))?;
-    let Some(deployment) = ecs::redeploy(&app.ecs, &service, invocation).await? else {
+    let deployment = match ecs::redeploy(&app.ecs, &service, invocation).await {
+        Err(failure) if failure.is_permanent() => {
+            return Err(refused(app, binding, certificates, failure.reason(), invocation.now()).await?);
+        }
+        answer => answer?,
+    };
+    let Some(deployment) = deployment else {
         binding.state.lock = None;
         // Overtaken: a certificate was bound meanwhile, and the lock ends by itself.
         let _: Saved = app.records.save_binding(binding).await?;

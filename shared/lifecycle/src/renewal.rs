@@ -629,6 +629,7 @@ impl Plan {
         now: OffsetDateTime,
     ) {
         let Some(current) = &record.current else { return };
+        self.slow(record, states, *current.since, now);
         let mut services = Vec::new();
         for service in &record.options.services {
             let state = states.get(service);
@@ -656,6 +657,28 @@ impl Plan {
         }
         if !services.is_empty() {
             self.steps.push(Step::Redeploy { services });
+        }
+    }
+
+    /// A deployment that neither completes nor fails.
+    fn slow(
+        &mut self,
+        record: &Record,
+        states: &BTreeMap<ServiceName, BindingState>,
+        since: OffsetDateTime,
+        now: OffsetDateTime,
+    ) {
+        let began = |service: &ServiceName| states.get(service)?.slow(since, now);
+        let slow =
+            record.options.services.iter().filter_map(|service| Some(format!("{service} (since {})", date(began(service)?))));
+        let slow: Vec<_> = slow.collect();
+        if !slow.is_empty() {
+            let message = format!(
+                "deployments for `{}` neither complete nor fail: {}; look at the events and the tasks of each service in ECS",
+                record.name,
+                slow.join(", ")
+            );
+            self.tell("rollout-slow", message);
         }
     }
 }

@@ -98,6 +98,54 @@ pub struct Service {
     pub controller: String,
     /// The deployment whose tasks are to run.
     pub primary: Option<Deployment>,
+    /// When the oldest deployment was created that has tasks, by the clock of ECS.
+    pub oldest: Option<Moment>,
+}
+
+impl Service {
+    /// A deployment is not complete as long as tasks of an older one run beside its own, whatever ECS calls it.
+    pub fn beside_older(&self, deployment: Deployment) -> Deployment {
+        let older = self.oldest.zip(deployment.created).is_some_and(|(oldest, created)| oldest < created);
+        match deployment.progress {
+            Progress::Completed if older => Deployment { progress: Progress::Running, ..deployment },
+            _ => deployment,
+        }
+    }
+}
+
+/// What ECS keeps of a deployment as a service deployment: of every strategy, and with its rollback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceDeployment {
+    /// By the clock of ECS.
+    pub created: Moment,
+    pub status: String,
+    pub reason: Option<String>,
+}
+
+impl ServiceDeployment {
+    /// The two are created together, and nothing else tells which belongs to which.
+    pub const APART: Duration = Duration::from_secs(60);
+
+    /// That of the deployment which was created then.
+    pub fn of(created: OffsetDateTime, all: Vec<Self>) -> Option<Self> {
+        let apart = |found: &Self| (*found.created - created).unsigned_abs();
+        all.into_iter().filter(|found| apart(found) <= Self::APART).min_by_key(apart)
+    }
+
+    /// How far the deployment has come whose tasks are to run.
+    pub fn progress(&self) -> Progress {
+        match self.status.as_str() {
+            "SUCCESSFUL" => Progress::Completed,
+            "STOPPED" => Progress::Failed,
+            _ if self.is_rolled_back() => Progress::Failed,
+            _ => Progress::Running,
+        }
+    }
+
+    /// Whether it failed and the one before it takes its place, or is to.
+    pub fn is_rolled_back(&self) -> bool {
+        self.status.starts_with("ROLLBACK_")
+    }
 }
 
 impl Deployment {
@@ -128,7 +176,7 @@ const CLOCKS_KEEP: Duration = Duration::from_secs(60 * 60);
 /// Judges a service by the moment when the newest of its pairs became current. A deployment that began at that very moment may have
 /// started tasks before it.
 pub fn rollout(service: Option<&Service>, newest_pair: OffsetDateTime) -> Rollout {
-    let Some(Service { status, controller, primary }) = service else {
+    let Some(Service { status, controller, primary, .. }) = service else {
         return Rollout::Refused("ECS knows no such service; remove it from the certificate, or create it".to_owned());
     };
     if status != "ACTIVE" {
@@ -173,6 +221,9 @@ pub fn waits<'a>(
 /// five minutes by default, and no later after a failure.
 pub const AGENT_GRACE: Duration = Duration::from_secs(60 * 60);
 
+/// A deployment that takes longer will hardly end by itself.
+const SLOW: Duration = Duration::from_secs(6 * 60 * 60);
+
 impl BindingState {
     /// Follows this deployment from now on, or notes how far it has come.
     pub fn follow(&mut self, deployment: Deployment) {
@@ -205,6 +256,14 @@ impl BindingState {
             _ => *deployment.began - CLOCKS_APART,
         };
         Deployment { began: began.into(), ..deployment }
+    }
+
+    /// The followed deployment, where another one has taken its place before its end was seen: that may be its rollback, which ECS
+    /// does not always tell of.
+    pub fn replaced(&self, service: &Service, newest_pair: OffsetDateTime) -> Option<&Deployment> {
+        let other = service.primary.as_ref().filter(|_| service.status == "ACTIVE" && service.controller == "ECS")?;
+        let runs = |followed: &&Deployment| followed.progress == Progress::Running && *followed.began > newest_pair;
+        self.deployment.as_ref().filter(runs).filter(|followed| followed.id != other.id)
     }
 
     /// Follows a deployment that is new enough. Gives the certificates on whose new pair it failed, and the others that the service
@@ -264,6 +323,12 @@ impl BindingState {
         }
     }
 
+    /// When the deployment for the pair that became current at `since` began, if it should have ended by now.
+    pub fn slow(&self, since: OffsetDateTime, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        let Deployment { began, progress, .. } = self.deployment.as_ref()?;
+        (*progress == Progress::Running && **began > since && **began + SLOW <= now).then_some(**began)
+    }
+
     /// Whether a deployment began after a pair became current at `since`, whatever came of it.
     pub fn has_begun(&self, since: OffsetDateTime) -> bool {
         self.deployment.as_ref().is_some_and(|deployment| *deployment.began > since)
@@ -295,7 +360,7 @@ mod tests {
 
     fn service(status: &str, controller: &str, began: Option<&str>) -> Service {
         let primary = began.map(|began| deployment(began, Progress::Completed));
-        Service { status: status.to_owned(), controller: controller.to_owned(), primary }
+        Service { status: status.to_owned(), controller: controller.to_owned(), primary, oldest: None }
     }
 
     #[test]
@@ -320,6 +385,93 @@ mod tests {
                 }
                 Rollout::Refused(why) => assert!(why.contains(expected), "{what}: {why}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_deployment_is_complete_once_no_older_task_runs_beside_its_own() {
+        let began = "2026-11-22T07:00:00Z";
+        let undated = |progress| Deployment { created: None, ..deployment(began, progress) };
+        for (what, oldest, deployment, expected) in [
+            ("an older task runs", Some("2026-11-22T06:59:59Z"), deployment(began, Progress::Completed), Progress::Running),
+            ("its own run", Some(began), deployment(began, Progress::Completed), Progress::Completed),
+            (
+                "one of a newer one runs",
+                Some("2026-11-22T08:00:00Z"),
+                deployment(began, Progress::Completed),
+                Progress::Completed,
+            ),
+            ("none is to run", None, deployment(began, Progress::Completed), Progress::Completed),
+            ("it is of an earlier version", Some(PAIR), undated(Progress::Completed), Progress::Completed),
+            ("it failed beside older ones", Some(PAIR), deployment(began, Progress::Failed), Progress::Failed),
+        ] {
+            let service = Service { oldest: oldest.map(|oldest| at(oldest).into()), ..service("ACTIVE", "ECS", None) };
+            assert_eq!(service.beside_older(deployment).progress, expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_service_deployment_created_nearest_to_a_deployment_within_a_minute_says_how_far_that_is() {
+        let listed = |created: &str, status: &str| ServiceDeployment {
+            created: at(created).into(),
+            status: status.to_owned(),
+            reason: None,
+        };
+        let all = || {
+            vec![
+                listed("2026-11-22T06:59:30Z", "STOPPED"),
+                listed("2026-11-22T06:59:58Z", "SUCCESSFUL"),
+                listed("2026-11-22T07:00:10Z", "PENDING"),
+                listed("2026-11-22T09:01:00Z", "ROLLBACK_FAILED"),
+            ]
+        };
+        for (created, expected) in [
+            ("2026-11-22T07:00:00Z", Some("SUCCESSFUL")),
+            ("2026-11-22T06:59:20Z", Some("STOPPED")),
+            ("2026-11-22T09:00:00Z", Some("ROLLBACK_FAILED")),
+            ("2026-11-22T08:59:59Z", None),
+        ] {
+            let found = ServiceDeployment::of(at(created), all());
+            assert_eq!(found.as_ref().map(|found| found.status.as_str()), expected, "{created}");
+        }
+        for (status, progress, is_rolled_back) in [
+            ("PENDING", Progress::Running, false),
+            ("IN_PROGRESS", Progress::Running, false),
+            ("STOP_REQUESTED", Progress::Running, false),
+            ("SUCCESSFUL", Progress::Completed, false),
+            ("STOPPED", Progress::Failed, false),
+            ("ROLLBACK_REQUESTED", Progress::Failed, true),
+            ("ROLLBACK_IN_PROGRESS", Progress::Failed, true),
+            ("ROLLBACK_SUCCESSFUL", Progress::Failed, true),
+            ("ROLLBACK_FAILED", Progress::Failed, true),
+        ] {
+            let found = listed(PAIR, status);
+            assert_eq!((found.progress(), found.is_rolled_back()), (progress, is_rolled_back), "{status}");
+        }
+    }
+
+    #[test]
+    fn what_was_running_for_the_newest_pair_when_another_took_its_place_may_have_been_rolled_back() {
+        let after = "2026-11-22T07:00:00Z";
+        let is_other = |service: Service| Service {
+            primary: service.primary.map(|primary| Deployment { id: "ecs-svc/2".to_owned(), ..primary }),
+            ..service
+        };
+        let (shown, other) =
+            (|| service("ACTIVE", "ECS", Some(after)), |status, controller| is_other(service(status, controller, Some(after))));
+        for (what, service, followed, expected) in [
+            ("another is there", other("ACTIVE", "ECS"), Some(deployment(after, Progress::Running)), true),
+            ("it is there", shown(), Some(deployment(after, Progress::Running)), false),
+            ("nothing is there", service("ACTIVE", "ECS", None), Some(deployment(after, Progress::Running)), false),
+            ("nothing was followed", other("ACTIVE", "ECS"), None, false),
+            ("it was for an older pair", other("ACTIVE", "ECS"), Some(deployment(PAIR, Progress::Running)), false),
+            ("it is known to have failed", other("ACTIVE", "ECS"), Some(deployment(after, Progress::Failed)), false),
+            ("it is known to have worked", other("ACTIVE", "ECS"), Some(deployment(after, Progress::Completed)), false),
+            ("the service is deleted", other("DRAINING", "ECS"), Some(deployment(after, Progress::Running)), false),
+            ("it is a task set", other("ACTIVE", "EXTERNAL"), Some(deployment(after, Progress::Running)), false),
+        ] {
+            let state = BindingState { deployment: followed.clone(), ..BindingState::default() };
+            assert_eq!(state.replaced(&service, at(PAIR)), followed.as_ref().filter(|_| expected), "{what}");
         }
     }
 

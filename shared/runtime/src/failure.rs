@@ -55,6 +55,12 @@ impl Failure {
         Self { why: self.to_string(), doing: doing.into(), advice: None, ..self }
     }
 
+    /// Why, without what was being done, and what to do about it.
+    pub fn reason(&self) -> String {
+        let advice = self.advice.map(|advice| format!("; {advice}")).unwrap_or_default();
+        format!("{}{advice}", self.why)
+    }
+
     pub fn is_permanent(&self) -> bool {
         !self.again
     }
@@ -172,8 +178,7 @@ fn advice(code: &str) -> Option<&'static str> {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "failed to {}: {}", self.doing, self.why)?;
-        self.advice.map_or(Ok(()), |advice| write!(f, "; {advice}"))
+        write!(f, "failed to {}: {}", self.doing, self.reason())
     }
 }
 

@@ -517,6 +517,7 @@ fn complete(world: &mut World, now: OffsetDateTime, service: &mut Service) {
     announce(world, now, service, "INFO", "SERVICE_DEPLOYMENT_COMPLETED", &id, &reason);
 }
 
+/// The circuit breaker: too many tasks have not started.
 fn trip(world: &mut World, now: OffsetDateTime, service: &mut Service) {
     if let Some(last) = service.service_deployments.last_mut() {
         last["deploymentCircuitBreaker"]["status"] = "TRIGGERED".into();

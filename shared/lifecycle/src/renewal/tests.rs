@@ -504,6 +504,29 @@ fn a_region_without_a_replica_gets_one_and_a_replica_that_failed_is_told() {
 }
 
 #[test]
+fn a_person_is_told_of_deployments_that_run_for_six_hours() {
+    let since = *pair().since;
+    let began = since + SECOND;
+    let record = with_services(issued());
+    let running = || followed(began, Progress::Running);
+    let orders = format!("payments/orders (since {})", date(began));
+    for (what, orders_is, refunds_is, now, slow) in [
+        ("both for six hours", running(), running(), began + HOUR * 6, Some(format!("{orders}, payments/refunds (since "))),
+        ("one for six hours", running(), followed(began, Progress::Completed), began + HOUR * 6, Some(format!("{orders}; "))),
+        ("not for so long", running(), running(), began + HOUR * 6 - SECOND, None),
+        ("they failed", followed(began, Progress::Failed), followed(began, Progress::Failed), began + HOUR * 6, None),
+        ("for an older pair", followed(since, Progress::Running), followed(since, Progress::Running), began + HOUR * 6, None),
+    ] {
+        let [orders, refunds] = ["payments/orders", "payments/refunds"].map(|name| name.parse().unwrap());
+        let services = [(orders, orders_is), (refunds, refunds_is)].into();
+        let plan = plan(&record, &Facts { services, ..facts() }, HOUR, now);
+        let told: Vec<_> = plan.steps.iter().map(ToString::to_string).filter(|step| step.contains("rollout-slow")).collect();
+        assert_eq!(told.len(), usize::from(slow.is_some()), "{what}: {told:?}");
+        assert!(slow.is_none_or(|slow| told[0].contains(&slow)), "{what}: {told:?}");
+    }
+}
+
+#[test]
 fn services_older_than_the_pair_are_asked_for_again() {
     let since = *pair().since;
     let quiet = at(QUIET);
@@ -540,7 +563,7 @@ fn services_older_than_the_pair_are_asked_for_again() {
             Some(followed(since + SECOND, Progress::Running)),
             Some(good()),
             quiet,
-            &["redeploy payments/orders"],
+            &["tell a person: rollout-slow", "redeploy payments/orders"],
             quiet + HOUR,
         ),
         ("failed since", Some(followed(since + SECOND, Progress::Failed)), Some(good()), quiet, &[], quiet + DAY),
@@ -885,7 +908,7 @@ fn what_was_imported_by_hand_is_replaced_before_it_expires() {
     let waits = Record { attempt: Some(staged(half - HOUR)), ..begun };
     let waiting = Facts { waits_for: ["clients".parse().unwrap()].into(), ..facts(Some(living(30))) };
     assert_plan("it waits for trust", (&waits, &waiting), half, &["refresh trust stores: clients", is_late], soon);
-    let first = Record { current: None, attempt: waits.attempt.clone(), ..exported() };
+    let first = Record { current: None, attempt: waits.attempt, ..exported() };
     assert_plan("ACM's own waits for trust", (&first, &waiting), half, &["refresh trust stores: clients", is_late], soon);
     let quiet = at(QUIET);
     assert_plan("gone", (&adopted(), &facts(None)), quiet, &[], quiet + DAY);
