@@ -138,6 +138,8 @@ impl Kind {
     /// What the function may make of it: the SDK tries again by itself, and nobody tries again what is denied.
     fn right_outcomes(self, action: &str) -> &'static [&'static str] {
         match (self, action) {
+            // A pair is current without its tags; the next look writes them.
+            (Self::Denied, "secretsmanager:TagResource" | "secretsmanager:UntagResource") => &["Ok", "Permanent"],
             (Self::Denied, _) => &["Permanent"],
             (Self::Conflict, _) => &["Ok", "Retryable"],
             // It takes no token, so nobody calls again before having looked.

@@ -67,8 +67,7 @@ fn a_lost_table_is_rebuilt_from_the_secrets_and_from_acm_and_nothing_is_issued_a
         let after = (stack.record("orders").await.unwrap(), stack.record("gateway").await.unwrap());
         assert_eq!((&after.0.origin, &after.1.origin), (&before.0.origin, &before.1.origin));
         assert_eq!((&after.0.options, &after.1.options), (&before.0.options, &before.1.options));
-        let pair =
-            |record: &lifecycle::record::Record| record.current.clone().map(|pair| (pair.version_id, pair.serial, pair.issuer));
+        let pair = |record: &Record| record.current.clone().map(|pair| (pair.version_id, pair.serial, pair.issuer));
         assert_eq!((pair(&after.0), pair(&after.1)), (pair(&before.0), pair(&before.1)));
         assert!(after.0.attempts.last >= before.0.attempts.last, "attempts are counted on");
         let bound = stack.records().bindings(&after.0.options.services).await.unwrap();
