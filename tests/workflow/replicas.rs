@@ -89,7 +89,7 @@ fn a_region_or_a_tag_that_is_refused_is_told_and_keeps_nothing_from_being_renewe
             stack.update(&[("ReplicaRegions", "eu-west-1")]).await;
             stack.aws.set_faults(Some(Box::new(move |call| {
                 let denied = AwsError::new("AccessDeniedException", "with an explicit deny in a service control policy");
-                (call.operation == refused).then(|| Fault::Refuse(denied))
+                (call.operation == refused).then_some(Fault::Refuse(denied))
             })));
             stack.aws.take_events();
             stack.aws.take_calls();

@@ -391,7 +391,7 @@ fn of_a_living_certificate_the_ca_is_asked_again_whatever_it_calls_the_request()
         for (code, kind) in [("RequestFailedException", "Retryable"), ("InvalidRequestException", "Permanent")] {
             stack.aws.set_faults(Some(Box::new(move |call| {
                 let refused = AwsError::new(code, "The CRL cannot be written.");
-                (call.operation == "RevokeCertificate").then(|| Fault::Refuse(refused))
+                (call.operation == "RevokeCertificate").then_some(Fault::Refuse(refused))
             })));
             let error = stack.handle("issue-client-cert", request.clone(), code).await.unwrap_err();
             assert_eq!(error.error_type, kind, "{error:?}");
