@@ -190,9 +190,7 @@ impl View<'_> {
     /// What no sweep can mend.
     fn needs_a_person(&self, current: Option<&Pair>) -> Option<String> {
         let Self { record, now, .. } = self;
-        // As long as it is told anew every day.
-        let lasts = Duration::from_secs(24 * 60 * 60) + self.sweep_interval * 2;
-        let is_new = |at: Moment| *now - *at < lasts && current.is_none_or(|pair| at >= pair.since);
+        let is_new = |at: Moment| *now - *at < stays_open(self.sweep_interval) && current.is_none_or(|pair| at >= pair.since);
         let halted = record.halted.as_ref().filter(|halt| is_new(halt.at)).map(|halt| halt.reason.clone());
         if halted.is_some() {
             return halted;
@@ -398,6 +396,11 @@ pub fn trust_stores(trust: &Trust, stores: &Stores, sweep_interval: Duration, no
     stores.into_iter().map(|(name, store)| store_row(name, store, trust, sweep_interval, now)).collect()
 }
 
+/// What a person was told of stays open as long as it is told anew every day.
+fn stays_open(sweep_interval: Duration) -> Duration {
+    Duration::from_secs(24 * 60 * 60) + sweep_interval * 2
+}
+
 fn store_row(name: StoreName, store: Store, trust: &Trust, sweep_interval: Duration, now: OffsetDateTime) -> StoreRow {
     let mut authorities = Vec::new();
     let known = trust.authorities(&store);
@@ -415,8 +418,7 @@ fn store_row(name: StoreName, store: Store, trust: &Trust, sweep_interval: Durat
     let mut told: Vec<_> = store.told.iter().map(|(subject, at)| Told { at: *at, message: subject.clone() }).collect();
     told.sort_by_key(|told| std::cmp::Reverse(told.at));
     let ended = store.crls.values().find_map(|crl| crl.still_holds(now).err());
-    let lasts = Duration::from_secs(24 * 60 * 60) + sweep_interval * 2;
-    let open = told.iter().find(|told| now - *told.at < lasts).map(|told| told.message.clone());
+    let open = told.iter().find(|told| now - *told.at < stays_open(sweep_interval)).map(|told| told.message.clone());
     let missing: Vec<_> = authorities.iter().filter(|authority| authority.state == AuthorityState::Missing).collect();
     let (state, reason) = match (ended.or(open), &missing[..]) {
         (Some(why), _) => (State::Attention, why),

@@ -462,7 +462,8 @@ fn a_trust_store_tells_what_it_holds_what_it_lacks_and_what_leaves_it() {
     assert!(ended[0]["reason"].as_str().unwrap().starts_with("its CRL 12 ended 2026-11-16"), "{ended}");
     let store = kept.stores.get_mut(&"clients".parse::<StoreName>().unwrap()).unwrap();
     store.told.insert("trust-store: failed to read".to_owned(), now.into());
-    for (since, state) in [(HOUR, "attention"), (DAY + HOUR * 2, "good")] {
+    let again = DAY + HOUR * 2;
+    for (since, state) in [(HOUR, "attention"), (again - Duration::from_secs(1), "attention"), (again, "good")] {
         let said = told(&kept, &retired(), now + since);
         assert_eq!(said[0]["state"], state, "{said}");
         assert_eq!(said[0]["told"], json!([{"at": EARLY, "message": "trust-store: failed to read"}]));
