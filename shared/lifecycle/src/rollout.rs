@@ -532,6 +532,8 @@ mod tests {
             ("it is followed since an earlier version", &undated, ("1", created), pair),
             ("it came a minute later", &followed, ("2", later), "2026-11-22T06:01:00.501Z"),
             ("it came much later", &followed, ("2", "2026-11-23T06:00:00Z"), "2026-11-23T05:55:00Z"),
+            ("it came within the hour", &followed, ("2", "2026-11-22T07:02:59Z"), "2026-11-22T06:59:59.501Z"),
+            ("it came an hour later", &followed, ("2", "2026-11-22T07:03:00Z"), "2026-11-22T06:58:00Z"),
             ("it came before", &followed, ("2", before), "2026-11-22T05:57:59Z"),
             ("it came later than one of an earlier version", &undated, ("2", later), "2026-11-22T05:59:00Z"),
             ("whoever was at it was not heard of again", &locked(Some(pair)), ("2", later), "2026-11-22T06:00:00.502Z"),
@@ -649,7 +651,7 @@ mod tests {
             current: Some(crate::record::Pair { since: at(since).into(), ..samples::pair() }),
             ..samples::issued()
         };
-        let (before, since) = (record(PAIR), record("2026-11-22T08:00:00Z"));
+        let (before, with, since) = (record(PAIR), record("2026-11-22T07:00:00Z"), record("2026-11-22T08:00:00Z"));
         let stuck = vec![(before.clone(), "nothing to go back to".to_owned())];
         let itself = "it failed; see to the service, then deploy it";
         for (what, progress, undone, stuck, others, fault, told) in [
@@ -677,6 +679,7 @@ mod tests {
             ("no pair is to blame", Progress::Failed, false, vec![], vec![&before], Some(itself), vec![itself]),
             ("no pair is left", Progress::Failed, false, vec![], vec![], Some(itself), vec![]),
             ("one is newer than it", Progress::Failed, false, vec![], vec![&before, &since], None, vec![itself]),
+            ("one is no older than it", Progress::Failed, false, vec![], vec![&before, &with], None, vec![itself]),
         ] {
             let lock = Some(Lock { holder: "me".to_owned(), until: at(PAIR).into(), newest: None });
             let followed = Some(deployment("2026-11-22T07:00:00Z", progress));
