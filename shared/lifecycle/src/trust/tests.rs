@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::record::{Options, Pair, Specification};
-use crate::rollout::Progress;
+use crate::rollout::{Lock, Progress};
 use crate::samples::{self, CA, HOUR, arn, at, issued, pair};
 
 const NOW: &str = "2026-11-22T06:00:00Z";
@@ -559,6 +559,20 @@ fn a_crl_is_loaded_when_it_is_newer_and_told_of_when_it_has_ended() {
             (Err(said), Err(why)) => assert_eq!(said, format!("its CRL {} {why}", published.number), "{what}"),
             (said, expected) => assert_eq!(said, expected.map_err(str::to_owned), "{what}"),
         }
+    }
+}
+
+#[test]
+fn whoever_changes_stores_keeps_others_out() {
+    let until = at("2026-11-22T06:02:30Z");
+    let lock = Lock { holder: "me".to_owned(), until: until.into(), newest: None };
+    let locked = Stores { lock: Some(lock), ..Stores::default() };
+    for (what, stores, holder, expected) in [
+        ("another's", &locked, "somebody", Some(until)),
+        ("one's own", &locked, "me", None),
+        ("nobody's", &Stores::default(), "somebody", None),
+    ] {
+        assert_eq!(stores.keeps_out(holder, at("2026-11-22T06:00:00Z")), expected, "{what}");
     }
 }
 
