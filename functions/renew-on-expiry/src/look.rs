@@ -289,8 +289,9 @@ async fn states(
     Ok(bindings.into_iter().map(|(service, binding)| (service, binding.state)).collect())
 }
 
-/// Records first, so that nobody decides the same again; then asks. What is lost between the two is asked for at the next look. The
-/// secret's tags and replicas come last: nothing is decided by them, and nothing waits for what is refused there.
+/// Records first, so that nobody decides the same again; then asks. What is lost between the two is asked for at the next look.
+/// Before both come the secret's tags, which would say too little once the next pair is asked for, and its replicas: nothing is
+/// decided by them, and what is refused there keeps nothing else from being done.
 async fn carry_out(
     app: &App,
     mut record: Record,
@@ -328,6 +329,10 @@ async fn carry_out(
             Step::Tell { code, message } => events.extend(app.records.tell(&mut record, code, &message, now)),
         }
     }
+    let of_secret = see_to_secret(app, &record, of_secret, &mut looked).await;
+    if of_secret.as_ref().is_err_and(|failure| !failure.is_permanent()) {
+        return of_secret.map(|()| looked);
+    }
     let first = found.revision == 0;
     if events.is_empty()
         && renew.is_none()
@@ -336,8 +341,7 @@ async fn carry_out(
         && (now.unix_timestamp() + 1..=look_at.unix_timestamp()).contains(&found.look_at)
     {
         // An early look at a certificate that is as it was: the next one comes when it would have come.
-        see_to_secret(app, &record, of_secret, &mut looked).await?;
-        return Ok(looked);
+        return of_secret.map(|()| looked);
     }
     record.look_at = look_at.unix_timestamp();
     let before = if first { Default::default() } else { found.options.services.clone() };
@@ -357,8 +361,7 @@ async fn carry_out(
             .map(|event| format!("{}: {}", event.kind.detail_type(), event.detail.reason.as_deref().unwrap_or_default())),
     );
     publish(&app.eventbridge, &events).await?;
-    see_to_secret(app, &record, of_secret, &mut looked).await?;
-    Ok(looked)
+    of_secret.map(|()| looked)
 }
 
 async fn see_to_secret(app: &App, record: &Record, steps: Vec<Step>, looked: &mut Looked) -> Result<(), Failure> {
