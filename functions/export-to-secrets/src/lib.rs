@@ -318,8 +318,7 @@ async fn attempted(
     if let Some(staged) = attempt.staged.clone().filter(|staged| staged.serial == *serial) {
         return app.records.install_staged(record, &candidate, staged.version_id, invocation.now()).await;
     }
-    let (was_exported, format) = (record.current.is_some(), record.options.key_format);
-    let material = acm_export::export(&app.acm, &name, &held.certificate_arn, was_exported, format, invocation).await?;
+    let material = acm_export::export(&app.acm, record, &held.certificate_arn, invocation).await?;
     let leaf = lifecycle::leaf::Leaf::from_pem(&material.certificate);
     if leaf.as_ref().is_ok_and(|leaf| leaf.serial != *serial) {
         let why = format!("ACM describes serial {serial} and gave another; it is renewing just now");

@@ -290,8 +290,8 @@ async fn states(
 }
 
 /// Records first, so that nobody decides the same again; then asks. What is lost between the two is asked for at the next look.
-/// Before both come the secret's tags, which would say too little once the next pair is asked for, and its replicas: nothing is
-/// decided by them, and what is refused there keeps nothing else from being done.
+/// Before both come the secret's tags, which would be written over those of the next pair once that is asked for, and its replicas:
+/// nothing is decided by them, and what is refused there keeps nothing else from being done.
 async fn carry_out(
     app: &App,
     mut record: Record,
@@ -303,7 +303,14 @@ async fn carry_out(
     let Plan { steps, look_at } = plan;
     let prefix = &app.records.settings.prefix;
     let mut looked = Looked::unchanged(&record.name, look_at);
-    let (mut events, mut renew, mut of_secret) = (Vec::new(), None, Vec::new());
+    let (mut events, mut renew, mut refused) = (Vec::new(), None, None);
+    let mut is_done = |done: Result<(), Failure>| match done {
+        Err(failure) if failure.is_permanent() => {
+            refused.get_or_insert(failure);
+            Ok(false)
+        }
+        done => done.map(|()| true),
+    };
     for step in steps {
         match step {
             Step::Issue { reason } => events.push(Event::about(Kind::CertificateDue, prefix, &record, reason)),
@@ -325,13 +332,18 @@ async fn carry_out(
                 renew = record.current.as_ref().map(|current| RenewalAsked { at: now.into(), serial: current.serial.clone() });
                 looked.steps.push(format!("RenewCertificate: {reason}"));
             }
-            Step::Tag { .. } | Step::Replicate { .. } => of_secret.push(step),
+            Step::Tag { has } => {
+                if is_done(app.records.tag(&record).await)? && is_done(app.records.untag(&record, &has).await)? {
+                    looked.steps.push("wrote the tags of its secret anew".to_owned());
+                }
+            }
+            Step::Replicate { regions } => {
+                if is_done(app.records.replicate(&record.name, &regions).await)? {
+                    looked.steps.push(format!("replicated its secret to {}", regions.join(", ")));
+                }
+            }
             Step::Tell { code, message } => events.extend(app.records.tell(&mut record, code, &message, now)),
         }
-    }
-    let of_secret = see_to_secret(app, &record, of_secret, &mut looked).await;
-    if of_secret.as_ref().is_err_and(|failure| !failure.is_permanent()) {
-        return of_secret.map(|()| looked);
     }
     let first = found.revision == 0;
     if events.is_empty()
@@ -341,7 +353,7 @@ async fn carry_out(
         && (now.unix_timestamp() + 1..=look_at.unix_timestamp()).contains(&found.look_at)
     {
         // An early look at a certificate that is as it was: the next one comes when it would have come.
-        return of_secret.map(|()| looked);
+        return refused.map_or(Ok(looked), Err);
     }
     record.look_at = look_at.unix_timestamp();
     let before = if first { Default::default() } else { found.options.services.clone() };
@@ -361,25 +373,7 @@ async fn carry_out(
             .map(|event| format!("{}: {}", event.kind.detail_type(), event.detail.reason.as_deref().unwrap_or_default())),
     );
     publish(&app.eventbridge, &events).await?;
-    of_secret.map(|()| looked)
-}
-
-async fn see_to_secret(app: &App, record: &Record, steps: Vec<Step>, looked: &mut Looked) -> Result<(), Failure> {
-    for step in steps {
-        match step {
-            Step::Tag { has } => {
-                app.records.tag(record).await?;
-                app.records.untag(record, &has).await?;
-                looked.steps.push("wrote the tags of its secret anew".to_owned());
-            }
-            Step::Replicate { regions } => {
-                app.records.replicate(&record.name, &regions).await?;
-                looked.steps.push(format!("replicated its secret to {}", regions.join(", ")));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+    refused.map_or(Ok(looked), Err)
 }
 
 /// Asks ACM to renew. It answers at once and renews later, under the same ARN:

@@ -99,16 +99,14 @@ impl Records {
         candidate: &Candidate<'_>,
         now: OffsetDateTime,
     ) -> Result<Leaf, Failure> {
-        let refused = |why: String| Failure::permanent(format!("accept the new pair of `{name}`"), why);
-        let stored = self.value_of_version(name, version).await?.map(|text| Material::read(&text));
-        if stored.is_none() {
-            let why = format!("version {version}, which was just written, is not there");
-            return Err(Failure::retryable(format!("accept the new pair of `{name}`"), why));
-        }
-        let Some(Ok(Some(material))) = stored else {
-            return Err(refused(format!("version {version} is there and is not a pair")));
+        let doing = || format!("accept the new pair of `{name}`");
+        let Some(stored) = self.value_of_version(name, version).await? else {
+            return Err(Failure::retryable(doing(), format!("version {version}, which was just written, is not there")));
         };
-        material.verify(&candidate.wanted, now).map_err(refused)
+        let Ok(Some(material)) = Material::read(&stored) else {
+            return Err(Failure::permanent(doing(), format!("version {version} is there and is not a pair")));
+        };
+        material.verify(&candidate.wanted, now).map_err(|why| Failure::permanent(doing(), why))
     }
 
     /// `missing`: the trust stores that keep it from becoming current, as [`Self::untrusted`] has them.
