@@ -4,16 +4,19 @@ A root CA and an issuing CA are set up, a certificate is requested in ACM with E
 itself: it exports, stores, redeploys. Then ACM is asked to renew, and the new serial must come to the secret and to the tasks.
 Before that, a load balancer verifies clients by a trust store, and a CA tells in its CRL what it has revoked.
 In the end the agent brings a certificate into a directory, with credentials as an ECS task gets them, and follows its replacement;
-and the log is read as CloudWatch reads it.
+the log is read as CloudWatch reads it, and what the functions send X-Ray as its daemon gets it.
 
     .venv/bin/python tests/local.py [directory of the binaries, target/debug when absent]
 """
 
+import contextlib
 import http.server
 import json
 import os
 import shutil
+import re
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -27,7 +30,7 @@ from stack import BINARIES, active_ca, client_of, hex_of, invoke, local_aws, ope
 
 
 def main():
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+") as log, daemon() as datagrams:
         try:
             with local_aws(log) as endpoint:
                 trust_store(endpoint)
@@ -40,7 +43,55 @@ def main():
             text = log.read()
             print(text)
     metrics(text)
-    print("6 passed, 0 failed")
+    traces(datagrams)
+    print("7 passed, 0 failed")
+
+
+@contextlib.contextmanager
+def daemon():
+    """X-Ray's daemon, as far as a function knows it; what it was sent."""
+    datagrams = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
+        listening.bind(("127.0.0.1", 0))
+        os.environ["AWS_XRAY_DAEMON_ADDRESS"] = "127.0.0.1:%d" % listening.getsockname()[1]
+
+        def listen():
+            while datagram := listening.recv(65536):
+                datagrams.append(datagram.decode())
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        try:
+            yield datagrams
+        finally:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+                end.sendto(b"", listening.getsockname())
+            listener.join()
+
+
+def traces(datagrams):
+    """The calls of the real binaries, as the console of X-Ray would draw them: which, in which invocation, and how each ended."""
+    members = {"name", "id", "trace_id", "parent_id", "type", "namespace", "start_time", "end_time", "aws", "http", "error", "fault",
+               "throttle"}
+    seen, ids = set(), set()
+    for datagram in datagrams:
+        header, _, document = datagram.partition("\n")
+        assert json.loads(header) == {"format": "json", "version": 1}, header
+        call = json.loads(document)
+        assert call.keys() <= members and call["aws"].keys() <= {"operation", "region", "request_id"}, call
+        assert re.fullmatch("1-[0-9a-f]{8}-[0-9a-f]{24}", call["trace_id"]), call
+        assert all(re.fullmatch("[0-9a-f]{16}", call[name]) for name in ("id", "parent_id")), call
+        assert call["start_time"] <= call["end_time"] and abs(time.time() - call["start_time"]) < 600, call
+        ids.add(call["id"])
+        seen.add((call["name"], call["aws"]["operation"], call.get("http", {}).get("response", {}).get("status")))
+    assert len(ids) == len(datagrams), "each call has an id of its own"
+    expected = {
+        ("acm", "ExportCertificate", 200), ("acm-pca", "IssueCertificate", 200), ("dynamodb", "GetItem", 200),
+        ("ecs", "UpdateService", 200), ("elasticloadbalancing", "DescribeTrustStores", 200), ("events", "PutEvents", 200),
+        ("s3", "PUT", 200), ("secretsmanager", "PutSecretValue", 200),
+    }
+    assert expected <= seen, f"missing: {expected - seen}; seen: {sorted(seen, key=str)}"
+    said(f"X-Ray is told of each call: {len(datagrams)} in {len({json.loads(d.partition(chr(10))[2])['trace_id'] for d in datagrams})} traces")
 
 
 def metrics(log):

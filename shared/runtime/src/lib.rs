@@ -5,6 +5,7 @@ mod http;
 mod metrics;
 mod publish;
 mod sdk;
+mod trace;
 mod trigger;
 pub mod vars;
 

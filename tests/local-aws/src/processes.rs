@@ -98,6 +98,7 @@ impl Sandbox {
             ("lambda-runtime-aws-request-id", context.request_id.clone()),
             ("lambda-runtime-deadline-ms", deadline.to_string()),
             ("lambda-runtime-invoked-function-arn", function_arn),
+            ("lambda-runtime-trace-id", trace(&context)),
         ];
         *lock(&self.running) = Some((context.request_id, answer));
         Reply { status: 200, headers, body: payload.to_string().into_bytes() }
@@ -171,9 +172,12 @@ impl Pool {
         let (function, server) = (&self.function, self.processes.0.server);
         // Lambda gives host and port alone; `lambda_runtime` takes a path as well when the scheme is there.
         let runtime_api = format!("http://{server}/_runtime/{}/{id}", function.name);
+        #[expect(clippy::disallowed_methods, reason = "Local AWS has no X-Ray; whoever starts it may have one")]
+        let daemon = std::env::var_os("AWS_XRAY_DAEMON_ADDRESS").map(|address| ("AWS_XRAY_DAEMON_ADDRESS", address));
         let started = Command::new(&self.binary)
             .env_clear()
             .envs(&function.environment)
+            .envs(daemon)
             .env("AWS_LAMBDA_RUNTIME_API", runtime_api)
             .env("AWS_LAMBDA_FUNCTION_NAME", &function.name)
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", function.memory.to_string())
@@ -199,6 +203,14 @@ impl Pool {
         tokio::spawn(pass_on(child.stderr.take(), function.binary.clone()));
         Ok(Process { child, queue, sandbox, id, processes: self.processes.clone() })
     }
+}
+
+/// A trace of its own for each invocation, all of them sampled:
+/// <https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader>.
+fn trace(context: &Context) -> String {
+    let digits = context.request_id.replace('-', "");
+    let (began, (parent, rest)) = (context.deadline.unix_timestamp(), digits.split_at(digits.len() / 2));
+    format!("Root=1-{began:08x}-{parent}{};Parent={parent};Sampled=1", &rest[..rest.len() / 2])
 }
 
 /// Shows what a function logs, behind its name.

@@ -2,6 +2,7 @@
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
 
 use std::collections::BTreeMap;
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -20,6 +21,8 @@ pub(crate) struct Sandbox {
     calls: mpsc::UnboundedReceiver<Call>,
     poll: oneshot::Sender<String>,
     served: u64,
+    /// X-Ray's daemon, which gets the calls of each invocation as in Lambda, and does not read them.
+    _daemon: UdpSocket,
     /// From the start of the process to its first poll.
     pub(crate) started_in: Duration,
 }
@@ -45,6 +48,8 @@ impl Sandbox {
         let mut command = Command::new(program[0]);
         command.args(&program[1..]).env_clear().envs(environment);
         command.env("AWS_LAMBDA_RUNTIME_API", listener.local_addr()?.to_string());
+        let daemon = UdpSocket::bind(("127.0.0.1", 0))?;
+        command.env("AWS_XRAY_DAEMON_ADDRESS", daemon.local_addr()?.to_string());
         let began = Instant::now();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).spawn()?;
         let (calls, mut heard) = mpsc::unbounded_channel();
@@ -57,7 +62,7 @@ impl Sandbox {
         if !first.path.ends_with("/next") {
             return Err(format!("{} failed to start: {}", program.join(" "), String::from_utf8_lossy(&first.body)).into());
         }
-        Ok(Self { child, calls: heard, poll: first.answer, served: 0, started_in: first.at - began })
+        Ok(Self { child, calls: heard, poll: first.answer, served: 0, _daemon: daemon, started_in: first.at - began })
     }
 
     /// Has the process handle one event; its answer, and the time that it took.
@@ -70,7 +75,8 @@ impl Sandbox {
         let reply = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
              lambda-runtime-aws-request-id: bench-{id}\r\nlambda-runtime-deadline-ms: {}\r\n\
-             lambda-runtime-invoked-function-arn: {arn}\r\n\r\n{body}",
+             lambda-runtime-invoked-function-arn: {arn}\r\n\
+             lambda-runtime-trace-id: Root=1-581cf771-a006649127e371903a2de979;Parent=70de5b6f19ff9a0a;Sampled=1\r\n\r\n{body}",
             deadline.unix_timestamp_nanos() / 1_000_000,
         );
         let (nobody, _) = oneshot::channel();
