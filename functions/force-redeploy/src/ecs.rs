@@ -11,7 +11,7 @@ use aws_sdk_ecs::types::{Deployment as Deployed, Service as Described};
 use lifecycle::fraction;
 use lifecycle::names::ServiceName;
 use lifecycle::record::Moment;
-use lifecycle::rollout::{Deployment, Progress, Service, ServiceDeployment};
+use lifecycle::rollout::{Deployment, Progress, Service, ServiceDeployment, Shown};
 use runtime::{Failure, Invocation, is_throttle};
 use time::OffsetDateTime;
 use tokio::time::sleep;
@@ -118,10 +118,6 @@ pub(crate) async fn redeploy(
 /// Left of the invocation for what follows the call.
 const RESERVE: Duration = Duration::from_secs(20);
 
-/// Without a circuit breaker ECS tries for ever. A deployment none of whose tasks runs for so long after some have failed counts as
-/// failed: the circuit breaker would have given up after as many tasks.
-const STUCK: Duration = Duration::from_secs(30 * 60);
-
 /// A service as it is described, with the service deployment of the deployment whose tasks are to run, where that alone tells how far
 /// it is.
 fn of(service: &Described, listed: Option<ServiceDeployment>, now: OffsetDateTime) -> Service {
@@ -144,17 +140,14 @@ fn primary(service: &Described) -> Option<&Deployed> {
 
 fn of_deployment(deployment: &Deployed, listed: Option<ServiceDeployment>, now: OffsetDateTime) -> Option<Deployment> {
     let began = moment(deployment.created_at())?;
-    let is_stuck = deployment.failed_tasks() > 0 && deployment.running_count() == 0 && *began + STUCK <= now;
-    let progress = match (deployment.rollout_state(), listed) {
-        (Some(DeploymentRolloutState::Completed), _) => Progress::Completed,
-        (Some(DeploymentRolloutState::Failed), _) => Progress::Failed,
-        (Some(_), _) => Progress::Running,
-        (None, Some(listed)) => listed.progress(),
-        // Not every kind of service has a rollout state; then the tasks tell.
-        (None, None) if deployment.running_count() >= deployment.desired_count() => Progress::Completed,
-        (None, None) => Progress::Running,
+    let shown = Shown {
+        rollout_state: deployment.rollout_state().map(DeploymentRolloutState::as_str),
+        listed: listed.as_ref(),
+        desired: deployment.desired_count(),
+        running: deployment.running_count(),
+        failed: deployment.failed_tasks(),
     };
-    let progress = if progress == Progress::Running && is_stuck { Progress::Failed } else { progress };
+    let progress = shown.progress(*began, now);
     let task_definition = deployment.task_definition().unwrap_or_default().to_owned();
     Some(Deployment { id: deployment.id()?.to_owned(), began, created: Some(began), progress, task_definition })
 }

@@ -148,6 +148,38 @@ impl ServiceDeployment {
     }
 }
 
+/// What ECS shows of a deployment.
+#[derive(Debug)]
+pub struct Shown<'a> {
+    /// `COMPLETED`, `FAILED` or `IN_PROGRESS`. Not every kind of service has one.
+    pub rollout_state: Option<&'a str>,
+    pub listed: Option<&'a ServiceDeployment>,
+    pub desired: i32,
+    pub running: i32,
+    /// Tasks that could not be started or did not stay.
+    pub failed: i32,
+}
+
+/// Without a circuit breaker ECS tries for ever. A deployment none of whose tasks runs for so long after some have failed counts as
+/// failed: the circuit breaker would have given up after as many tasks.
+const STUCK: Duration = Duration::from_secs(30 * 60);
+
+impl Shown<'_> {
+    /// How far the deployment has come that began then.
+    pub fn progress(&self, began: OffsetDateTime, now: OffsetDateTime) -> Progress {
+        let progress = match (self.rollout_state, self.listed) {
+            (Some("COMPLETED"), _) => Progress::Completed,
+            (Some("FAILED"), _) => Progress::Failed,
+            (Some(_), _) => Progress::Running,
+            (None, Some(listed)) => listed.progress(),
+            (None, None) if self.running >= self.desired => Progress::Completed,
+            (None, None) => Progress::Running,
+        };
+        let is_stuck = self.failed > 0 && self.running == 0 && began + STUCK <= now;
+        if progress == Progress::Running && is_stuck { Progress::Failed } else { progress }
+    }
+}
+
 impl Deployment {
     /// Begun here, after a pair became current, whatever the clock of ECS shows.
     pub fn begun_after(self, pair: OffsetDateTime) -> Self {
@@ -407,6 +439,32 @@ mod tests {
         ] {
             let service = Service { oldest: oldest.map(|oldest| at(oldest).into()), ..service("ACTIVE", "ECS", None) };
             assert_eq!(service.beside_older(deployment).progress, expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn how_far_a_deployment_has_come_is_said_by_ecs_by_its_list_or_by_the_tasks() {
+        let listed = |status: &str| Some(ServiceDeployment { created: at(PAIR).into(), status: status.to_owned(), reason: None });
+        let (begins, young, old) = ("2026-11-22T07:00:00Z", "2026-11-22T07:29:59Z", "2026-11-22T07:30:00Z");
+        // Tasks that are to run, that do, and that failed.
+        for (what, rollout_state, listed, [desired, running, failed], now, expected) in [
+            ("ECS says so", Some("COMPLETED"), None, [2, 0, 9], old, Progress::Completed),
+            ("ECS says that it failed", Some("FAILED"), listed("SUCCESSFUL"), [2, 2, 0], young, Progress::Failed),
+            ("ECS is at it", Some("IN_PROGRESS"), listed("SUCCESSFUL"), [2, 2, 0], old, Progress::Running),
+            ("ECS is at it in vain", Some("IN_PROGRESS"), None, [2, 0, 1], old, Progress::Failed),
+            ("and has tried too little", Some("IN_PROGRESS"), None, [2, 0, 1], young, Progress::Running),
+            ("one task stays", Some("IN_PROGRESS"), None, [2, 1, 9], old, Progress::Running),
+            ("none has failed", Some("IN_PROGRESS"), None, [2, 0, 0], old, Progress::Running),
+            ("the list says so", None, listed("SUCCESSFUL"), [2, 1, 0], young, Progress::Completed),
+            ("the list says that it went back", None, listed("ROLLBACK_IN_PROGRESS"), [2, 2, 0], young, Progress::Failed),
+            ("the list says that it goes on, in vain", None, listed("IN_PROGRESS"), [2, 0, 1], old, Progress::Failed),
+            ("all tasks run", None, None, [2, 2, 0], young, Progress::Completed),
+            ("more run than are to", None, None, [2, 3, 0], young, Progress::Completed),
+            ("not all run yet", None, None, [2, 1, 0], old, Progress::Running),
+            ("none is to run", None, None, [0, 0, 1], old, Progress::Completed),
+        ] {
+            let shown = Shown { rollout_state, listed: listed.as_ref(), desired, running, failed };
+            assert_eq!(shown.progress(at(begins), at(now)), expected, "{what}");
         }
     }
 
