@@ -556,3 +556,28 @@ fn what_aws_does_not_know_yet_is_tried_again() {
         }
     });
 }
+
+#[test]
+fn a_version_that_was_written_and_is_not_there_yet_is_read_again() {
+    run(async {
+        // A key of ours, and a pair of ACM's, whose key has other bytes at each export: whoever finds one written goes on with it.
+        for (scenario, outcome) in [(issue_by_hand(), "issued"), (acm_available_renewal(), "exported")] {
+            let (stack, event) = scenario.begin().await;
+            stack.aws.set_faults(Some(Box::new(|call| (call.operation == "PutSecretValue").then_some(Fault::Crash))));
+            tokio::select! {
+                () = stack.aws.hung() => {}
+                answer = stack.handle(scenario.function, event.clone(), "first") => panic!("{answer:?}"),
+            }
+            minutes(3).await;
+            stack.aws.set_faults(Some(Box::new(|call| {
+                let not_yet = || Fault::Refuse(AwsError::new("ResourceNotFoundException", "not yet"));
+                (call.operation == "GetSecretValue").then(not_yet)
+            })));
+            let failure = stack.handle(scenario.function, event.clone(), "second").await.unwrap_err();
+            assert_eq!(failure.error_type, "Retryable", "{outcome}: {}", failure.error_message);
+            minutes(3).await;
+            stack.aws.set_faults(None);
+            assert_eq!(stack.handle(scenario.function, event, "second").await.unwrap()["outcome"], outcome);
+        }
+    });
+}
