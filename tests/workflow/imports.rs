@@ -37,6 +37,13 @@ async fn issue(stack: &Stack, changes: Value) -> Result<Value, String> {
     stack.handle("issue-client-cert", order, "by hand").await.map_err(|error| error.error_message)
 }
 
+/// Somebody imports a certificate of theirs under this ARN.
+async fn import_over(stack: &Stack, arn: &Value) {
+    let mut theirs = self_made(stack, "theirs", 300, vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth]);
+    theirs["CertificateArn"] = arn.clone();
+    user(stack, "acm:ImportCertificate", theirs).await;
+}
+
 /// Tells when ACM is asked to import.
 fn import_begun(stack: &Stack) -> Arc<Notify> {
     let begun = Arc::new(Notify::new());
@@ -230,13 +237,35 @@ fn what_somebody_else_imported_over_it_is_put_right_within_a_day() {
         let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
         let arn = issue(&stack, json!({})).await.unwrap()["acm_certificate_arn"].clone();
         minutes(1).await;
-        let mut theirs = self_made(&stack, "theirs", 300, vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth]);
-        theirs["CertificateArn"] = arn.clone();
-        user(&stack, "acm:ImportCertificate", theirs).await;
+        import_over(&stack, &arn).await;
         assert_ne!(held(&stack, &arn).await, current(&stack, "orders").await);
         days(1).await;
         minutes(10).await;
         assert_eq!(held(&stack, &arn).await, current(&stack, "orders").await);
+    });
+}
+
+#[test]
+fn what_somebody_else_imported_is_put_right_though_the_ca_refuses_the_next_pair_and_it_is_not_asked_again_for_that() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let arn = issue(&stack, json!({})).await.unwrap()["acm_certificate_arn"].clone();
+        let ca = stack.issuing_ca.clone();
+        stack.aws.world(|world, now| local_aws::pca::enable(world, now, &ca, false)).unwrap();
+        // Due after twenty days.
+        days(22).await;
+        let halted = stack.record("orders").await.unwrap().halted;
+        assert!(halted.is_some());
+        lose_deliveries(&stack);
+        import_over(&stack, &arn).await;
+        stack.aws.take_calls();
+        act(&stack, "renew-on-expiry", json!({"certificate": "orders"})).await;
+        let due = last_event(&stack, "Certificate Due");
+        assert!(due["detail"]["reason"].as_str().unwrap().starts_with("ACM holds serial"), "{due}");
+        assert_eq!(act(&stack, "issue-client-cert", due).await["outcome"], "unchanged");
+        assert!(stack.aws.take_calls().iter().all(|call| call.operation != "IssueCertificate"));
+        assert_eq!(held(&stack, &arn).await, current(&stack, "orders").await);
+        assert_eq!(stack.record("orders").await.unwrap().halted, halted);
     });
 }
 

@@ -90,9 +90,9 @@ pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<
         Trigger::ByHand(request) if request.get("revoke").is_some() => return revoke::by_hand(app, &request, invocation).await,
         Trigger::ByHand(request) => by_hand(app, &request, invocation).await?,
         Trigger::Event { detail_type, detail, .. } if detail_type == Kind::CertificateDue.detail_type() => {
-            let Detail { certificate, reason, .. } = Trigger::body(detail)?;
-            let name = Trigger::body(Value::from(certificate))?;
-            due(app, &name, reason.as_deref().unwrap_or("due"), invocation).await?
+            let detail: Detail = Trigger::body(detail)?;
+            let name = Trigger::body(Value::from(detail.certificate.clone()))?;
+            due(app, &name, detail, invocation).await?
         }
         Trigger::Event { detail_type, .. } => {
             return Err(Failure::permanent(
@@ -198,11 +198,16 @@ async fn adopt(app: &App, record: Record, arn: &Arn, reason: &str, invocation: &
 }
 
 /// What the sweep found due. It is looked at anew: the event may be late, or have come twice.
-async fn due(app: &App, name: &CertificateName, reason: &str, invocation: &Invocation) -> Result<Answer, Failure> {
-    match app.records.find(name, invocation.now()).await? {
-        Some(record) => renew(app, record, reason, invocation).await,
-        None => Err(Failure::permanent(format!("renew `{name}`"), "neither the table nor a secret knows it; issue it by hand")),
+async fn due(app: &App, name: &CertificateName, detail: Detail, invocation: &Invocation) -> Result<Answer, Failure> {
+    let unknown = || Failure::permanent(format!("renew `{name}`"), "neither the table nor a secret knows it; issue it by hand");
+    let record = app.records.find(name, invocation.now()).await?.ok_or_else(unknown)?;
+    if !detail.keeps_pair {
+        return renew(app, record, detail.reason.as_deref().unwrap_or("due"), invocation).await;
     }
+    // A CA that refuses the next pair is not asked for it again because of that.
+    let (record, refused) = revoke::due(app, record, invocation).await?;
+    let answer = unchanged(app, record, invocation).await;
+    refused.map_or(answer, Err)
 }
 
 /// What is due of a certificate.

@@ -318,7 +318,7 @@ async fn carry_out(
             Step::Revoke { .. } | Step::Import { .. }
                 if events.iter().any(|event: &Event| event.kind == Kind::CertificateDue) => {}
             Step::Revoke { reason } | Step::Import { reason } => {
-                events.push(Event::about(Kind::CertificateDue, prefix, &record, reason));
+                events.push(Event::about(Kind::CertificateDue, prefix, &record, reason).keeping_pair());
             }
             Step::Trust { authority, .. } if !shared.trust_asked.insert(authority.clone()) => {}
             Step::Trust { reason, .. } => events.push(Event::about(Kind::TrustDue, prefix, &record, reason)),

@@ -100,6 +100,9 @@ pub struct Detail {
     pub trust_store: Option<StoreName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// No new pair is due, but something else: an import into ACM, a revocation.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_pair: bool,
     /// To a person: what it is about, in words, and the command that goes on once they have seen to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<String>,
@@ -147,11 +150,18 @@ impl Event {
                 services: record.options.services.clone(),
                 trust_store: None,
                 reason: Some(reason.into()),
+                keeps_pair: false,
                 about: None,
                 command: None,
             },
         }
         .told(about, "renew-on-expiry", &json!({"retry": record.name}))
+    }
+
+    /// The same, of a certificate whose current pair is to stay.
+    pub fn keeping_pair(mut self) -> Self {
+        self.detail.keeps_pair = true;
+        self
     }
 
     /// Adds what a person is told; events to functions go without it. The shell reads the quotes of the request with a backslash

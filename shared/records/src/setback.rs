@@ -73,7 +73,8 @@ impl Records {
         let mut told = vec![Event::about(Kind::CertificateRolledBack, prefix, record, reason)];
         let mut asked = vec![Event::about(Kind::CertificateCurrent, prefix, record, "the pair before is current again")];
         if record.options.import_to_acm {
-            asked.push(Event::about(Kind::CertificateDue, prefix, record, "ACM holds the pair that was rejected"));
+            let event = Event::about(Kind::CertificateDue, prefix, record, "ACM holds the pair that was rejected");
+            asked.push(event.keeping_pair());
         }
         told.extend(self.tell(record, "rolled-back", &message, now));
         tracing::warn!(certificate.name = %name, certificate.serial = %serial, "Rejected serial {serial} of `{name}` and went back");
