@@ -1,5 +1,7 @@
 //! CAs of every kind, and what their certificates wait for on the way to a listener.
 
+use std::collections::BTreeSet;
+
 use local_aws::pca::DEFAULT_SHARE;
 use local_aws::{AwsError, Call, Fault, elbv2, pca, s3};
 use serde_json::{Value, json};
@@ -115,6 +117,7 @@ fn of_acms_certificate_of_a_retired_ca_a_person_is_told_daily_until_the_tags_are
             {"Key": "everleaf:certificate", "Value": "everleaf/gateway"}, {"Key": "everleaf:service-1", "Value": "payments/gateway"},
         ]);
         service(&site.stack, "payments/gateway", &["gateway"]).await;
+        service(&site.stack, "payments/portal", &["gateway"]).await;
         let old_arn = request(&site.stack, "gateway", false).await;
         site.declare(site.declaration()).await;
         days(1).await;
@@ -132,10 +135,17 @@ fn of_acms_certificate_of_a_retired_ca_a_person_is_told_daily_until_the_tags_are
         let new_arn = user(&site.stack, "acm:RequestCertificate", input).await["CertificateArn"].clone();
         minutes(5).await;
         user(&site.stack, "acm:RemoveTagsFromCertificate", json!({"CertificateArn": old_arn, "Tags": tags})).await;
+        // Another service reads it by now.
+        let mut tags = tags;
+        tags[1]["Value"] = json!("payments/portal");
         user(&site.stack, "acm:AddTagsToCertificate", json!({"CertificateArn": new_arn, "Tags": tags})).await;
+        site.stack.aws.take_calls();
         // Nothing tells that a tag was moved: the daily walk finds it.
         days(1).await;
         assert_eq!(issuer(&site.stack, "gateway").await, Some(new.clone()));
+        let calls = site.stack.aws.take_calls().into_iter().filter(|call| call.operation == "UpdateService");
+        let deployed: BTreeSet<_> = calls.map(|call| call.input["service"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(deployed, ["portal".to_owned()].into());
         assert_eq!(
             (site.client("gateway", "AWSCURRENT"), site.client("gateway", "AWSPREVIOUS")),
             ("Success".into(), "Success".into())

@@ -1,6 +1,6 @@
 //! What goes wrong for longer than a call: a lost table, moved labels, lost events, a certificate that cannot be issued.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lifecycle::record::{Origin, Record};
 use local_aws::{AwsError, Fault};
@@ -554,6 +554,55 @@ fn what_aws_does_not_know_yet_is_tried_again() {
             minutes(1).await;
             stack.handle(scenario.function, event, "first").await.unwrap();
         }
+    });
+}
+
+#[test]
+fn what_is_late_is_not_kept_waiting_by_what_has_used_the_hours_budget_up() {
+    run(async {
+        let stack = Stack::deploy_with(&[("HourlyBudget", "10")]).await;
+        let issue = async |name: &str, validity: Value| {
+            let request = json!({"name": name, "subject": {"common_name": name}, "validity": validity});
+            stack.handle("issue-client-cert", request, name).await.unwrap();
+        };
+        // What a day's budget does not reach fills a page of the table's index.
+        for index in 0..220 {
+            issue(&format!("fleet-{index:03}"), json!({"days": 30})).await;
+        }
+        lose_deliveries(&stack);
+        days(20).await;
+        issue("short", json!({"hours": 24})).await;
+        let (first, mut swept) = (serial(&stack, "short").await, 0);
+        while serial(&stack, "short").await == first && swept < 24 {
+            minutes(60).await;
+            swept += 1;
+            stack.aws.take_events();
+            act(&stack, "renew-on-expiry", json!({"sweep": true})).await;
+            // Of what is asked for nothing is done but this: the others stay due.
+            for event in stack.aws.take_events().into_iter().map(|event| event.event) {
+                if event["detail-type"] == "Certificate Due" && event["detail"]["certificate"] == "short" {
+                    act(&stack, "issue-client-cert", event).await;
+                }
+            }
+        }
+        assert!((16..22).contains(&swept), "{swept}");
+    });
+}
+
+#[test]
+fn what_lives_for_hours_is_renewed_all_day() {
+    run(async {
+        let stack = Stack::deploy_with(&[("SweepMinutes", "15")]).await;
+        let request = json!({"name": "short", "subject": {"common_name": "short"}, "validity": {"hours": 3}});
+        stack.handle("issue-client-cert", request, "first").await.unwrap();
+        let mut serials = BTreeSet::new();
+        for _ in 0..2 * 24 * 4 {
+            minutes(15).await;
+            let current = stack.record("short").await.unwrap().current.unwrap();
+            assert!(current.is_valid_at(stack.aws.now()), "{} at {}", current.serial, stack.aws.now());
+            serials.insert(current.serial);
+        }
+        assert!(serials.len() > 20, "{}", serials.len());
     });
 }
 

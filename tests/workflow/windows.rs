@@ -86,6 +86,45 @@ fn what_acm_renews_waits_for_the_window_too() {
 }
 
 #[test]
+fn acms_own_renewal_waits_for_the_window_and_for_the_canary() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let arn = request(&stack, "gateway", false).await;
+        let tags = json!([
+            {"Key": "everleaf:maintenance-window", "Value": "Sun 01:00-05:00"}, {"Key": "everleaf:canary", "Value": "payments/gateway"},
+            {"Key": "everleaf:service-2", "Value": "payments/portal"},
+        ]);
+        user(&stack, "acm:AddTagsToCertificate", json!({"CertificateArn": arn, "Tags": tags})).await;
+        for name in ["payments/gateway", "payments/portal"] {
+            service(&stack, name, &["gateway"]).await;
+        }
+        days(1).await;
+        lose_deliveries(&stack);
+        days(333).await;
+        stack.aws.set_deliveries(None);
+        let first = current(&stack, "gateway").await;
+        crate::rollbacks::break_service(&stack, "payments/gateway", 1);
+        stack.aws.take_calls();
+        let held = || async {
+            let described = user(&stack, "acm:DescribeCertificate", json!({"CertificateArn": arn})).await;
+            Serial::from_hex(described["Certificate"]["Serial"].as_str().unwrap())
+        };
+        let mut deployed = Vec::new();
+        for _ in 0..14 * 24 {
+            minutes(60).await;
+            let calls = stack.aws.take_calls().into_iter().filter(|call| call.operation == "UpdateService");
+            deployed.extend(calls.map(|call| (call.at, call.input["service"].as_str().unwrap().to_owned())));
+        }
+        assert_ne!(held().await, first, "ACM renews sixty days before the end");
+        assert_eq!(current(&stack, "gateway").await, first, "it failed, and went back");
+        // The canary alone on what failed; all once that went back.
+        let (at, services): (Vec<_>, Vec<_>) = deployed.into_iter().unzip();
+        assert_eq!(services, ["gateway", "gateway", "portal"]);
+        assert!(at[0].weekday() == Weekday::Sunday && (1..5).contains(&at[0].hour()), "{at:?}");
+    });
+}
+
+#[test]
 fn what_is_paused_stays_as_it_is_and_a_person_hears_when_it_is_late() {
     run(async {
         let stack = issued(json!({"paused": true})).await;

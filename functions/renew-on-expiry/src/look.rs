@@ -10,7 +10,7 @@ use lifecycle::export::Held;
 use lifecycle::names::{Arn, CertificateName, ServiceName, StoreName};
 use lifecycle::pace::{self, Asked};
 use lifecycle::record::{Origin, Record, RenewalAsked};
-use lifecycle::renewal::{Facts, Plan, Rollover, Step, plan};
+use lifecycle::renewal::{Facts, Plan, Rollover, Step, late, plan};
 use lifecycle::rollout::BindingState;
 use lifecycle::trust::Stores;
 use records::table::Saved;
@@ -185,7 +185,9 @@ pub(crate) async fn look(
             .push(Step::Tell { code: "acm-renewal-failed", message: format!("ACM could not renew `{}`: {reason}", record.name) });
     }
     let asks = plan.steps.iter().any(|step| matches!(step, Step::Issue { .. } | Step::Export { .. } | Step::Renew { .. }));
-    if asks && !shared.take(app, now).await? {
+    // What is late to be replaced is not kept waiting by what is not.
+    let is_late = record.current.as_ref().is_some_and(|pair| late(&record, pair) <= now);
+    if asks && !shared.take(app, now).await? && !is_late {
         // Not recorded: it stays due, and comes first in the next hour.
         return Ok(Looked::unchanged(&record.name, now));
     }

@@ -151,12 +151,11 @@ async fn certificates(
 async fn certificate(app: &App, arn: Arn, imported: bool, invocation: &Invocation) -> Result<bool, Failure> {
     let Some(managed) = acm::managed(&app.acm, &arn, &app.records.settings.prefix).await? else { return Ok(false) };
     let origin = Origin::Exported { certificate_arn: arn.clone() };
-    let options = managed.options.clone();
     let record = match app.records.load(&managed.name).await? {
         // What was issued here says so in its secret. The walk may have passed that before the record was lost.
         None if imported && app.records.rebuild(&managed.name, invocation.now()).await?.is_some() => return Ok(true),
-        None => Record::new(managed.name.clone(), origin, options, invocation.now()),
-        Some(record) if has_lost_its_tag(app, &record, &origin).await? => Record { origin, options, attempt: None, ..record },
+        None => Record::new(managed.name.clone(), origin, managed.options.clone(), invocation.now()),
+        Some(record) if has_lost_its_tag(app, &record, &origin).await? => Record { origin, attempt: None, ..record },
         // Its event came while the walk was on its way, or its name is still another certificate's.
         Some(_) => return Ok(false),
     };

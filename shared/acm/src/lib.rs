@@ -10,6 +10,7 @@ use aws_sdk_acm::config::Builder;
 use aws_sdk_acm::config::retry::{RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_acm::types::{CertificateExport, Filters, RenewalEligibility};
 use lifecycle::export::{Held, Renewal};
+use lifecycle::issuance::MOST_SERVICES;
 use lifecycle::leaf::Serial;
 use lifecycle::names::{Arn, CertificateName};
 use lifecycle::record::{KeyFormat, Options};
@@ -110,6 +111,10 @@ pub fn read_tags(tags: &BTreeMap<String, String>, prefix: &str) -> Result<Option
             faults.push(format!("{key}: {error}"));
         }
     }
+    let services = options.tagged_services().count();
+    if services > MOST_SERVICES {
+        faults.push(format!("everleaf:service-…: are {services}, and one secret has tags for {MOST_SERVICES}"));
+    }
     if let Some(canary) = tags.get("everleaf:canary") {
         match canary.parse() {
             Ok(canary) if options.services.contains(&canary) => options.canary = Some(canary),
@@ -186,5 +191,16 @@ mod tests {
             assert!(fault.starts_with(part), "{fault}");
         }
         assert_eq!(faults.len(), 5, "{faults:?}");
+    }
+
+    #[test]
+    fn more_services_than_the_tags_of_one_secret_are_a_fault() {
+        let with = |count: usize| {
+            let mut tags = tags(&[("everleaf:certificate", "everleaf/edge")]);
+            tags.extend((1..=count).map(|n| (format!("everleaf:service-{n}"), format!("payments/gateway-{n}"))));
+            read_tags(&tags, "everleaf").map(|managed| managed.map(|managed| managed.options.services.len()))
+        };
+        assert_eq!(with(MOST_SERVICES), Ok(Some(MOST_SERVICES)));
+        assert_eq!(with(MOST_SERVICES + 1).unwrap_err(), ["everleaf:service-…: are 36, and one secret has tags for 35"]);
     }
 }

@@ -72,7 +72,7 @@ pub const LEASE: Duration = Duration::from_secs(150);
 /// a certificate's ARN is dead, because asking again could ask a second time for the same key.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(4 * 60);
 
-/// More tries than this on one day mean that something is broken which trying does not mend.
+/// More tries in vain than this on one day mean that something is broken which trying does not mend.
 pub const A_DAY: u32 = 5;
 
 /// What may be done about a certificate that is to get a new pair.

@@ -11,6 +11,7 @@ use crate::export::Held;
 use crate::leaf::{KeyAlgorithm, Serial};
 use crate::names::Arn;
 use crate::record::{Moment, Options, Origin, Record};
+use crate::renewal;
 use crate::window::Hold;
 
 /// A certificate in ACM that is to hold the current pair.
@@ -139,9 +140,7 @@ pub fn adoption_hold(
 }
 
 pub(crate) fn adoption_window(not_before: OffsetDateTime, not_after: OffsetDateTime) -> Duration {
-    /// <https://docs.aws.amazon.com/acm/latest/userguide/managed-renewal.html>
-    const LONGEST: Duration = Duration::from_secs(60 * 24 * 60 * 60);
-    (Duration::try_from(not_after - not_before).unwrap_or_default() / 3).min(LONGEST)
+    (Duration::try_from(not_after - not_before).unwrap_or_default() / 3).min(renewal::ACM_RENEWS)
 }
 
 /// Whether ACM takes a pair that is issued here under the ARN of what it holds, or why not. A reimport keeps the key algorithm,

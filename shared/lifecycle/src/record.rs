@@ -270,7 +270,10 @@ impl Record {
             self.previous = self.current.take();
         }
         self.current = Some(pair);
-        self.attempt = None;
+        if self.attempt.take().is_some() {
+            // What succeeds is not broken.
+            self.attempts.on_day = self.attempts.on_day.saturating_sub(1);
+        }
         self.renewal_asked = None;
         self.halted = None;
     }
@@ -542,6 +545,8 @@ mod tests {
             current: Some(next.clone()),
             previous: old.current.clone(),
             attempt: None,
+            // It was the one of that day, and not in vain.
+            attempts: Attempts { on_day: 0, ..old.attempts },
             renewal_asked: None,
             halted: None,
             ..old

@@ -128,6 +128,8 @@ pub const ACM_WINDOW: Duration = Duration::from_secs(45 * 24 * 60 * 60);
 /// <https://docs.aws.amazon.com/acm/latest/userguide/check-certificate-renewal-status.html>
 pub const ACM_PATIENCE: Duration = Duration::from_secs(72 * 60 * 60);
 
+pub(crate) const ACM_RENEWS: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A rollout that was asked for this recently is left to the event that asked.
@@ -180,14 +182,19 @@ pub fn kept(record: &Record, sweep_interval: Duration, now: OffsetDateTime) -> O
 }
 
 /// From when on a pair should have been replaced: half its window before it ends.
-pub(crate) fn late(record: &Record, current: &Pair) -> OffsetDateTime {
+pub fn late(record: &Record, current: &Pair) -> OffsetDateTime {
     *current.not_after - window(record, current) / 2
 }
 
-fn window(record: &Record, current: &Pair) -> Duration {
+/// How long before its end a pair is to be replaced. ACM renews its own 60 days before, however long they live:
+/// <https://docs.aws.amazon.com/acm/latest/userguide/managed-renewal.html>.
+pub(crate) fn window(record: &Record, current: &Pair) -> Duration {
     let lifetime =
         Duration::try_from(*current.not_after - *current.not_before).unwrap_or_default().saturating_sub(crate::leaf::BACKDATED);
-    record.options.renew_before.filter(|window| *window < lifetime).unwrap_or(lifetime / 3)
+    match record.origin {
+        Origin::Exported { .. } => (lifetime / 3).min(ACM_RENEWS),
+        _ => record.options.renew_before.filter(|window| *window < lifetime).unwrap_or(lifetime / 3),
+    }
 }
 
 /// How long a permanent failure stands against another attempt: a day, or less where a day would be much of the window.

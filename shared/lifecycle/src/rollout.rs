@@ -242,9 +242,14 @@ pub fn waits<'a>(
     let untried =
         |(canary, since): (ServiceName, _)| canary != *service && !state(&canary).is_some_and(|state| state.is_on(since));
     let is_late = certificates.iter().any(|record| {
-        let lags = |since| state(service).is_none_or(|state| state.lags(since));
         let (Some(current), Some(previous)) = (&record.current, &record.previous) else { return false };
-        lags(*current.since) && renewal::late(record, previous) <= now
+        let state = state(service);
+        // Tasks that hold what came before the previous pair: that was replaced when it had about such a window left.
+        let is_older = |deployment: &Deployment| {
+            *deployment.began <= *previous.since && *previous.since + renewal::window(record, previous) / 2 <= now
+        };
+        state.is_none_or(|state| state.lags(*current.since))
+            && (renewal::late(record, previous) <= now || state.and_then(|state| state.deployment.as_ref()).is_some_and(is_older))
     });
     !is_first && !is_late && new.filter_map(with_canary).any(untried)
 }
@@ -541,12 +546,19 @@ mod tests {
         new.options.canary = Some(first);
         // Thirty days that end on 1 December, 01:00: late five days before that.
         new.previous = new.current.replace(Pair { since: at("2026-11-22T06:00:00Z").into(), ..samples::pair() });
-        let works =
-            BindingState { deployment: Some(deployment("2026-11-22T07:00:00Z", Progress::Completed)), ..Default::default() };
+        let on =
+            |began: &str| Some(BindingState { deployment: Some(deployment(began, Progress::Completed)), ..Default::default() });
+        let (on_new, on_previous) = (on("2026-11-22T07:00:00Z"), on("2026-11-02T00:00:00Z"));
+        let replaced = on("2026-11-01T01:00:05.25Z");
+        // What the previous pair replaced, five days after that.
         for (now, of_second, waiting) in [
             ("2026-11-26T00:59:59Z", None, true),
             ("2026-11-26T01:00:00Z", None, false),
-            ("2026-11-26T01:00:00Z", Some(&works), true),
+            ("2026-11-26T01:00:00Z", on_new.as_ref(), true),
+            ("2026-11-26T00:59:59Z", on_previous.as_ref(), true),
+            ("2026-11-26T01:00:00Z", on_previous.as_ref(), false),
+            ("2026-11-06T01:00:05.2Z", replaced.as_ref(), true),
+            ("2026-11-06T01:00:05.25Z", replaced.as_ref(), false),
         ] {
             let state = |service: &ServiceName| of_second.filter(|_| *service == second);
             assert_eq!(waits(&second, std::slice::from_ref(&new), state, at(now)), waiting, "{now} {of_second:?}");

@@ -395,8 +395,8 @@ impl Records {
             .send()
             .await
             .map_err(|error| Failure::aws("take from the hour's budget", error))?;
-        let used: u32 = answer.attributes().and_then(|new| new.get("used")?.as_n().ok()?.parse().ok()).unwrap_or(limit + wanted);
-        Ok((wanted.min((limit + wanted).saturating_sub(used)), limit.saturating_sub(used)))
+        let used: u32 = answer.attributes().and_then(|new| new.get("used")?.as_n().ok()?.parse().ok()).unwrap_or(u32::MAX);
+        Ok((wanted.min(limit.saturating_add(wanted).saturating_sub(used)), limit.saturating_sub(used)))
     }
 
     /// Whether this is the first time today that a person is told of `code`, which is of no single certificate. From now on it is not.

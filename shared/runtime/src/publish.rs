@@ -35,11 +35,14 @@ pub async fn publish(eventbridge: &Client, events: &[Event]) -> Result<(), Failu
             let function = eventbridge.config().app_name().map_or("", |name| name.as_ref());
             metrics(&[("Stack", &detail.prefix), ("Function", function)], &[(&kind.metric(), 1.0)]);
             let certificate = detail.certificate.as_deref().unwrap_or_default();
+            let store = detail.trust_store.as_ref().map(ToString::to_string);
+            let about = detail.certificate.as_deref().or(store.as_deref()).unwrap_or("the whole stack");
             tracing::info!(
                 event = kind.detail_type(),
                 certificate.name = certificate,
-                "Published `{}` for `{certificate}`",
-                kind.detail_type()
+                "Published `{}` for `{about}`: {}",
+                kind.detail_type(),
+                detail.reason.as_deref().unwrap_or_default()
             );
         }
     }
