@@ -542,6 +542,19 @@ fn what_a_condition_of_a_role_is_there_to_deny_is_denied_by_it_alone() {
     });
 }
 
+#[test]
+fn no_function_may_delete_a_secret_for_good() {
+    run(async {
+        let stack = Stack::deploy_with(PARAMETERS).await;
+        stack.handle("issue-client-cert", order(), "first").await.unwrap();
+        for (forced, denied) in [(true, true), (false, false)] {
+            let input = json!({"SecretId": "everleaf/orders", "ForceDeleteWithoutRecovery": forced});
+            let answer = stack.aws.call_as("issue-client-cert", "secretsmanager:DeleteSecret", input).await;
+            assert_eq!(answer.as_ref().is_err_and(|error| error.code == "AccessDeniedException"), denied, "{answer:?}");
+        }
+    });
+}
+
 const OLD_KEY: &str = "arn:aws:kms:eu-central-1:111122223333:key/00000000-1111-2222-3333-444444444444";
 const THEIR_KEY: &str = "arn:aws:kms:eu-central-1:444455556666:key/00000000-1111-2222-3333-444444444444";
 

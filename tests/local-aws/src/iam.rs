@@ -31,6 +31,7 @@ pub struct Condition {
 enum Operator {
     StringEquals,
     StringLike,
+    Bool,
     /// Whether the call says nothing of the key.
     Null,
 }
@@ -71,11 +72,18 @@ impl Condition {
             let operator = match operator.as_str() {
                 "StringEquals" => Operator::StringEquals,
                 "StringLike" => Operator::StringLike,
+                "Bool" => Operator::Bool,
                 "Null" => Operator::Null,
                 _ => return Err(format!("Local AWS does not know the operator {operator}")),
             };
             for (key, values) in tests.as_object().into_iter().flatten() {
-                let known = ["acm-pca:TemplateArn", "events:source", "kms:ViaService", "lambda:SourceFunctionArn"];
+                let known = [
+                    "acm-pca:TemplateArn",
+                    "events:source",
+                    "kms:ViaService",
+                    "lambda:SourceFunctionArn",
+                    "secretsmanager:ForceDeleteWithoutRecovery",
+                ];
                 let open = ["aws:RequestTag/", "aws:ResourceTag/", "kms:EncryptionContext:"];
                 if !known.contains(&key.as_str()) && !open.iter().any(|kind| key.starts_with(kind)) {
                     return Err(format!("Local AWS does not know the condition key {key}"));
@@ -98,7 +106,7 @@ impl Condition {
         }
         context.get(&self.key).is_some_and(|actual| {
             self.values.iter().any(|value| match self.operator {
-                Operator::StringEquals => value == actual,
+                Operator::StringEquals | Operator::Bool => value == actual,
                 Operator::StringLike => like(value, actual),
                 Operator::Null => false,
             })
@@ -257,7 +265,9 @@ fn secrets(world: &World, operation: &str, input: &Value, action: &str) -> Vec<N
     let found = world.secrets.find(id).map(|secret| secret.arn.clone());
     let is_arn = id.starts_with("arn:").then(|| id.to_owned());
     let new = || world.arn("secretsmanager", &format!("secret:{id}-AbCd3F"));
-    let own = need(action, found.or(is_arn).unwrap_or_else(new));
+    let mut own = need(action, found.or(is_arn).unwrap_or_else(new));
+    let forced = input["ForceDeleteWithoutRecovery"].as_bool().map(|forced| forced.to_string());
+    own.says("secretsmanager:ForceDeleteWithoutRecovery", forced.as_deref());
     let tag = (operation == "CreateSecret" && !input["Tags"].is_null())
         .then(|| Need { action: "secretsmanager:TagResource".to_owned(), ..own.clone() });
     let key = input["KmsKeyId"].as_str().or_else(|| world.secrets.kms_key(id));
@@ -349,6 +359,13 @@ mod tests {
             (json!({"StringLike": {"aws:ResourceTag/a": "everleaf/*"}}), "aws:ResourceTag/a", "everleaf2/orders", false),
             (json!({"StringLike": {"aws:ResourceTag/a": "*"}}), "aws:RequestTag/a", "everleaf/orders", false),
             (json!({"StringEquals": {"events:source": "a"}, "StringLike": {"kms:ViaService": "*"}}), "events:source", "a", false),
+            (json!({"Bool": {"secretsmanager:ForceDeleteWithoutRecovery": "true"}}), "events:source", "true", false),
+            (
+                json!({"Bool": {"secretsmanager:ForceDeleteWithoutRecovery": "true"}}),
+                "secretsmanager:ForceDeleteWithoutRecovery",
+                "true",
+                true,
+            ),
             (json!({"Null": {"lambda:SourceFunctionArn": "true"}}), "events:source", "a", true),
             (json!({"Null": {"lambda:SourceFunctionArn": "false"}}), "events:source", "a", false),
             (json!({"Null": {"lambda:SourceFunctionArn": "false"}}), "lambda:SourceFunctionArn", "a", true),

@@ -613,8 +613,8 @@ Rules:
             ("Action: secretsmanager:GetSecretValue", "NotAction: secretsmanager:GetSecretValue", "NotAction"),
             (
                 "Action: secretsmanager:GetSecretValue",
-                "Condition: { Bool: { a: b } }\n              Action: secretsmanager:GetSecretValue",
-                "Bool",
+                "Condition: { DateLessThan: { a: b } }\n              Action: secretsmanager:GetSecretValue",
+                "DateLessThan",
             ),
             ("MemorySize:", "Role: mine\n      MemorySize:", "Role"),
             (
