@@ -350,6 +350,43 @@ fn a_rotation_to_a_ca_that_no_store_holds_yet_waits_for_the_stores() {
     });
 }
 
+#[test]
+fn a_rotation_brings_what_waits_elsewhere_into_the_version_that_secrets_manager_names() {
+    run(async {
+        let mut site = Site::with(&[]).await;
+        site.declare(site.declaration()).await;
+        act(&site.stack, "issue-client-cert", order()).await;
+        days(1).await;
+        let second = site.new_authority("Example Second CA");
+        let first = site.stack.issuing_ca.clone();
+        lose_deliveries(&site.stack);
+        site.stack.update(&[("IssuingCaArn", &second), ("RetiredCas", &format!("{first}={second}"))]).await;
+        site.stack.aws.take_calls();
+        let mut asked = order();
+        asked["replace"] = json!(true);
+        assert_eq!(act(&site.stack, "issue-client-cert", asked).await["outcome"], "waiting-for-trust");
+        let [before, _, elsewhere] = stages(&site.stack);
+        let elsewhere = elsewhere.unwrap();
+        // What Secrets Manager advises who wants a new rotation.
+        let take = json!({"SecretId": SECRET, "VersionStage": "AWSPENDING", "RemoveFromVersionId": elsewhere});
+        user(&site.stack, "secretsmanager:UpdateSecretVersionStage", take).await;
+        let version = rotate(&site.stack, "issue-client-cert").await;
+        assert_ne!(version, elsewhere);
+        assert_eq!(stages(&site.stack)[..1], [before]);
+        assert_eq!(stages(&site.stack)[2], Some(version.clone()));
+        for member in ["certificate", "private_key"] {
+            assert!(value(&site.stack, &version)[member].is_string(), "{member}");
+        }
+        site.stack.aws.set_deliveries(None);
+        act(&site.stack, "refresh-truststore", json!({"refresh": true})).await;
+        minutes(180).await;
+        assert_eq!(stages(&site.stack)[0], Some(version));
+        assert!(rotated(&site.stack));
+        let calls = site.stack.aws.take_calls();
+        assert_eq!(calls.iter().filter(|call| call.operation == "IssueCertificate").count(), 1, "nothing is issued twice");
+    });
+}
+
 /// Else Secrets Manager would go on with the rejected version in place of every later rotation.
 #[test]
 fn a_pair_that_was_rejected_does_not_stand_against_the_next_rotation() {

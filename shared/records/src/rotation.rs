@@ -104,11 +104,14 @@ impl Rotation {
     /// Makes it the attempt's task to bring about the version that is asked for, from what is there already.
     pub fn join(&self, attempt: &mut Attempt, issuer: Option<&Arn>) {
         attempt.rotation = Some(self.token.clone());
-        if let Some((_, leaf)) = &self.pair {
-            let (version_id, serial, issuer) = (self.token.clone(), leaf.serial.clone(), issuer.cloned());
-            attempt.staged = Some(Staged { version_id, serial, issuer });
-            attempt.end = Some(leaf.not_after.into());
-        }
+        let Some((_, leaf)) = &self.pair else {
+            // What waits in another version goes into this one.
+            attempt.staged = None;
+            return;
+        };
+        let (version_id, serial, issuer) = (self.token.clone(), leaf.serial.clone(), issuer.cloned());
+        attempt.staged = Some(Staged { version_id, serial, issuer });
+        attempt.end = Some(leaf.not_after.into());
     }
 
     /// What to say of a pair that these trust stores keep from becoming current.
