@@ -214,6 +214,43 @@ fn a_callers_certificate_that_waits_becomes_current_by_itself_and_the_caller_get
 }
 
 #[test]
+fn a_csr_of_another_key_is_not_answered_with_what_waits_for_the_first() {
+    run(async {
+        let mut site = Site::with(&[]).await;
+        let second = site.new_authority("Example Second CA");
+        site.stack.update(&[("AllowedCaArns", &second)]).await;
+        site.declare(site.declaration()).await;
+        declared_unseen(&site.stack, &second).await;
+        lose_deliveries(&site.stack);
+        let mut asked: Value = serde_json::from_str(include_str!("../../events/issue-client-cert.csr.json")).unwrap();
+        asked["certificate_authority_arn"] = json!(second);
+        assert_eq!(act(&site.stack, "issue-client-cert", asked.clone()).await["outcome"], "waiting-for-trust");
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["billing.example.internal".to_owned()]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, value) in [
+            (rcgen::DnType::CountryName, "DE"),
+            (rcgen::DnType::OrganizationName, "Example Ltd"),
+            (rcgen::DnType::CommonName, "billing"),
+        ] {
+            params.distinguished_name.push(kind, value);
+        }
+        let csr = params.serialize_request(&key).unwrap().pem().unwrap();
+        asked["csr"] = json!(csr);
+        for _ in 0..2 {
+            let answer = act(&site.stack, "issue-client-cert", asked.clone()).await;
+            assert_eq!(answer["outcome"], "waiting-for-trust", "{answer}");
+        }
+        site.stack.aws.set_deliveries(None);
+        days(1).await;
+        assert_eq!(count(&site.stack.aws.take_calls(), "IssueCertificate"), 2);
+        let current = site.stack.record(asked["name"].as_str().unwrap()).await.unwrap().current.unwrap();
+        assert_eq!(current.key_fingerprint, lifecycle::leaf::Csr::from_pem(&csr).unwrap().key_fingerprint);
+        assert_eq!(act(&site.stack, "issue-client-cert", asked).await["outcome"], "unchanged");
+    });
+}
+
+#[test]
 fn a_listener_passes_certificates_through_or_asks_for_none_with_and_without_a_store() {
     run(async {
         let site = Site::with(&[]).await;

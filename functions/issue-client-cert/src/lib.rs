@@ -268,9 +268,12 @@ fn origin(order: &Order, record: Option<&Record>) -> Origin {
 
 /// Makes the record want what was ordered. An attempt at something else is over, unless somebody is at it right now.
 async fn change(app: &App, record: &mut Record, origin: Origin, order: &Order, invocation: &Invocation) -> Result<(), Failure> {
-    let Order { options, import_into, .. } = order;
+    let Order { options, import_into, csr, .. } = order;
     let adopted = record.acm_certificate().filter(|_| record.is_adopted()).cloned();
-    let same = record.origin == origin && record.options.key_format == options.key_format;
+    // What an older version began does not say its key.
+    let began_with = record.attempt.as_ref().and_then(|attempt| attempt.callers_key.as_ref());
+    let same_key = began_with.is_none_or(|key| csr.as_ref().is_some_and(|csr| csr.key_fingerprint == *key));
+    let same = record.origin == origin && record.options.key_format == options.key_format && same_key;
     if !same && let Turn::Busy { until } = turn(record, &invocation.id, "", None, invocation.now()) {
         return Err(busy(&record.name, until));
     }
@@ -343,6 +346,7 @@ async fn issue(
         }
     };
     attempt.end = attempt.end.or_else(|| asked.end.map(Into::into));
+    attempt.callers_key = attempt.callers_key.or_else(|| asked.csr.map(|csr| csr.key_fingerprint.clone()));
     if let Some(rotation) = asked.rotation {
         rotation.join(&mut attempt, record.specification().map(|wanted| &wanted.certificate_authority_arn));
     }

@@ -35,6 +35,9 @@ pub struct Attempt {
     /// The moment at which the certificate is to end, where it was asked for as a date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<Moment>,
+    /// The caller's key, as [`Csr::key_fingerprint`](crate::leaf::Csr::key_fingerprint), where it is asked for on a CSR.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callers_key: Option<String>,
     pub reason: String,
 }
 
@@ -118,6 +121,7 @@ pub fn turn(record: &Record, holder: &str, reason: &str, replaces: Option<&str>,
         staged: None,
         rotation: waited_for.and_then(|dead| dead.rotation.clone()),
         end: None,
+        callers_key: None,
         reason: reason.to_owned(),
     })
 }
@@ -374,6 +378,7 @@ mod tests {
             staged: Some(staged()),
             rotation: Some("version-9".to_owned()),
             end: None,
+            callers_key: Some("c03".to_owned()),
             reason: "asked for".to_owned(),
             ..begun
         };

@@ -394,7 +394,8 @@ mod tests {
         let mut record = full();
         record.options.agent_services = ["payments/mesh".parse().unwrap()].into();
         record.messages.insert("renewal-late".to_owned(), "it expires soon".to_owned());
-        let attempt = record.attempt.clone().map(|attempt| Attempt { staged: Some(staged), end: Some(now.into()), ..attempt });
+        let (end, callers_key) = (Some(now.into()), Some("5d".repeat(32)));
+        let attempt = record.attempt.clone().map(|attempt| Attempt { staged: Some(staged), end, callers_key, ..attempt });
         let options = Options { import_to_acm: true, ..record.options.clone() };
         let imported = Imported {
             certificate_arn: Some(arn(samples::IN_ACM)),
@@ -430,6 +431,7 @@ mod tests {
             "serial": "a01", "certificate_authority_arn": samples::CA, "reason": "SUPERSEDED", "asked": "2026-11-22T05:47:00.123Z",
             "after_rollout": true
         });
+        assert_eq!(text["attempt"]["callers_key"], json!("5d".repeat(32)));
         assert_eq!(text["revocations"][0], asked);
         assert_eq!((&text["revocations"][1]["after_rollout"], &text["revocations"][1]["done"]), (&json!(false), &asked["asked"]));
         assert_eq!(text["options"]["import_to_acm"], json!(true));

@@ -167,6 +167,7 @@ pub(crate) fn attempt(started: OffsetDateTime) -> Attempt {
         staged: None,
         rotation: None,
         end: None,
+        callers_key: None,
         reason: "due".to_owned(),
     }
 }
