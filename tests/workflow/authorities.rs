@@ -250,6 +250,41 @@ fn a_csr_of_another_key_is_not_answered_with_what_waits_for_the_first() {
     });
 }
 
+/// Until a store held its CA, or its pause ended.
+#[test]
+fn a_pair_that_ended_while_it_waited_gives_way_to_a_good_one() {
+    run(async {
+        for callers in [false, true] {
+            let mut site = Site::with(&[("SweepMinutes", "60")]).await;
+            let second = site.new_authority("Example Second CA");
+            site.stack.update(&[("AllowedCaArns", &second)]).await;
+            site.declare(site.declaration()).await;
+            declared_unseen(&site.stack, &second).await;
+            lose_deliveries(&site.stack);
+            let mut asked = match callers {
+                true => serde_json::from_str(include_str!("../../events/issue-client-cert.csr.json")).unwrap(),
+                false => json!({"name": "orders", "subject": {"common_name": "orders"}}),
+            };
+            (asked["certificate_authority_arn"], asked["validity"]) = (json!(second), json!({"hours": 9}));
+            assert_eq!(act(&site.stack, "issue-client-cert", asked.clone()).await["outcome"], "waiting-for-trust");
+            days(2).await;
+            told(&site.stack);
+            site.stack.aws.set_deliveries(None);
+            minutes(125).await;
+            let name = asked["name"].as_str().unwrap().to_owned();
+            if callers {
+                // Its key is not here.
+                let said = told(&site.stack);
+                assert!(said.len() == 1 && said[0].contains("send a CSR again"), "{said:#?}");
+                assert_eq!(site.stack.record(&name).await.unwrap().attempt, None);
+                assert_eq!(act(&site.stack, "issue-client-cert", asked).await["outcome"], "issued");
+            }
+            assert_eq!(site.client(&name, "AWSCURRENT"), "Success");
+            assert_eq!(told(&site.stack), [""; 0]);
+        }
+    });
+}
+
 #[test]
 fn a_listener_passes_certificates_through_or_asks_for_none_with_and_without_a_store() {
     run(async {

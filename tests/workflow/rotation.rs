@@ -387,6 +387,36 @@ fn a_rotation_brings_what_waits_elsewhere_into_the_version_that_secrets_manager_
     });
 }
 
+/// Else Secrets Manager would go on with the expired pair in place of every later rotation.
+#[test]
+fn a_pair_that_expired_while_it_waited_does_not_stand_against_the_next_rotation() {
+    run(async {
+        let mut site = Site::with(&[("SweepMinutes", "60")]).await;
+        site.declare(site.declaration()).await;
+        let mut asked = order();
+        (asked["validity"], asked["services"]) = (json!({"hours": 9}), json!([]));
+        act(&site.stack, "issue-client-cert", asked).await;
+        let second = site.new_authority("Example Second CA");
+        let first = site.stack.issuing_ca.clone();
+        lose_deliveries(&site.stack);
+        site.stack.update(&[("IssuingCaArn", &second), ("RetiredCas", &format!("{first}={second}"))]).await;
+        let expired = rotate(&site.stack, "issue-client-cert").await;
+        days(2).await;
+        assert_eq!(stages(&site.stack)[2], Some(expired.clone()));
+        let ask = json!({"SecretId": SECRET, "ClientRequestToken": token(&site.stack)});
+        site.stack.aws.call("secretsmanager:RotateSecret", ask).await.unwrap_err();
+        minutes(1).await;
+        assert_eq!(stages(&site.stack)[2], None);
+        let next = rotate(&site.stack, "issue-client-cert").await;
+        assert_ne!(next, expired);
+        site.stack.aws.set_deliveries(None);
+        act(&site.stack, "refresh-truststore", json!({"refresh": true})).await;
+        minutes(125).await;
+        assert_eq!(stages(&site.stack)[0], Some(next));
+        assert_eq!(site.client("orders", "AWSCURRENT"), "Success");
+    });
+}
+
 /// Else Secrets Manager would go on with the rejected version in place of every later rotation.
 #[test]
 fn a_pair_that_was_rejected_does_not_stand_against_the_next_rotation() {

@@ -22,7 +22,7 @@ pub(crate) async fn step(app: &App, event: Value, invocation: &Invocation) -> Re
     };
     let held = acm::describe(&app.acm, &certificate_arn).await?;
     let held = held.ok_or_else(|| refused(&format!("ACM has no {certificate_arn} any more")))?;
-    app.records.give_way(&rotation, &record).await?;
+    app.records.give_way(&rotation, &record, invocation.now()).await?;
     match rotation.step {
         Step::CreateSecret => {
             match (record.held_back(invocation.now()), export(&held, Some(&record), None, invocation.now())) {

@@ -334,6 +334,10 @@ async fn issue(
     let (name, now) = (record.name.clone(), invocation.now());
     let replaces = record.current.as_ref().map(|pair| pair.version_id.clone());
     let mut attempt = match turn(&record, &invocation.id, reason, replaces.as_deref(), now) {
+        Turn::Begin(_) if asked.csr.is_none() && matches!(record.origin, Origin::CallerKey(_)) => {
+            let why = "what waited came to nothing, and its key is its caller's; send a CSR again";
+            return Err(halted(app, &name, Failure::permanent(format!("issue `{name}`"), why), invocation).await?);
+        }
         Turn::Begin(attempt) | Turn::Resume(attempt) => attempt,
         Turn::Busy { until } => return Err(busy(&name, until)),
         Turn::Exhausted { until } => {
@@ -387,7 +391,7 @@ async fn attempted(
             "its record has no attempt or is not of a certificate issued here",
         ));
     };
-    let not_after = attempt.end.map_or_else(|| *attempt.started + wanted.lifetime, |end| *end);
+    let not_after = attempt.not_after(&wanted);
     let issuer = wanted.certificate_authority_arn.clone();
     let wants =
         Wanted::Issued { specification: &wanted, not_after, key_fingerprint: csr.map(|csr| csr.key_fingerprint.as_str()) };

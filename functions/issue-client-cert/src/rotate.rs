@@ -24,7 +24,7 @@ pub(crate) async fn step(app: &App, event: Value, invocation: &Invocation) -> Re
         };
         return Err(refused(why));
     };
-    app.records.give_way(&rotation, &record).await?;
+    app.records.give_way(&rotation, &record, invocation.now()).await?;
     match rotation.step {
         Step::CreateSecret => {
             if record.attempt.is_none()

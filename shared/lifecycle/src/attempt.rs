@@ -8,7 +8,7 @@ use time::{Date, OffsetDateTime, UtcOffset};
 
 use crate::leaf::Serial;
 use crate::names::{Arn, CertificateName};
-use crate::record::{Moment, Origin, Record};
+use crate::record::{Moment, Origin, Record, Specification};
 
 /// One try to bring a new pair into a secret. It is recorded before its first effect; whoever finds it later can go on with it,
 /// because everything it makes carries a token made from it.
@@ -100,12 +100,14 @@ pub fn turn(record: &Record, holder: &str, reason: &str, replaces: Option<&str>,
         // An export asks nobody to sign: however late, it only meets what it stored.
         let asks_a_ca = !matches!(record.origin, Origin::Exported { .. });
         let alive = !asks_a_ca || attempt.certificate_arn.is_some() || now < *attempt.started + TOKEN_LIFE;
-        if alive && attempt.replaces.as_deref() == replaces {
+        // It waited until it was of no use any more.
+        let ended = record.specification().is_some_and(|wanted| attempt.not_after(wanted) <= now);
+        if alive && !ended && attempt.replaces.as_deref() == replaces {
             return Turn::Resume(Attempt { lease: (now + LEASE).into(), holder: holder.to_owned(), ..attempt.clone() });
         }
     }
-    // Secrets Manager waits for the pair of a dead attempt all the same.
-    let waited_for = record.attempt.as_ref().filter(|dead| dead.replaces.as_deref() == replaces);
+    // Secrets Manager waits for the pair of a dead attempt all the same. A version that has got one takes no other.
+    let waited_for = record.attempt.as_ref().filter(|dead| dead.replaces.as_deref() == replaces && dead.staged.is_none());
     let Attempts { last, day, on_day } = &record.attempts;
     let today = now.to_offset(UtcOffset::UTC).date();
     if *day == Some(today) && *on_day >= A_DAY {
@@ -141,6 +143,11 @@ impl Record {
 }
 
 impl Attempt {
+    /// When the certificate that it asks for ends.
+    pub fn not_after(&self, wanted: &Specification) -> OffsetDateTime {
+        self.end.map_or_else(|| *self.started + wanted.lifetime, |end| *end)
+    }
+
     /// The token of one step: 32 hexadecimal digits, which every service of AWS takes. All tries of one attempt share it, the next
     /// attempt has another; it says nothing about the key.
     ///
@@ -206,6 +213,7 @@ mod tests {
         let begun = attempt(at(NOON));
         let with_arn = Attempt { certificate_arn: Some(arn(&format!("{CA}/certificate/ab"))), ..begun.clone() };
         let waiting = Attempt { staged: Some(staged()), lease: begun.started, ..with_arn.clone() };
+        let to_a_date = Attempt { end: Some((at(NOON) + seconds(3600)).into()), ..waiting.clone() };
         let (same, other) = (Some("version-1"), Some("version-2"));
         for (what, attempt, passed, holder, replaces, expected) in [
             ("within another's lease", &begun, 149, "me", same, Is::Busy),
@@ -220,6 +228,10 @@ mod tests {
             ("days after, with its answer", &with_arn, 9 * 86_400, "me", same, Is::Resumed),
             ("while it waits for trust", &waiting, 1, "me", same, Is::Resumed),
             ("weeks after, still waiting for trust", &waiting, 21 * 86_400, "me", same, Is::Resumed),
+            ("a second before its certificate ends", &waiting, 30 * 86_400 - 1, "me", same, Is::Resumed),
+            ("when its certificate has ended", &waiting, 30 * 86_400, "me", same, Is::Dead),
+            ("when its certificate has ended, not fetched yet", &with_arn, 30 * 86_400, "me", same, Is::Dead),
+            ("at the end that was asked for", &to_a_date, 3600, "me", same, Is::Dead),
             ("when another version became current while it waited", &waiting, 1, "me", other, Is::Dead),
             ("when another version became current", &begun, 151, "me", other, Is::Dead),
             ("when another version became current, with its answer", &with_arn, 151, "me", other, Is::Dead),
@@ -324,7 +336,13 @@ mod tests {
     fn what_secrets_manager_waits_for_passes_to_the_next_attempt_on_the_same_version() {
         let rotation = Some("version-9".to_owned());
         let dead = Attempt { rotation: rotation.clone(), ..attempt(at(NOON)) };
-        for (replaces, expected) in [(Some("version-1"), rotation), (Some("version-2"), None), (None, None)] {
+        let filled = Attempt { staged: Some(staged()), ..dead.clone() };
+        for (dead, replaces, expected) in [
+            (&dead, Some("version-1"), rotation),
+            (&dead, Some("version-2"), None),
+            (&dead, None, None),
+            (&filled, Some("version-1"), None),
+        ] {
             match turn_after(dead.clone(), LEASE + TOKEN_LIFE, "me", replaces) {
                 Turn::Begin(next) => assert_eq!(next.rotation, expected, "{replaces:?}"),
                 turn => panic!("{replaces:?}: {turn:?}"),

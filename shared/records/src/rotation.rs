@@ -10,6 +10,7 @@ use lifecycle::record::Record;
 use material::Material;
 use runtime::Failure;
 use serde::Deserialize;
+use time::OffsetDateTime;
 
 use crate::Records;
 
@@ -83,14 +84,18 @@ impl Records {
 }
 
 impl Records {
-    /// Fails when what waits to be rotated in is older than what has become current meanwhile: the next rotation begins anew.
-    pub async fn give_way(&self, rotation: &Rotation, record: &Record) -> Result<(), Failure> {
-        let (Some((_, leaf)), Some(current)) = (&rotation.pair, &record.current) else { return Ok(()) };
-        if leaf.not_before >= *current.not_before {
+    /// Fails when what waits to be rotated in has ended, or is older than what has become current meanwhile: the next rotation
+    /// begins anew.
+    pub async fn give_way(&self, rotation: &Rotation, record: &Record, now: OffsetDateTime) -> Result<(), Failure> {
+        let Some((_, leaf)) = &rotation.pair else { return Ok(()) };
+        let why = if record.current.as_ref().is_some_and(|current| leaf.not_before < *current.not_before) {
+            "a newer pair has become current meanwhile; have Secrets Manager rotate it again if that is not enough"
+        } else if leaf.not_after <= now {
+            "what waited to be rotated in has expired; have Secrets Manager rotate it again"
+        } else {
             return Ok(());
-        }
+        };
         self.give_up(&rotation.name, &rotation.token).await?;
-        let why = "a newer pair has become current meanwhile; have Secrets Manager rotate it again if that is not enough";
         Err(Failure::permanent(format!("rotate the secret of `{}`", rotation.name), why))
     }
 }
