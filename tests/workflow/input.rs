@@ -78,6 +78,7 @@ fn bad_input_gets_one_permanent_error_that_says_what_to_do_and_changes_nothing()
             ),
             ("export-to-secrets", json!({}), &["give either `certificate` (its name) or `certificate_arn`"]),
             ("export-to-secrets", json!({"arn": "x"}), &["unknown field `arn`"]),
+            ("export-to-secrets", json!({"certificate_arn": nobodys, "replace": true}), &["`replace` only beside the name"]),
             ("export-to-secrets", json!({"certificate_arn": "x"}), &["`x` is not an ARN"]),
             ("export-to-secrets", json!({"certificate": "ghost"}), &["`ghost`", "tag the certificate in ACM"]),
             ("export-to-secrets", acm("arn:aws:s3:::bucket"), &["arn:aws:acm:region:account:certificate/"]),

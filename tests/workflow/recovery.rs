@@ -7,7 +7,7 @@ use local_aws::{AwsError, Fault};
 use serde_json::{Value, json};
 use workflow::Stack;
 
-use crate::account::staged;
+use crate::account::{assert_settled, staged};
 use crate::scenario::{
     acm_available_renewal, act, days, issue_by_hand, lose_deliveries, minutes, order, request, run, service, user,
 };
@@ -530,6 +530,74 @@ fn a_request_repeated_after_the_table_was_lost_finds_the_secret_as_it_is() {
         let after = stack.record("orders").await.unwrap();
         let serial = |record: &Record| record.current.as_ref().map(|pair| pair.serial.clone());
         assert_eq!((serial(&after), &after.options), (serial(&before), &before.options));
+    });
+}
+
+/// Without the secret there is no key: what the record says of it is of no use to anybody.
+#[test]
+fn a_secret_that_is_gone_for_good_is_made_anew_for_whoever_asks_with_replace_as_the_advice_says() {
+    run(async {
+        let mut other = order();
+        other["subject_alternative_names"] = json!(["dns:orders.example.com"]);
+        let acms = json!({"certificate": "gateway"});
+        for (name, function, mut asked, outcome) in [
+            ("orders", "issue-client-cert", order(), "issued"),
+            ("orders", "issue-client-cert", other, "issued"),
+            ("gateway", "export-to-secrets", acms, "exported"),
+        ] {
+            let stack = fleet().await;
+            let gone = json!({"SecretId": format!("everleaf/{name}"), "ForceDeleteWithoutRecovery": true});
+            user(&stack, "secretsmanager:DeleteSecret", gone).await;
+            days(1).await;
+            let told = published(&stack, "Action Required");
+            let advice =
+                |reason: &String| ["secret-missing: ", function, "\"replace\": true"].iter().all(|part| reason.contains(part));
+            assert!(!told.is_empty() && told.iter().all(advice), "{told:#?}");
+            asked["replace"] = json!(true);
+            if function == "issue-client-cert" {
+                let planned = Value::Object(
+                    [("dry_run".to_owned(), json!(true))].into_iter().chain(asked.as_object().unwrap().clone()).collect(),
+                );
+                stack.aws.take_calls();
+                assert_eq!(act(&stack, function, planned).await["outcome"], "planned");
+                assert!(!stack.aws.take_calls().iter().any(local_aws::Call::writes));
+            }
+            let answer = act(&stack, function, asked.clone()).await;
+            let (arn, version) = stack.aws.world(|world, _| {
+                let secret = world.secrets.find(&format!("everleaf/{name}")).unwrap();
+                (secret.arn.clone(), staged(secret, "AWSCURRENT").unwrap().id.clone())
+            });
+            let expected = (&json!(outcome), &json!(arn), &json!(version));
+            assert_eq!((&answer["outcome"], &answer["secret_arn"], &answer["version_id"]), expected, "{answer}");
+            days(2).await;
+            assert_settled(&stack, name).await;
+            assert_eq!(act(&stack, function, asked).await["outcome"], "unchanged");
+            assert_eq!(published(&stack, "Action Required"), [""; 0]);
+        }
+    });
+}
+
+#[test]
+fn a_crash_while_a_secret_is_made_anew_leaves_nothing_for_a_person() {
+    run(async {
+        for (name, function, mut asked) in
+            [("orders", "issue-client-cert", order()), ("gateway", "export-to-secrets", json!({"certificate": "gateway"}))]
+        {
+            let stack = fleet().await;
+            let gone = json!({"SecretId": format!("everleaf/{name}"), "ForceDeleteWithoutRecovery": true});
+            user(&stack, "secretsmanager:DeleteSecret", gone).await;
+            minutes(1).await;
+            asked["replace"] = json!(true);
+            stack.aws.set_faults(Some(Box::new(|call| (call.operation == "CreateSecret").then_some(Fault::Crash))));
+            tokio::select! {
+                () = stack.aws.hung() => {}
+                answer = stack.handle(function, asked, "first") => panic!("{answer:?}"),
+            }
+            stack.aws.set_faults(None);
+            days(2).await;
+            assert_settled(&stack, name).await;
+            assert_eq!(published(&stack, "Action Required"), [""; 0]);
+        }
     });
 }
 

@@ -61,9 +61,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Request {
     certificate: Option<CertificateName>,
     certificate_arn: Option<String>,
+    /// Beside the name: a secret that is gone is made anew.
+    #[serde(default)]
+    replace: bool,
 }
 
-const USAGE: &str = "give either `certificate` (its name) or `certificate_arn`";
+const USAGE: &str = "give either `certificate` (its name) or `certificate_arn`; `replace` only beside the name";
 
 /// ACM speaks of every certificate in the account; most are not the stack's.
 const UNMANAGED: &str = "unmanaged";
@@ -84,8 +87,13 @@ pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<
         Trigger::ByHand(request) if request.get("Step").is_some() => rotate::step(app, request, invocation).await,
         Trigger::ByHand(request) => {
             let answer = match Trigger::request(request, USAGE)? {
-                Request { certificate: Some(name), certificate_arn: None } => by_name(app, &name, invocation).await?,
-                Request { certificate: None, certificate_arn: Some(arn) } => {
+                Request { certificate: Some(name), certificate_arn: None, replace } => {
+                    if replace {
+                        forget_gone(app, &name).await?;
+                    }
+                    by_name(app, &name, invocation).await?
+                }
+                Request { certificate: None, certificate_arn: Some(arn), replace: false } => {
                     by_arn(app, &certificate_arn(&arn)?, None, invocation).await?
                 }
                 _ => return Err(Failure::permanent("read the request", USAGE)),
@@ -104,6 +112,18 @@ pub async fn handle(app: &App, event: Value, invocation: &Invocation) -> Result<
 
 fn certificate_arn(text: &str) -> Result<Arn, Failure> {
     Arn::of(text, "acm", "certificate/").map_err(|error| Failure::permanent("read which certificate it is about", error))
+}
+
+/// Forgets the pair of a secret that is gone for good, and not only scheduled for deletion: it is exported as a first one.
+async fn forget_gone(app: &App, name: &CertificateName) -> Result<(), Failure> {
+    let record = app.records.load(name).await?.filter(|record| matches!(record.origin, Origin::Exported { .. }));
+    if let Some(mut record) = record
+        && app.records.describe(name).await?.is_none()
+    {
+        record.forget_secret();
+        app.records.update(&mut record).await?;
+    }
+    Ok(())
 }
 
 async fn by_name(app: &App, name: &CertificateName, invocation: &Invocation) -> Result<Value, Failure> {

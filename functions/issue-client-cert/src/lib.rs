@@ -121,9 +121,16 @@ async fn by_hand(app: &App, request: &Value, invocation: &Invocation) -> Result<
             record = create(app, &order, None, now).await?;
         }
     }
+    let is_gone = record.is_some() && order.replace && !adopted && app.records.describe(&order.name).await?.is_none();
+    record.iter_mut().filter(|_| is_gone).for_each(Record::forget_secret);
     let verdict = issuance::verdict(&order, record.as_ref(), &app.policy, now).map_err(refused)?;
     if let Verdict::Issue { .. } = verdict {
         app.pca.admits(&order.specification).await?;
+    }
+    if let Some(known) = record.as_mut().filter(|_| is_gone && !order.dry_run) {
+        // First: a new secret would not agree with what is recorded.
+        app.records.update(known).await?;
+        record = create(app, &order, record, now).await?;
     }
     match verdict {
         Verdict::Issue { reason } if order.dry_run => Ok(Answer::planned(&order, now, reason)),

@@ -278,6 +278,12 @@ impl Record {
         self.halted = None;
     }
 
+    /// The secret is gone for good, and with it each key that was in it: the next pair is a first one.
+    pub fn forget_secret(&mut self) {
+        (self.secret_arn, self.attempt, self.setback) = (None, None, None);
+        (self.current, self.previous) = (None, None);
+    }
+
     /// Whether a person may be told of `reason` now: once a day each, and of each pair. What comes a few minutes earlier in its
     /// day than the day before is the next day's.
     pub fn may_tell(&self, reason: &str, now: OffsetDateTime) -> bool {

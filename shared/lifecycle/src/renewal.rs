@@ -212,7 +212,13 @@ pub fn plan(record: &Record, facts: &Facts, sweep_interval: Duration, now: Offse
             return plan;
         }
         Secret::Missing if record.current.is_some() => {
-            plan.tell("secret-missing", format!("the secret of `{name}` is gone; issue or export it anew with `replace`"));
+            let way_out = match record.origin {
+                Origin::Exported { .. } => {
+                    format!("invoke export-to-secrets with {{\"certificate\": \"{name}\", \"replace\": true}}")
+                }
+                _ => "send its request to issue-client-cert again, with \"replace\": true".to_owned(),
+            };
+            plan.tell("secret-missing", format!("the secret of `{name}` is gone; to have it made anew, {way_out}"));
             return plan;
         }
         Secret::Unreadable(why) => {
