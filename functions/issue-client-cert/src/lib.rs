@@ -226,23 +226,22 @@ async fn renew(app: &App, record: Record, reason: &str, invocation: &Invocation)
     }
     let (mut record, refused) = revoke::due(app, record, invocation).await?;
     to_successor(app, &mut record, invocation);
-    let staged = record.attempt.as_ref().is_some_and(|attempt| attempt.staged.is_some());
+    let goes_on = match &record.origin {
+        Origin::Issued(_) => renewal::is_due(&record, app.policy.sweep_interval, now) && record.held_back(now).is_none(),
+        Origin::CallerKey(_) => record.attempt.as_ref().is_some_and(|attempt| attempt.staged.is_some()),
+        Origin::Exported { .. } | Origin::Adopted { .. } => false,
+    };
+    let refusal = |why: &str| Err(Failure::permanent(format!("renew `{name}`"), why));
     let answer = match &record.origin {
-        Origin::Issued(_) if !renewal::is_due(&record, app.policy.sweep_interval, now) || record.held_back(now).is_some() => {
-            unchanged(app, record, invocation).await
-        }
-        Origin::CallerKey(_) if !staged && record.revocations.is_empty() => {
-            Err(Failure::permanent(format!("renew `{name}`"), "its key is its caller's; send a CSR again"))
-        }
-        Origin::Exported { .. } if record.revocations.is_empty() => {
-            Err(Failure::permanent(format!("renew `{name}`"), "it is ACM's; let ACM renew it"))
-        }
-        Origin::CallerKey(_) if !staged => unchanged(app, record, invocation).await,
-        Origin::Exported { .. } | Origin::Adopted { .. } => unchanged(app, record, invocation).await,
-        Origin::Issued(_) | Origin::CallerKey(_) => {
+        _ if goes_on => {
             let before = record.options.services.clone();
             issue(app, record, before, Asked::default(), reason, invocation).await?.answer(app, invocation).await
         }
+        // The revocations are what was due.
+        _ if !record.revocations.is_empty() => unchanged(app, record, invocation).await,
+        Origin::CallerKey(_) => refusal("its key is its caller's; send a CSR again"),
+        Origin::Exported { .. } => refusal("it is ACM's; let ACM renew it"),
+        Origin::Issued(_) | Origin::Adopted { .. } => unchanged(app, record, invocation).await,
     };
     refused.map_or(answer, Err)
 }
