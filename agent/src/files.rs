@@ -55,6 +55,8 @@ pub fn files(
     let leaf = certificates(&material.certificate)?;
     let chain = certificates(&material.certificate_chain)?;
     let (roots, intermediates): (Vec<_>, Vec<_>) = chain.iter().partition(|certificate| is_root(certificate));
+    // A public chain ends at a cross-signed root: that one is trusted, and sent too, for a client may know only its signer.
+    let trusted = if roots.is_empty() { chain.last().into_iter().collect() } else { roots };
     let key = key.open()?;
     let key_pem = key.to_pem("PRIVATE KEY", LineEnding::LF).map_err(|error| error.to_string())?;
 
@@ -64,7 +66,7 @@ pub fn files(
     add("chain.pem", false, pem(&chain)?.as_bytes());
     add("fullchain.pem", false, pem(leaf.iter().chain(intermediates.iter().copied()))?.as_bytes());
     add("key.pem", true, key_pem.as_bytes());
-    add("ca.pem", false, pem(roots.iter().copied())?.as_bytes());
+    add("ca.pem", false, pem(trusted.iter().copied())?.as_bytes());
     add(VERSION, false, format!("{version}\n").as_bytes());
     if formats.java {
         let password: SecretString = password.map_or_else(passphrase, SecretString::from);
@@ -74,9 +76,9 @@ pub fn files(
         let private = PrivateKey::from_der(key.as_bytes()).map_err(unfit)?;
         let mut keys = KeyStore::new();
         keys.add_entry("everleaf", KeyStoreEntry::PrivateKeyChain(PrivateKeyChain::new([1].to_vec(), private, path)));
-        let mut trusted = KeyStore::new();
-        for (place, root) in roots.iter().enumerate() {
-            trusted.add_entry(&format!("ca-{place}"), KeyStoreEntry::Certificate(read(root)?));
+        let mut anchors = KeyStore::new();
+        for (place, anchor) in trusted.iter().enumerate() {
+            anchors.add_entry(&format!("ca-{place}"), KeyStoreEntry::Certificate(read(anchor)?));
         }
         // The password has 258 random bits: stretching it would add time and nothing else.
         let write = |store: &KeyStore| {
@@ -84,7 +86,7 @@ pub fn files(
             writer.write().map(Zeroizing::new).map_err(unfit)
         };
         add("keystore.p12", true, &write(&keys)?);
-        add("truststore.p12", true, &write(&trusted)?);
+        add("truststore.p12", true, &write(&anchors)?);
         // No line's end: Spring's config tree and most readers take the file as it is.
         add(PASSWORD, true, password.expose_secret().as_bytes());
     }
@@ -106,7 +108,7 @@ pub fn files(
     Ok(files)
 }
 
-/// Self-issued: of a chain that was verified, only the root is.
+/// Self-issued: of a chain that was verified, only a root is, and the end of a public one is not.
 fn is_root(certificate: &CertificateDer<'_>) -> bool {
     X509Certificate::from_der(certificate).is_ok_and(|(_, parsed)| parsed.subject() == parsed.issuer())
 }

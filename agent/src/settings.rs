@@ -30,6 +30,7 @@ who opens files below it finds the old set or the new one.
   cert.pem       the certificate            key.pem    its key, unencrypted, for the owner only
   fullchain.pem  it and the CAs below the root: what a server sends
   chain.pem      issuing CA … root          ca.pem     the root: what to trust
+                 (a public chain ends at Amazon's cross-signed root, which is then in ca.pem and in fullchain.pem)
   version        the secret's version
 
   java:   keystore.p12, truststore.p12, and keystore.password, which opens both and stays the same while DIRECTORY lives

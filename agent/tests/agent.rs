@@ -20,6 +20,7 @@ use everleaf_agent::settings::{Command, Settings, Watch};
 use everleaf_agent::{fetch, files, watch};
 use local_aws::{AwsError, Call, Fault};
 use material::{Key, Material, Wanted};
+use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy};
 use serde_json::{Value, json};
 use workflow::Stack;
 
@@ -48,6 +49,36 @@ fn a_certificate_becomes_files_that_belong_together() {
         let before = fs::read_link(&set).unwrap();
         fetch(&settings, &world.client(), world.stack.aws.now()).await.unwrap();
         assert_eq!(fs::read_link(&set).unwrap(), before);
+    });
+}
+
+/// The chain of a public certificate ends at a cross-signed root of Amazon's: nothing in it is self-issued.
+#[test]
+fn a_public_certificate_becomes_files_too_with_the_end_of_its_chain_as_what_to_trust() {
+    run(async {
+        let world = World::with(&[]).await;
+        let tags = json!([{"Key": "everleaf:certificate", "Value": "everleaf/shop"}]);
+        let request = json!({"DomainName": "shop.example.com", "Options": {"Export": "ENABLED"}, "Tags": tags});
+        world.stack.aws.call("acm:RequestCertificate", request).await.unwrap();
+        minutes(2).await;
+        let settings = world.settings("fetch", &["--secret", "everleaf/shop", "--for", "java,envoy"]);
+        for _ in 0..2 {
+            fetch(&settings, &world.client(), world.stack.aws.now()).await.unwrap();
+        }
+        let set = world.directory.0.join("current");
+        verified(&set);
+        let (full, chain, ca) = (pem(&set, "fullchain.pem"), pem(&set, "chain.pem"), pem(&set, "ca.pem"));
+        assert_eq!(ca[..], chain[chain.len() - 1..]);
+        // All of it is sent: a client may know only the root that cross-signed.
+        assert_eq!(full, [pem(&set, "cert.pem"), chain].concat());
+        let password = text(&set, "keystore.password");
+        let trusted =
+            KeyStore::from_pkcs12(&fs::read(set.join("truststore.p12")).unwrap(), &password, Pkcs12ImportPolicy::Strict).unwrap();
+        let trusted: Vec<_> = trusted.entries().map(|(_, entry)| entry).collect();
+        let [KeyStoreEntry::Certificate(anchor)] = trusted[..] else { panic!("{} entries", trusted.len()) };
+        assert_eq!(anchor.as_der(), ca[0]);
+        // The set counts as whole: the second look changed nothing.
+        assert_eq!(generations(&world.directory.0).len(), 1);
     });
 }
 
