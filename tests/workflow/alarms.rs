@@ -498,3 +498,66 @@ fn the_dashboard_shows_what_the_functions_and_aws_say_and_nothing_else() {
         assert_all_metrics_taken(&stack);
     });
 }
+
+/// What comes before the colon of each reason why a person is told, as the source has it.
+fn codes() -> BTreeSet<String> {
+    let mut codes = BTreeSet::new();
+    let mut directories = vec![root().join("functions"), root().join("shared")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+                let text = std::fs::read_to_string(path).unwrap();
+                let text: String = text.split("#[cfg(test)]").next().unwrap().split_whitespace().collect();
+                for marker in ["tell(", "halt(", "tell.push((", "Tell{code:", "CODE:&str="] {
+                    // The code is the first text of the call.
+                    let calls = text.split(marker).skip(1).filter_map(|call| call.split_once('"'));
+                    let calls = calls.filter(|(before, _)| !before.contains(['(', ')', '{', ';', ':']));
+                    codes.extend(calls.map(|(_, code)| code.split('"').next().unwrap().to_owned()));
+                }
+            }
+        }
+    }
+    codes
+}
+
+#[test]
+fn each_reason_why_a_person_is_told_has_a_row_in_the_runbook() {
+    let text = std::fs::read_to_string(root().join("docs/runbooks/action-required.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| `")).map(|line| line.split('|').nth(1).unwrap());
+    let rows: Vec<_> = rows.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect();
+    let codes = codes();
+    assert!(codes.len() > 30, "{codes:?}");
+    assert_eq!(rows.iter().cloned().collect::<BTreeSet<_>>(), codes);
+    assert_eq!(rows.len(), codes.len(), "each once: {rows:?}");
+}
+
+/// As the runbook says of `secret-missing`. To ask for it again is not enough.
+#[test]
+fn a_secret_that_is_gone_comes_back_when_its_certificate_is_retired_and_asked_for_again() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[SELDOM]).await;
+        stack.handle("issue-client-cert", order(), "first").await.unwrap();
+        let arn = request(&stack, "gateway", false).await;
+        minutes(60).await;
+        for name in ["orders", "gateway"] {
+            let gone = json!({"SecretId": format!("everleaf/{name}"), "ForceDeleteWithoutRecovery": true});
+            user(&stack, "secretsmanager:DeleteSecret", gone).await;
+        }
+        days(1).await;
+        assert!(messages(&stack).iter().any(|message| message.contains("secret-missing: ")));
+        let export = json!({"certificate_arn": arn});
+        for (function, request) in [("issue-client-cert", order()), ("export-to-secrets", export.clone())] {
+            assert_eq!(stack.handle(function, request, "again").await.unwrap()["outcome"], "unchanged");
+        }
+        for name in ["orders", "gateway"] {
+            stack.handle("issue-client-cert", json!({"retire": name}), name).await.unwrap();
+        }
+        assert_eq!(stack.handle("issue-client-cert", order(), "anew").await.unwrap()["outcome"], "issued");
+        let tag = json!({"CertificateArn": arn, "Tags": [{"Key": "everleaf:certificate", "Value": "everleaf/gateway"}]});
+        user(&stack, "acm:AddTagsToCertificate", tag).await;
+        assert_eq!(stack.handle("export-to-secrets", export, "anew").await.unwrap()["outcome"], "exported");
+    });
+}
