@@ -241,6 +241,24 @@ stories! {
         days(3).await;
     }
 
+    "RefreshMissing", a_daily_refresh_of_trust_stores_that_does_not_come_is_an_alarm_after_two_days, [SELDOM], |stack| {
+        days(1).await;
+    }, {
+        stack.aws.set_deliveries(Some(Box::new(|payload, _| if payload["refresh"] == true { vec![] } else { vec![Default::default()] })));
+        declare(&stack).await;
+        minutes(47 * 60).await;
+        assert_eq!(state(&stack, "RefreshMissing"), State::Ok);
+        // Neither a look at one store nor what is only planned is a refresh of all.
+        for request in [json!({"trust_store": "clients"}), json!({"refresh": true, "dry_run": true})] {
+            stack.handle("refresh-truststore", request, "one").await.unwrap();
+        }
+        minutes(90).await;
+        assert_eq!(raised(&stack), ["RefreshMissing"]);
+    }, {
+        stack.aws.set_deliveries(None);
+        days(1).await;
+    }
+
     "BudgetSpent", more_due_in_an_hour_than_the_budget_allows_is_an_alarm_until_it_is_done, [("HourlyBudget", "2")], |stack| {
         for name in ["one", "two", "three"] {
             let order = json!({"name": name, "subject": {"common_name": name}});

@@ -185,6 +185,10 @@ async fn refresh(app: &App, known: Option<Stores>, asked: Asked<'_>, invocation:
     }
     let next = waiting.and_then(|record| may_go_on(app, &stores, &record));
     publish(&app.eventbridge, next.as_slice()).await?;
+    if let Scope::All = asked.scope {
+        // Every store and CA was looked at. What was found or refused there has alarms of its own.
+        metrics(&[("Stack", &app.records.settings.prefix)], &[("RefreshCompleted", 1.0)]);
+    }
     failures.into_result("refresh trust stores")?;
     let changed = reports.iter().any(|report| report["outcome"] != "unchanged");
     Ok(json!({"outcome": if changed { "refreshed" } else { "unchanged" }, "trust_stores": reports}))
