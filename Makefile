@@ -9,10 +9,13 @@
 #:   make preflight  what is missing in your account before a deployment, with the remedy; reads samconfig.toml or the parameters
 #:                   PARAMETERS='IssuingCaArn=… MaxValidityDays=90'  CERTIFICATES=100
 #:   make issue    issues a certificate, or says why not; these go to your AWS account, or with LOCAL=1 to make local
+#:                   PREFIX=… where the stack's is not everleaf; AWS_PROFILE and AWS_REGION as for the AWS CLI
 #:                   NAME=orders  CN=orders  O=…  SAN='dns:orders.example.internal …'  SERVICES='payments/orders …'  DAYS=30
-#:                   USAGE=server  KEY_ALGORITHM=RSA_2048  IMPORT_TO_ACM=true  DRY_RUN=1  and the rest of the README's request
+#:                   OU=  C=DE  ST=  L=  USAGE=server  KEY_ALGORITHM=RSA_2048  HOURS=24  END=2027-01-01T00:00:00Z  CSR=a.csr  CA=arn:…
+#:                   RENEW_BEFORE_DAYS=10  RENEW_BEFORE_HOURS=8  CANARY=payments/orders  WINDOW='Sat Sun 01:00-05:00'  PAUSED=true
+#:                   KEY_FORMAT=plain  IMPORT_TO_ACM=true  REPLACE=true  DRY_RUN=1; a service with an agent: payments/refunds=agent
 #:   make renew    does what is due for a certificate; NAME=orders  RETRY=1 when it was mended after failures
-#:   make revoke   has its CA revoke a serial; NAME=orders  SERIAL=…  REASON=KEY_COMPROMISE
+#:   make revoke   has its CA revoke a serial; NAME=orders  SERIAL=…  REASON=KEY_COMPROMISE  CA=arn:…  DRY_RUN=1
 #:   make plan     says what the sweep would do now; NAME=orders
 #:   make status   the fleet as a table
 #:   make ask      any request to any function; FUNCTION=refresh-truststore  REQUEST='{"refresh": true}'
@@ -40,7 +43,8 @@
 #:   make agent-image  its image, by docker or buildah; CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt is what it trusts AWS by
 #:   make clean    removes what was built and installed here
 #:
-#: Rust, Python 3 and make are all it needs; the first run of a command sets up the rest inside this folder.
+#: Rust, Python 3, make and a C compiler are all that demo, report and local need, and invoke curl. issue to redrive and preflight need
+#: the AWS CLI. The first run of another command sets up what it needs inside .venv; the README says what make test takes besides.
 
 PORT ?= 4566
 FUNCTION ?= issue-client-cert
@@ -206,8 +210,14 @@ storm:
 build: .venv/build.stamp
 	$(AWS_LC) cargo lambda build --locked --release $(addprefix --,$(subst _,-,$(ARCHITECTURE)))
 
+# The parameters of the last deployment, or what somebody has written there: before anything is built.
+.PHONY: parameters
+parameters:
+	@if [ -e "$${SAMCONFIG:-samconfig.toml}" ]; then cargo build --locked --quiet -p workflow --bin parameters && \
+		PARAMETERS= python3 tools/preflight.py $(TARGET)/debug/parameters form; fi
+
 deploy: ARCHITECTURE ?= arm64
-deploy: .venv/build.stamp .venv/test.stamp
+deploy: parameters .venv/build.stamp .venv/test.stamp
 	$(if $(GRADUAL),mkdir -p .aws-sam && python3 tools/gradual.py $(GRADUAL) < template.yaml > .aws-sam/gradual.yaml)
 	$(AWS_LC) sam build --beta-features --parameter-overrides Architecture=$(ARCHITECTURE) \
 		$(if $(GRADUAL),--template-file .aws-sam/gradual.yaml --base-dir .)

@@ -24,12 +24,26 @@ ACCOUNT = "eu-central-1:111122223333"
 
 
 def main():
+    help_of_the_tool()
     with local_aws() as endpoint:
         issue(endpoint)
         redrive(endpoint)
         stopped(endpoint)
         status(endpoint)
-    print("4 passed, 0 failed")
+    print("5 passed, 0 failed")
+
+
+def help_of_the_tool():
+    for arguments, code in (["--help"], 0), ([], 0), (["nonsense"], 2):
+        run = subprocess.run([sys.executable, "tools/hand.py", *arguments], cwd=ROOT, capture_output=True, text=True)
+        assert run.returncode == code and run.stdout.endswith("`make help` shows their variables.\n") and not run.stderr, run
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True).stdout
+    refusal = subprocess.run([sys.executable, "tools/hand.py", "issue", "NONE"], cwd=ROOT, capture_output=True, text=True,
+                             env={**os.environ, "NONE": ""}).stderr
+    variables = refusal.split("there are ")[1].strip().split(", ")
+    unsaid = [name for name in variables if f" {name}=" not in told]
+    assert len(variables) > 20 and not unsaid, unsaid
+    said("make help names every variable of make issue, and the tool says how it is called")
 
 
 def command(endpoint, *arguments):

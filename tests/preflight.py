@@ -29,13 +29,14 @@ def main():
     os.chdir(ROOT)
     form()
     sources()
+    deploys()
     with local_aws() as endpoint:
         os.environ.update(AWS_ENDPOINT_URL=endpoint, AWS_ACCESS_KEY_ID="local", AWS_SECRET_ACCESS_KEY="local", AWS_REGION="eu-central-1")
         authorities(endpoint)
         others(endpoint)
         whole(endpoint)
     stood_in()
-    print("6 passed, 0 failed")
+    print("7 passed, 0 failed")
 
 
 def expect(lines, *expected):
@@ -85,6 +86,33 @@ def sources():
     for name in ("SAMCONFIG", "PARAMETERS", "AWS_REGION", "AWS_DEFAULT_REGION"):
         del os.environ[name]
     said("the parameters are those that would be deployed")
+
+
+def deploys():
+    """`make deploy` begins with the same judgement, where it knows the parameters."""
+    def make(*what):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+        environment |= {"CARGO_TARGET_DIR": os.path.dirname(os.path.abspath(BINARIES)), "PARAMETERS": "Prefix=mine"}
+        run = subprocess.run(["make", *what], env=environment, capture_output=True, text=True)
+        return run.returncode, run.stdout + run.stderr
+
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        for overrides, fault in (
+            ("AllowedNames=a..b", "AllowedNames: `a..b` is neither a domain"), ("TrustStores={", "TrustStores: "),
+            ("RetiredCas=old", "RetiredCas: "), ("MaxValidityDays=0", 'MaxValidityDays: "0" must be at least 1'), ("Prefix=mine", None),
+        ):
+            file.seek(0)
+            file.truncate()
+            file.write(f'[default.deploy.parameters]\nparameter_overrides = "{overrides}"\n')
+            file.flush()
+            code, told = make("parameters", f"SAMCONFIG={file.name}")
+            assert bool(code) == bool(fault), told
+            assert fault is None or "make deploy: nothing was deployed" in told and f"✗ parameters: {fault}" in told, told
+            assert fault is None or f"Mend it in {file.name}" in told, told
+    assert make("parameters", "SAMCONFIG=/none") == (0, ""), "nothing is known yet"
+    _, steps = make("--dry-run", "deploy")
+    assert -1 < steps.index("preflight.py") < steps.index("sam build") < steps.index("sam deploy"), steps
+    said("make deploy refuses a parameter that a function would refuse, before it builds")
 
 
 def authorities(endpoint):

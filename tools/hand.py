@@ -2,8 +2,12 @@
 
     python3 tools/hand.py COMMAND VARIABLE…
 
-Each variable is named here and has its value in the environment, which is how make hands over what stands on its command line.
-Nothing is judged here but names of variables: whether a value will do is what the functions say.
+Each variable is named here and has its value in the environment, which is how make hands over what stands on its command line:
+
+    NAME=orders CN=orders python3 tools/hand.py issue NAME CN
+
+is `make issue NAME=orders CN=orders`. Without variables `issue` says what it lacks, and a variable that a command does not know is
+refused with a list of those that it knows. Nothing else is judged here: whether a value will do is what the functions say.
 """
 
 import json
@@ -141,7 +145,10 @@ def show(answer):
 COMMANDS = {command.__name__: command for command in (issue, renew, revoke, plan, status, ask)}
 
 if __name__ == "__main__":
-    _, name, *variables = sys.argv
+    name, *variables = sys.argv[1:] or ["--help"]
+    if name not in COMMANDS:
+        print(f"{__doc__.strip()}\n\nThe commands are {', '.join(COMMANDS)}. `make help` shows their variables.")
+        sys.exit(0 if name == "--help" else 2)
     try:
         COMMANDS[name]({variable: os.environ[variable] for variable in variables if variable not in ANYWHERE})
     except (Refused, OSError, json.JSONDecodeError) as refusal:

@@ -1,7 +1,8 @@
 """make preflight: what is missing in the account before a deployment, each with its remedy. It reads, and changes nothing.
 
-    python3 tools/preflight.py PROGRAM
+    python3 tools/preflight.py PROGRAM [form]
 
+With `form` it judges the parameters alone and asks nobody, which is how `make deploy` begins.
 ✓ holds, ✗ is missing, ? could not be asked. The parameters are those of PARAMETERS='Name=Value …', or of the samconfig.toml that
 `make deploy` has left; the program judges their form as the functions would. Each check is a function that yields marked lines.
 """
@@ -100,7 +101,19 @@ def main(program):
         check("concurrency", concurrency(int(wanted.get("ReservedConcurrency", 0))))
         check("pace", pace(int(wanted["HourlyBudget"]), planned))
     if "✗" in marks:
-        sys.exit(f"make preflight: {marks.count('✗')} to be mended before a deployment")
+        raise Refused(f"{marks.count('✗')} to be mended before a deployment")
+
+
+def form(program):
+    """What needs no account: whether the parameters that a deployment would take from samconfig.toml will do."""
+    try:
+        given, source, _, _ = deployment()
+    except Refused as why:
+        print(f"? parameters: not judged: {why}")
+        return
+    faults = [text for mark, text in parameters(program, given, source) if mark == "✗"]
+    if faults:
+        raise Refused("\n".join(["nothing was deployed", *(f"✗ parameters: {fault}" for fault in faults)]))
 
 
 def deployment():
@@ -114,7 +127,7 @@ def deployment():
         try:
             import tomllib
         except ImportError:
-            sys.exit(f"make preflight: to read {path} use Python 3.11 or later, or give PARAMETERS='Name=Value …'")
+            raise Refused(f"to read {path} use Python 3.11 or later, or give PARAMETERS='Name=Value …'") from None
         with open(path, "rb") as file:
             deploy = tomllib.load(file).get("default", {}).get("deploy", {}).get("parameters", {})
         overrides = deploy.get("parameter_overrides", [])
@@ -605,7 +618,8 @@ def pace(budget, certificates):
 
 
 if __name__ == "__main__":
+    what = {"form": ("deploy", form)}.get("".join(sys.argv[2:]), ("preflight", main))
     try:
-        main(sys.argv[1])
+        what[1](sys.argv[1])
     except Refused as refusal:
-        sys.exit(f"make preflight: {refusal}")
+        sys.exit(f"make {what[0]}: {refusal}")
