@@ -145,7 +145,7 @@ stories! {
         assert_eq!(lines[0], "Everleaf (everleaf) needs a person: the certificate `orders` of payments/orders, which expires 2027-02-04 09:05 UTC.");
         assert!(lines[1].starts_with("What happened: service-refused: payments/orders cannot be redeployed: "), "{lines:?}");
         assert_eq!(lines.len(), 4);
-        assert_command(&messages[0], "everleaf-renew-on-expiry", &json!({"retry": "orders"}));
+        assert_command(&messages[0], "everleaf-force-redeploy", &json!({"certificate": "orders"}));
     }, {
         service(&stack, "payments/orders", &["orders"]).await;
         days(3).await;
@@ -550,32 +550,4 @@ fn each_reason_why_a_person_is_told_has_a_row_in_the_runbook() {
     assert!(codes.len() > 30, "{codes:?}");
     assert_eq!(rows.iter().cloned().collect::<BTreeSet<_>>(), codes);
     assert_eq!(rows.len(), codes.len(), "each once: {rows:?}");
-}
-
-/// As the runbook says of `secret-missing`. To ask for it again is not enough.
-#[test]
-fn a_secret_that_is_gone_comes_back_when_its_certificate_is_retired_and_asked_for_again() {
-    run(async {
-        let stack = Stack::deploy_on("EC_prime256v1", &[SELDOM]).await;
-        stack.handle("issue-client-cert", order(), "first").await.unwrap();
-        let arn = request(&stack, "gateway", false).await;
-        minutes(60).await;
-        for name in ["orders", "gateway"] {
-            let gone = json!({"SecretId": format!("everleaf/{name}"), "ForceDeleteWithoutRecovery": true});
-            user(&stack, "secretsmanager:DeleteSecret", gone).await;
-        }
-        days(1).await;
-        assert!(messages(&stack).iter().any(|message| message.contains("secret-missing: ")));
-        let export = json!({"certificate_arn": arn});
-        for (function, request) in [("issue-client-cert", order()), ("export-to-secrets", export.clone())] {
-            assert_eq!(stack.handle(function, request, "again").await.unwrap()["outcome"], "unchanged");
-        }
-        for name in ["orders", "gateway"] {
-            stack.handle("issue-client-cert", json!({"retire": name}), name).await.unwrap();
-        }
-        assert_eq!(stack.handle("issue-client-cert", order(), "anew").await.unwrap()["outcome"], "issued");
-        let tag = json!({"CertificateArn": arn, "Tags": [{"Key": "everleaf:certificate", "Value": "everleaf/gateway"}]});
-        user(&stack, "acm:AddTagsToCertificate", tag).await;
-        assert_eq!(stack.handle("export-to-secrets", export, "anew").await.unwrap()["outcome"], "exported");
-    });
 }

@@ -119,7 +119,7 @@ impl Shared {
             return Ok(());
         }
         let reason = format!(
-            "{CODE}: more than {limit} certificates are due in this hour; the rest follow hour by hour, soonest expiry first; raise the parameter HourlyBudget where that is too slow"
+            "{CODE}: more than {limit} certificates are due in this hour; the rest follow hour by hour, and what is late at once; raise the parameter HourlyBudget where that is too slow"
         );
         publish(&app.eventbridge, &[Event::general(Kind::ActionRequired, &app.records.settings.prefix, reason)]).await
     }

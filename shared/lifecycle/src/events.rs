@@ -138,6 +138,12 @@ impl Event {
         let services = if services.is_empty() { "no service".to_owned() } else { services.join(", ") };
         let expires = current.map(|pair| format!(", which expires {}", date(*pair.not_after))).unwrap_or_default();
         let about = format!("the certificate `{}` of {services}{expires}", record.name);
+        let reason = reason.into();
+        // Of what stands against a service its certificate knows nothing.
+        let (function, request) = match reason.split_once(':') {
+            Some(("service-refused", _)) => ("force-redeploy", json!({"certificate": record.name})),
+            _ => ("renew-on-expiry", json!({"retry": record.name})),
+        };
         Self {
             kind,
             detail: Detail {
@@ -149,13 +155,13 @@ impl Event {
                 not_after: current.map(|pair| pair.not_after),
                 services: record.options.services.clone(),
                 trust_store: None,
-                reason: Some(reason.into()),
+                reason: Some(reason),
                 keeps_pair: false,
                 about: None,
                 command: None,
             },
         }
-        .told(about, "renew-on-expiry", &json!({"retry": record.name}))
+        .told(about, function, &request)
     }
 
     /// The same, of a certificate whose current pair is to stay.
@@ -284,6 +290,11 @@ mod tests {
                 Event::about(Kind::CertificateRolledBack, "blue", &record, "why"),
                 "the certificate `orders-client` of payments/orders, payments/refunds, which expires 2026-12-01 01:00 UTC",
                 r#"blue-renew-on-expiry … $'{"retry":"orders-client"}'"#,
+            ),
+            (
+                Event::about(kind, "everleaf", &record, "service-refused: it is DRAINING"),
+                "the certificate `orders-client` of payments/orders, payments/refunds, which expires 2026-12-01 01:00 UTC",
+                r#"everleaf-force-redeploy … $'{"certificate":"orders-client"}'"#,
             ),
             (
                 alone,
