@@ -675,6 +675,49 @@ fn what_lives_for_hours_is_renewed_all_day() {
 }
 
 #[test]
+fn what_a_ca_failed_to_issue_is_still_asked_for_whoever_comes_next() {
+    run(async {
+        for by_hand in [true, false] {
+            let stack = fleet().await;
+            let before = serial(&stack, "orders").await;
+            let mut other = order();
+            (other["usage"], other["replace"]) = (json!("server"), json!(true));
+            stack.aws.set_faults(Some(Box::new(|call| {
+                let failed = || Fault::Refuse(AwsError::new("RequestFailedException", "the request failed"));
+                (call.operation == "GetCertificate").then(failed)
+            })));
+            let failure = stack.handle("issue-client-cert", other.clone(), "first").await.unwrap_err();
+            assert_eq!(failure.error_type, "Retryable", "{}", failure.error_message);
+            stack.aws.set_faults(None);
+            if by_hand {
+                assert_eq!(stack.handle("issue-client-cert", other, "first").await.unwrap()["outcome"], "issued");
+            } else {
+                minutes(3 * 60).await;
+            }
+            let record = stack.record("orders").await.unwrap();
+            assert!(record.attempt.is_none() && serial(&stack, "orders").await != before, "{by_hand}");
+        }
+    });
+}
+
+/// Else its tags would be written over those of the next pair.
+#[test]
+fn tags_are_written_before_the_next_pair_is_asked_for() {
+    run(async {
+        let stack = fleet().await;
+        lose_deliveries(&stack);
+        days(21).await;
+        let tags = json!({"SecretId": "everleaf/orders", "TagKeys": ["everleaf:serial"]});
+        user(&stack, "secretsmanager:UntagResource", tags).await;
+        stack.aws.take_calls();
+        act(&stack, "renew-on-expiry", json!({"certificate": "orders"})).await;
+        let calls = stack.aws.take_calls().into_iter().map(|call| call.operation);
+        let both: Vec<_> = calls.filter(|operation| ["TagResource", "PutEvents"].contains(&operation.as_str())).collect();
+        assert_eq!(both, ["TagResource", "PutEvents"]);
+    });
+}
+
+#[test]
 fn a_version_that_was_written_and_is_not_there_yet_is_read_again() {
     run(async {
         // A key of ours, and a pair of ACM's, whose key has other bytes at each export: whoever finds one written goes on with it.

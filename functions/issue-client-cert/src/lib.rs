@@ -433,7 +433,7 @@ async fn attempted(
             tokio::try_join!(app.records.update(record), fetched)?.1
         }
     };
-    let Some((certificate, certificate_chain)) = issued else { return Err(dead(app, record, &attempt).await?) };
+    let Some((certificate, certificate_chain)) = issued else { return Err(dead(app, record, &attempt, invocation.now()).await?) };
     let public = csr.map(|_| (certificate.clone(), certificate_chain.clone()));
     let material = Material { certificate, certificate_chain, key };
     let candidate = Candidate { attempt: &attempt, wanted: wants, issuer: Some(issuer), trust: &app.trust, rotation };
@@ -442,8 +442,8 @@ async fn attempted(
 }
 
 /// The CA took the request and could not serve it: this attempt can come to nothing, the next one may.
-async fn dead(app: &App, record: &mut Record, attempt: &Attempt) -> Result<Failure, Failure> {
-    record.attempt = None;
+async fn dead(app: &App, record: &mut Record, attempt: &Attempt, now: OffsetDateTime) -> Result<Failure, Failure> {
+    record.attempt = Some(attempt.clone().in_vain(now));
     app.records.update(record).await?;
     let why = format!("the CA failed to issue what attempt {} asked for; the next try begins another", attempt.number);
     Ok(Failure::retryable(format!("issue `{}`", record.name), why))

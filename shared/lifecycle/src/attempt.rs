@@ -143,6 +143,17 @@ impl Record {
 }
 
 impl Attempt {
+    /// It can come to nothing any more. It stays until another begins in its place: what was asked for is still to be done.
+    pub fn in_vain(self, now: OffsetDateTime) -> Self {
+        Self {
+            started: (*self.started).min(now - TOKEN_LIFE).into(),
+            lease: now.into(),
+            certificate_arn: None,
+            staged: None,
+            ..self
+        }
+    }
+
     /// When the certificate that it asks for ends.
     pub fn not_after(&self, wanted: &Specification) -> OffsetDateTime {
         self.end.map_or_else(|| *self.started + wanted.lifetime, |end| *end)
@@ -254,6 +265,17 @@ mod tests {
                 Turn::Exhausted { .. } => panic!("{what}: exhausted"),
             }
         }
+    }
+
+    #[test]
+    fn what_was_in_vain_is_followed_by_another_at_once_whoever_comes() {
+        let now = at(NOON) + seconds(60);
+        let (ca_says, rotation) = (Some(arn(&format!("{CA}/certificate/ab"))), Some("version-9".to_owned()));
+        let begun = Attempt { certificate_arn: ca_says, staged: Some(staged()), rotation, ..attempt(at(NOON)) };
+        let mut record = issued();
+        record.take_up(begun.in_vain(now));
+        let Turn::Begin(next) = turn(&record, "me", "due", Some("version-1"), now) else { panic!("it does not begin") };
+        assert_eq!((next.number, next.rotation.as_deref(), next.certificate_arn), (8, Some("version-9"), None));
     }
 
     #[test]

@@ -120,7 +120,8 @@ impl Records {
     ) -> Result<Installed, Failure> {
         let (name, Candidate { attempt, issuer, .. }) = (record.name.clone(), candidate);
         if record.rejected.contains(&leaf.serial) {
-            record.attempt = None;
+            // A version that has a pair takes no other.
+            record.attempt = Some(Attempt { rotation: None, ..(*attempt).clone().in_vain(now) });
             self.update(record).await?;
             let why = format!("its serial {} was revoked meanwhile; the next try begins another", leaf.serial);
             return Err(Failure::retryable(format!("make the new pair of `{name}` current"), why));
