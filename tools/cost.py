@@ -2,7 +2,7 @@
 
     calls | python3 tools/cost.py
 
-Read are what tests/src/calls.rs has counted, and tools/prices.json.
+Read are what tests/src/calls.rs has counted, tools/prices.json, and of template.yaml how much its alarms look at.
 """
 
 import json
@@ -21,7 +21,7 @@ def main():
     measured = json.load(sys.stdin)
     with open(os.path.join(HERE, "prices.json")) as file:
         dated = json.load(file)
-    rows = [("certificates", "CA", "days", "pairs", "calls", "GB-s", "CA USD", "issued", "secret", "the rest", "together")]
+    rows = [("certificates", "CA", "days", "pairs", "calls", "GB-s", "CA USD", "issued", "secret", "watching", "the rest", "together")]
     for mode, days in MODES:
         for size in SIZES:
             rows.append(year(measured, dated, mode, days, size))
@@ -60,6 +60,9 @@ def year(measured, dated, mode, days, size):
     seconds = sum(gigabytes.get(name.split()[0], 0.25) * (number if name.endswith(" ms") else number * assumed["ms_per_invocation"]) / 1000
                   for name, number in share.items() if re.fullmatch(r"\S+ (ms|invocations)", name))
     secret = price["secret_month"] * 12
+    metrics = assumed["metrics_of_the_stack"] + min(size, assumed["metrics_of_certificates"])
+    watching = 12 / size * (metrics * price["metric_month"] + alarm_metrics() * price["alarm_metric_month"]
+                            + price["dashboard_month"] + price["kms_key_month"])
     rest = (of("secretsmanager:.*") * price["secrets_manager_call"]
             + of("dynamodb:(Put|Update|Delete|Transact).*") * assumed["write_units_per_write"] * price["dynamodb_write_unit"]
             + of("dynamodb:(Get|BatchGet|Query).*") * assumed["read_units_per_read"] * price["dynamodb_read_unit"]
@@ -68,7 +71,15 @@ def year(measured, dated, mode, days, size):
             + invocations * (price["lambda_invocation"] + assumed["log_kb_per_invocation"] / 1e6 * price["log_gb"])
             + seconds * price["lambda_arm64_gb_second"])
     return (f"{size:,}", mode, str(days), f"{renewals:.1f}", f"{calls(share):,.0f}", f"{seconds:.0f}", f"{ca:,.2f}", f"{issued:.2f}",
-            f"{secret:.2f}", f"{rest:.3f}", f"{ca + issued + secret + rest:,.2f}")
+            f"{secret:.2f}", f"{watching:.2f}", f"{rest:.3f}", f"{ca + issued + secret + watching + rest:,.2f}")
+
+
+def alarm_metrics():
+    """An alarm is paid for by the metrics that it looks at: one, or those of its expression."""
+    with open(os.path.join(HERE, os.pardir, "template.yaml")) as file:
+        template = file.read()
+    alarms, expressions = template.count("Type: AWS::CloudWatch::Alarm\n"), template.count("{ Id: all, Expression: ")
+    return alarms - expressions + template.count("MetricStat:\n")
 
 
 def tiered(number, tiers):
