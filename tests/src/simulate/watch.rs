@@ -57,6 +57,8 @@ pub(crate) struct Watch {
     changed: BTreeMap<String, OffsetDateTime>,
     /// The serials of versions, and which version Everleaf had recorded as current when each was put.
     put: HashMap<String, (Option<String>, Option<String>)>,
+    /// The serials that deployments failed on.
+    rejected: HashSet<String>,
     /// When a CA refused a certificate for good, time and again.
     refused: BTreeMap<String, Vec<OffsetDateTime>>,
     told: BTreeMap<(String, String), OffsetDateTime>,
@@ -135,6 +137,7 @@ impl Watch {
             recorded: BTreeMap::new(),
             changed: BTreeMap::new(),
             put: HashMap::new(),
+            rejected: HashSet::new(),
             refused: BTreeMap::new(),
             told: BTreeMap::new(),
             leaks: Leaks::default(),
@@ -212,6 +215,10 @@ impl Watch {
         match call.action().as_str() {
             "secretsmanager:PutSecretValue" => self.put(call),
             "secretsmanager:UpdateSecretVersionStage" if call.input["VersionStage"] == "AWSCURRENT" => self.promoted(call),
+            "secretsmanager:UpdateSecretVersionStage" if call.input["VersionStage"] == "everleaf-rejected" => {
+                let rejected = call.input["MoveToVersionId"].as_str().and_then(|version| self.put.get(version));
+                self.rejected.extend(rejected.and_then(|(serial, _)| serial.clone()));
+            }
             "secretsmanager:TagResource" => self.tags(call),
             "acm-pca:IssueCertificate" => self.asks(call),
             "dynamodb:PutItem" | "dynamodb:TransactWriteItems" if call.caller != "user" => self.records(call),
@@ -373,6 +380,7 @@ impl Watch {
         if current.as_ref() == Some(&version) {
             return;
         }
+        let is_rejected = serial.as_ref().is_some_and(|serial| self.rejected.contains(serial));
         let is_rotated = version.contains('-');
         let is_new = promotions.iter().all(|before| before.version != version);
         self.counts.pairs += u64::from(is_new);
@@ -384,6 +392,9 @@ impl Watch {
                 call.at,
                 format!("a pair of {name} became current in the place of one that was not known when it was put"),
             );
+        }
+        if by_everleaf && is_rejected {
+            self.breaks(6, call.at, format!("a pair of {name} that was rejected became current again"));
         }
     }
 
