@@ -186,17 +186,23 @@ fn an_export_of_another_ca_waits_and_becomes_current_without_being_exported_agai
     });
 }
 
+/// A CA that no trust store holds yet, and a caller's CSR for it: what it signs has to wait.
+async fn csr_that_waits() -> (Site, String, Value) {
+    let mut site = Site::with(&[]).await;
+    let second = site.new_authority("Example Second CA");
+    site.stack.update(&[("AllowedCaArns", &second)]).await;
+    site.declare(site.declaration()).await;
+    declared_unseen(&site.stack, &second).await;
+    lose_deliveries(&site.stack);
+    let mut asked: Value = serde_json::from_str(include_str!("../../events/issue-client-cert.csr.json")).unwrap();
+    asked["certificate_authority_arn"] = json!(second);
+    (site, second, asked)
+}
+
 #[test]
 fn a_callers_certificate_that_waits_becomes_current_by_itself_and_the_caller_gets_it_when_asking_again() {
     run(async {
-        let mut site = Site::with(&[]).await;
-        let second = site.new_authority("Example Second CA");
-        site.stack.update(&[("AllowedCaArns", &second)]).await;
-        site.declare(site.declaration()).await;
-        declared_unseen(&site.stack, &second).await;
-        lose_deliveries(&site.stack);
-        let mut asked: Value = serde_json::from_str(include_str!("../../events/issue-client-cert.csr.json")).unwrap();
-        asked["certificate_authority_arn"] = json!(second);
+        let (site, second, asked) = csr_that_waits().await;
         let name = asked["name"].as_str().unwrap().to_owned();
         for _ in 0..2 {
             let answer = act(&site.stack, "issue-client-cert", asked.clone()).await;
@@ -216,14 +222,7 @@ fn a_callers_certificate_that_waits_becomes_current_by_itself_and_the_caller_get
 #[test]
 fn a_csr_of_another_key_is_not_answered_with_what_waits_for_the_first() {
     run(async {
-        let mut site = Site::with(&[]).await;
-        let second = site.new_authority("Example Second CA");
-        site.stack.update(&[("AllowedCaArns", &second)]).await;
-        site.declare(site.declaration()).await;
-        declared_unseen(&site.stack, &second).await;
-        lose_deliveries(&site.stack);
-        let mut asked: Value = serde_json::from_str(include_str!("../../events/issue-client-cert.csr.json")).unwrap();
-        asked["certificate_authority_arn"] = json!(second);
+        let (site, _, mut asked) = csr_that_waits().await;
         assert_eq!(act(&site.stack, "issue-client-cert", asked.clone()).await["outcome"], "waiting-for-trust");
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(["billing.example.internal".to_owned()]).unwrap();

@@ -122,7 +122,9 @@ async fn by_hand(app: &App, request: &Value, invocation: &Invocation) -> Result<
         }
     }
     let is_gone = record.is_some() && order.replace && !adopted && app.records.describe(&order.name).await?.is_none();
-    record.iter_mut().filter(|_| is_gone).for_each(Record::forget_secret);
+    if is_gone && let Some(known) = &mut record {
+        known.forget_secret();
+    }
     let verdict = issuance::verdict(&order, record.as_ref(), &app.policy, now).map_err(refused)?;
     if let Verdict::Issue { .. } = verdict {
         app.pca.admits(&order.specification).await?;

@@ -131,19 +131,26 @@ impl Event {
         Self { kind, detail }.told(about, "refresh-truststore", &json!({"trust_store": store}))
     }
 
+    /// A person has to see to a certificate, or to one of its services, of which it knows nothing itself.
+    pub fn action_required(prefix: &str, record: &Record, code: &str, message: &str) -> Self {
+        let (function, request) = match code {
+            "service-refused" => ("force-redeploy", json!({"certificate": record.name})),
+            _ => ("renew-on-expiry", json!({"retry": record.name})),
+        };
+        Self::with_command(Kind::ActionRequired, prefix, record, format!("{code}: {message}"), function, &request)
+    }
+
     /// An event about a certificate: its name, its secret and its current pair.
     pub fn about(kind: Kind, prefix: &str, record: &Record, reason: impl Into<String>) -> Self {
+        Self::with_command(kind, prefix, record, reason.into(), "renew-on-expiry", &json!({"retry": record.name}))
+    }
+
+    fn with_command(kind: Kind, prefix: &str, record: &Record, reason: String, function: &str, request: &Value) -> Self {
         let current = record.current.as_ref();
         let services: Vec<_> = record.options.services.iter().map(ToString::to_string).collect();
         let services = if services.is_empty() { "no service".to_owned() } else { services.join(", ") };
         let expires = current.map(|pair| format!(", which expires {}", date(*pair.not_after))).unwrap_or_default();
         let about = format!("the certificate `{}` of {services}{expires}", record.name);
-        let reason = reason.into();
-        // Of what stands against a service its certificate knows nothing.
-        let (function, request) = match reason.split_once(':') {
-            Some(("service-refused", _)) => ("force-redeploy", json!({"certificate": record.name})),
-            _ => ("renew-on-expiry", json!({"retry": record.name})),
-        };
         Self {
             kind,
             detail: Detail {
@@ -161,7 +168,7 @@ impl Event {
                 command: None,
             },
         }
-        .told(about, function, &request)
+        .told(about, function, request)
     }
 
     /// The same, of a certificate whose current pair is to stay.
@@ -292,7 +299,7 @@ mod tests {
                 r#"blue-renew-on-expiry … $'{"retry":"orders-client"}'"#,
             ),
             (
-                Event::about(kind, "everleaf", &record, "service-refused: it is DRAINING"),
+                Event::action_required("everleaf", &record, "service-refused", "it is DRAINING"),
                 "the certificate `orders-client` of payments/orders, payments/refunds, which expires 2026-12-01 01:00 UTC",
                 r#"everleaf-force-redeploy … $'{"certificate":"orders-client"}'"#,
             ),

@@ -128,6 +128,7 @@ pub const ACM_WINDOW: Duration = Duration::from_secs(45 * 24 * 60 * 60);
 /// <https://docs.aws.amazon.com/acm/latest/userguide/check-certificate-renewal-status.html>
 pub const ACM_PATIENCE: Duration = Duration::from_secs(72 * 60 * 60);
 
+/// ACM renews no certificate earlier than this before its end: <https://docs.aws.amazon.com/acm/latest/userguide/managed-renewal.html>.
 pub(crate) const ACM_RENEWS: Duration = Duration::from_secs(60 * 24 * 60 * 60);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -186,8 +187,7 @@ pub fn late(record: &Record, current: &Pair) -> OffsetDateTime {
     *current.not_after - window(record, current) / 2
 }
 
-/// How long before its end a pair is to be replaced. ACM renews its own 60 days before, however long they live:
-/// <https://docs.aws.amazon.com/acm/latest/userguide/managed-renewal.html>.
+/// How long before its end a pair is to be replaced.
 pub(crate) fn window(record: &Record, current: &Pair) -> Duration {
     let lifetime =
         Duration::try_from(*current.not_after - *current.not_before).unwrap_or_default().saturating_sub(crate::leaf::BACKDATED);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lifecycle::events::{Event, Kind};
+use lifecycle::events::Event;
 use lifecycle::names::CertificateName;
 use lifecycle::record::{Halt, Record};
 use runtime::{Failure, Invocation};
@@ -41,6 +41,6 @@ impl Records {
         }
         record.told.insert(code.to_owned(), now.into());
         record.messages.insert(code.to_owned(), message.to_owned());
-        Some(Event::about(Kind::ActionRequired, &self.settings.prefix, record, format!("{code}: {message}")))
+        Some(Event::action_required(&self.settings.prefix, record, code, message))
     }
 }
