@@ -626,6 +626,15 @@ fn what_aws_does_not_know_yet_is_tried_again() {
 }
 
 #[test]
+fn no_budget_is_so_large_that_nothing_is_granted() {
+    run(async {
+        let stack = Stack::deploy().await;
+        let granted = stack.records().take_from_budget(10, u32::MAX, stack.aws.now()).await;
+        assert_eq!(granted.ok(), Some((10, u32::MAX - 10)));
+    });
+}
+
+#[test]
 fn what_is_late_is_not_kept_waiting_by_what_has_used_the_hours_budget_up() {
     run(async {
         let stack = Stack::deploy_with(&[("HourlyBudget", "10")]).await;
