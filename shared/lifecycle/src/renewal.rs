@@ -197,7 +197,7 @@ pub(crate) fn window(record: &Record, current: &Pair) -> Duration {
     }
 }
 
-/// How long a permanent failure stands against another attempt: a day, or less where a day would be much of the window.
+/// How long what failed for good stands against another attempt: a day, or less where a day would be much of the window.
 pub(crate) fn rest(record: &Record, sweep_interval: Duration) -> Duration {
     record.current.as_ref().map_or(DAY, |current| DAY.min(window(record, current) / 4).max(sweep_interval))
 }
@@ -590,11 +590,14 @@ impl Plan {
 
     /// Takes `step` when nobody else is at it, the day's attempts are not used up, and nothing permanent stands against it.
     fn when_its_turn(&mut self, record: &Record, sweep_interval: Duration, now: OffsetDateTime, step: Step) {
-        let rest = rest(record, sweep_interval);
-        if let Some(halt) = &record.halted
-            && now - *halt.at < rest
-        {
-            return self.look_by(*halt.at + rest);
+        if let Some(halt) = &record.halted {
+            let left = |pair: &Pair| Duration::try_from(*pair.not_after - *halt.at).unwrap_or_default();
+            let rest = rest(record, sweep_interval);
+            // Somebody may have moved the label back to a pair that ends soon.
+            let rest = record.current.as_ref().map_or(rest, |pair| rest.min(left(pair) / 4).max(sweep_interval));
+            if now - *halt.at < rest {
+                return self.look_by(*halt.at + rest);
+            }
         }
         let replaces = record.current.as_ref().map(|pair| pair.version_id.as_str());
         match attempt::turn(record, "", "", replaces, now) {

@@ -325,14 +325,17 @@ impl Watch {
         drop(self.leaks.learn(pem, passphrase));
     }
 
-    /// What is permanent is not repeated for a quarter of the time to renew, or for a day. Lambda tries each event three times,
-    /// and an event may come twice, and late.
+    /// What is permanent is not repeated for a quarter of the time to renew, or of what the current pair has left, or for a day.
+    /// Lambda tries each event three times, and an event may come twice, and late.
     fn is_not_refused(&mut self, call: &Call) {
         let Some((name, _)) = csr(call) else { return };
         let plan = self.plan.clone();
         // Until there is a first pair it is people who ask, and once an hour.
         let Some(certificate) = plan.certificate(&name).filter(|_| self.promotions.contains_key(&name)) else { return };
-        let rest = Duration::min(certificate.lifetime / 12, Duration::DAY) - Duration::minutes(15);
+        let serial = self.last(&name).and_then(|last| last.serial.as_ref());
+        let current = self.pairs.values().find(|pair| Some(&pair.serial) == serial);
+        let left = current.map_or(Duration::MAX, |pair| pair.not_after - call.at);
+        let rest = Duration::min(certificate.lifetime / 12, Duration::DAY).min(left / 4) - Duration::minutes(15);
         let refused = self.refused.entry(name.clone()).or_default();
         refused.retain(|at| call.at - *at < rest);
         if call.error.as_deref() == Some("InvalidStateException") {

@@ -234,7 +234,7 @@ fn a_certificate_issued_here_is_renewed_when_it_is_due() {
         ("a permanent failure, a day ago", halted(due), due + DAY, &[issue], due + DAY + HOUR),
         ("a permanent failure, and late", halted(late - HOUR), late, &[tell_late], late - HOUR + DAY),
         ("a permanent failure, late before the day is over", halted(late - HOUR * 2), late - HOUR, &[], late),
-        ("a permanent failure, expired before the day is over", halted(end - HOUR * 2), end - HOUR, &[tell_late], end),
+        ("a permanent failure just before it expires", halted(end - HOUR / 2), end - HOUR / 4, &[tell_late], end),
         ("a permanent failure at the first attempt", Record { current: None, ..halted(quiet) }, quiet + HOUR, &[], quiet + DAY),
     ] {
         assert_plan(what, (&record, &facts()), now, steps, look_at);
@@ -243,13 +243,34 @@ fn a_certificate_issued_here_is_renewed_when_it_is_due() {
 
 #[test]
 fn a_permanent_failure_stands_for_a_quarter_of_a_short_window_but_never_less_than_a_sweep() {
-    for (what, hours, rest) in
-        [("a window of 96 hours", 288, DAY), ("one of 48 hours", 144, HOUR * 12), ("one of three hours", 9, HOUR)]
-    {
+    for (what, hours, rest) in [
+        ("a window of 96 hours", 288, DAY),
+        ("one of 48 hours", 144, HOUR * 12),
+        ("one of eight hours", 24, HOUR * 2),
+        ("one of three hours", 9, HOUR),
+    ] {
         let record = living(hours);
-        let since = *pair_of(&record).not_after - window(&record, &pair_of(&record)) / 2 - rest;
+        let since = *pair_of(&record).not_after - window(&record, &pair_of(&record));
         let record = Record { halted: Some(halt(since)), ..record };
         let over = since + rest;
+        let issues = |now| plan(&record, &facts(), HOUR, now).steps.iter().any(|step| matches!(step, Step::Issue { .. }));
+        assert_eq!((issues(over - SECOND), issues(over)), (false, true), "{what}");
+    }
+}
+
+#[test]
+fn a_permanent_failure_stands_for_a_quarter_of_what_is_left_where_that_is_less() {
+    let lives_on = issued();
+    let end = *pair_of(&lives_on).not_after;
+    for (what, left, rest) in [
+        ("four days", DAY * 4, DAY),
+        ("26 hours, of a pair that somebody moved the label back to", HOUR * 26, HOUR * 26 / 4),
+        ("three hours", HOUR * 3, HOUR),
+        ("nothing", Duration::ZERO, HOUR),
+    ] {
+        let failed = end - left;
+        let record = Record { halted: Some(halt(failed)), ..lives_on.clone() };
+        let over = failed + rest;
         let issues = |now| plan(&record, &facts(), HOUR, now).steps.iter().any(|step| matches!(step, Step::Issue { .. }));
         assert_eq!((issues(over - SECOND), issues(over)), (false, true), "{what}");
     }
@@ -282,16 +303,6 @@ fn a_callers_certificate_is_never_renewed_and_the_caller_is_told_in_time() {
     ] {
         assert_plan(what, (&record, &facts()), now, steps, look_at);
     }
-}
-
-#[test]
-fn a_permanent_failure_does_not_stand_for_a_day_when_the_certificate_lives_for_hours() {
-    // A window of eight hours: a failure stands for two of them.
-    let record = living(24);
-    let due = due(&record, HOUR).unwrap();
-    let record = Record { halted: Some(halt(due)), ..record };
-    assert_plan("an hour later", (&record, &facts()), due + HOUR, &[], due + HOUR * 2);
-    assert_plan("two hours later", (&record, &facts()), due + HOUR * 2, &["issue"], due + HOUR * 3);
 }
 
 #[test]
