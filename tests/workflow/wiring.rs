@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use local_aws::iam::{Need, Statement, allows};
 use local_aws::template::Template;
-use local_aws::{elbv2, pca, s3, secrets};
+use local_aws::{Fault, pca, s3, secrets};
 use runtime::vars::Vars;
 use serde_json::{Value, json};
 use workflow::{Stack, root};
 
 use crate::recovery::empty_the_table;
-use crate::rollbacks::{break_service, breaker, roll_back};
+use crate::rollbacks::{break_service, roll_back};
 use crate::scenario::{
-    CRL_KEY, KMS_KEY, PARAMETERS, Scenario, acm_available_renewal, days, declare_by_hand, issue_by_hand, lose_deliveries,
-    minutes, order, order_for_listener, request, run, self_signed, service, user,
+    CRL_KEY, KMS_KEY, PARAMETERS, Scenario, acm_available_renewal, crl_generation, declare_by_hand, import_by_hand,
+    issue_by_hand, lose_deliveries, minutes, order, order_for_listener, request, run, self_signed, service, user,
 };
 
 /// Every file of `events/`: the function it is for, its name, what it holds.
@@ -161,139 +161,17 @@ fn neither_the_template_nor_the_code_names_a_partition() {
     }
 }
 
-/// Months in which everything happens that calls for a call: the actions each function used.
-async fn used(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
-    stack.handle("issue-client-cert", order(), "first").await.unwrap();
-    service(stack, "payments/orders", &["orders"]).await;
-    service(stack, "payments/gateway", &["gateway"]).await;
-    request(stack, "gateway", false).await;
-    let ghost = json!({"name": "ghost", "subject": {"common_name": "ghost"}, "services": ["payments/ghost"]});
-    stack.handle("issue-client-cert", ghost, "of a service that is not there").await.unwrap();
-    imports(stack).await;
-    replicas(stack).await;
-    days(1).await;
-    trust(stack).await;
-    stack.handle("issue-client-cert", json!({"retire": "web"}), "retired").await.unwrap();
-    // A new pair fails in its service.
-    break_service(stack, "payments/orders", 1);
-    let mut other = order();
-    (other["usage"], other["replace"]) = (json!("client-and-server"), json!(true));
-    stack.handle("issue-client-cert", other.clone(), "fails").await.unwrap();
-    minutes(60).await;
-    // Another is rolled back by somebody.
-    breaker(stack, "payments/orders", "ROLLING", false, false).await;
-    break_service(stack, "payments/orders", 1);
-    (other["usage"], other["subject"]["common_name"]) = (json!("client"), json!("other"));
-    stack.handle("issue-client-cert", other, "rolled back").await.unwrap();
-    minutes(1).await;
-    roll_back(stack).await;
-    minutes(60).await;
-    // A service leaves a certificate, another certificate gets one.
-    let mut fewer = order();
-    (fewer["services"], fewer["replace"]) = (json!([]), json!(true));
-    stack.handle("issue-client-cert", fewer, "second").await.unwrap();
-    stack.aws.world(|world, _| world.acm.renewal_fails = Some("PCA_ACCESS_DENIED".to_owned()));
-    // Nothing that a function does in these months it does not do later too.
-    lose_deliveries(stack);
-    days(351).await;
+/// The function ends right behind its first such call; six minutes later nobody is at it any more.
+async fn ends_behind(stack: &Stack, function: &'static str, action: &'static str, event: &Value) {
     stack.aws.set_deliveries(None);
-    days(1).await;
-    stack.aws.world(|world, _| world.acm.renewal_fails = None);
-    days(4).await;
-    let arns = user(stack, "acm:ListCertificates", json!({"Includes": {"keyTypes": ["EC_prime256v1"]}})).await;
-    let arn = arns["CertificateSummaryList"][0]["CertificateArn"].clone();
-    let tag = json!([{"Key": "everleaf:service-1", "Value": "payments/gateway"}]);
-    user(stack, "acm:RemoveTagsFromCertificate", json!({"CertificateArn": arn, "Tags": tag})).await;
-    user(stack, "acm:RenewCertificate", json!({"CertificateArn": arn})).await;
-    minutes(5).await;
-    let table = stack.records().settings.table;
-    let ids: Vec<Value> = stack.aws.world(|world, _| world.dynamodb.items().map(|(_, item)| item["id"].clone()).collect());
-    for id in ids {
-        user(stack, "dynamodb:DeleteItem", json!({"TableName": table, "Key": {"id": id}})).await;
+    let ends = move |call: &local_aws::Call| (call.caller == function && call.action() == action).then_some(Fault::Crash);
+    stack.aws.set_faults(Some(Box::new(ends)));
+    tokio::select! {
+        () = stack.aws.hung() => {}
+        answer = stack.handle(function, event.clone(), "ends") => panic!("{function} never calls {action}: {answer:?}"),
     }
-    days(2).await;
-    let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for call in stack.aws.take_calls().into_iter().filter(|call| call.caller != "user") {
-        let actions = call.needs.into_iter().map(|need| need.action);
-        used.entry(call.caller).or_default().extend(actions);
-    }
-    used
-}
-
-/// Three certificates on listeners: one is made for it, one takes the place of somebody else's, one is adopted.
-async fn imports(stack: &Stack) {
-    let mut front = order_for_listener();
-    front["name"] = json!("front");
-    stack.handle("issue-client-cert", front, "imported").await.unwrap();
-    minutes(1).await;
-    let mut web = order_for_listener();
-    (web["name"], web["import_to_acm"]) = (json!("web"), json!(self_signed(stack, "web", 30).await));
-    minutes(1).await;
-    stack.handle("issue-client-cert", web, "in its place").await.unwrap();
-    minutes(1).await;
-    self_signed(stack, "old", 3).await;
-}
-
-/// A replica that somebody takes away comes back.
-async fn replicas(stack: &Stack) {
-    let gone = json!({"SecretId": "everleaf/orders", "RemoveReplicaRegions": ["eu-west-1"]});
-    user(stack, "secretsmanager:RemoveRegionsFromReplication", gone).await;
-}
-
-/// A trust store in use: made, attached once its client is there, changed, told of a revocation, left by a CA.
-async fn trust(stack: &Stack) {
-    let (listener, second) = stack.aws.world(|world, now| {
-        s3::create_bucket(world, "crls");
-        s3::encrypt_bucket(world, "crls", CRL_KEY);
-        pca::enable_crl(world, now, &stack.issuing_ca, "crls", 7).unwrap();
-        let second = pca::create_active_subordinate(world, now, &stack.root_ca, "Example Second CA", "EC_prime256v1").unwrap();
-        (elbv2::create_listener(world, now, "clients", 8443), second)
-    });
-    minutes(1).await;
-    let mut declaration = json!({
-        "name": "clients", "certificate_authority_arns": [stack.issuing_ca, second],
-        "listeners": [{"listener_arn": listener, "clients": ["orders"]}],
-    });
-    stack.handle("refresh-truststore", json!({"declare": declaration}), "made").await.unwrap();
-    let serial = stack.record("orders").await.unwrap().current.unwrap().serial;
-    let revoke = json!({"revoke": "orders", "serial_number": serial, "reason": "SUPERSEDED"});
-    stack.handle("issue-client-cert", revoke, "revoked").await.unwrap();
-    days(1).await;
-    declaration["certificate_authority_arns"] = json!([stack.issuing_ca]);
-    stack.handle("refresh-truststore", json!({"declare": declaration}), "left").await.unwrap();
-    days(2).await;
-}
-
-/// What a function calls only after something went wrong half-way; the module `crashes` has it happen.
-const SELDOM: &[(&str, &str)] = &[
-    ("export-to-secrets", "secretsmanager:GetSecretValue"),
-    ("issue-client-cert", "acm:ListCertificates"),
-    ("refresh-truststore", "elasticloadbalancing:GetTrustStoreRevocationContent"),
-    // Tags that somebody changed: the module `recovery` has that happen.
-    ("renew-on-expiry", "secretsmanager:TagResource"),
-    ("renew-on-expiry", "secretsmanager:UntagResource"),
-];
-
-#[test]
-fn each_role_allows_nothing_that_its_function_does_not_call() {
-    run(async {
-        let stack = Stack::deploy_on("EC_prime256v1", PARAMETERS).await;
-        let used = used(&stack).await;
-        for function in &stack.template.functions {
-            let used = &used[&function.binary];
-            let granted: BTreeSet<_> = function
-                .statements
-                .iter()
-                .filter(|statement| statement.allow)
-                .flat_map(|statement| statement.actions.clone())
-                .collect();
-            // Lambda itself writes to the queue of failures, with the function's role.
-            let seldom = |action: &str| SELDOM.contains(&(function.binary.as_str(), action));
-            let idle: Vec<_> =
-                granted.difference(used).filter(|action| !seldom(action) && *action != "sqs:SendMessage").collect();
-            assert!(idle.is_empty(), "the role of {} allows what it never calls: {idle:?}", function.binary);
-        }
-    });
+    stack.aws.set_faults(None);
+    minutes(6).await;
 }
 
 #[test]
@@ -401,9 +279,39 @@ fn without_any_one_of_its_rights_a_function_fails_in_some_scenario() {
             json!({"certificate": "orders"})
         })
     });
-    let by_hand = [retire, fewer, untagged, in_its_place, rolled_back];
-    let more = [a_ca_leaves, clients_first, lost_table, replica_gone, old_key, old_key_of_acm, report, no_crl_yet];
-    for scenario in crate::scenario::all().into_iter().chain(by_hand).chain(more) {
+    let tags_changed = Scenario::of("renew-on-expiry", "tags that somebody changed", |stack| {
+        Box::pin(async move {
+            stack.handle("issue-client-cert", order(), "first").await.unwrap();
+            let theirs =
+                json!([{"Key": "everleaf:serial", "Value": "1"}, {"Key": "everleaf:service-7", "Value": "payments/other"}]);
+            user(stack, "secretsmanager:TagResource", json!({"SecretId": "everleaf/orders", "Tags": theirs})).await;
+            json!({"certificate": "orders"})
+        })
+    });
+    let half_exported = Scenario::of("export-to-secrets", "a crash before the promotion", |stack| {
+        Box::pin(async move {
+            let event = acm_available_renewal().set_up(stack).await;
+            ends_behind(stack, "export-to-secrets", "secretsmanager:PutSecretValue", &event).await;
+            event
+        })
+    });
+    let half_imported = Scenario::of("issue-client-cert", "a crash after the import", |stack| {
+        Box::pin(async move {
+            let event = import_by_hand().set_up(stack).await;
+            ends_behind(stack, "issue-client-cert", "acm:ImportCertificate", &event).await;
+            event
+        })
+    });
+    let half_added = Scenario::of("refresh-truststore", "a crash after a CRL was added", |stack| {
+        Box::pin(async move {
+            let event = crl_generation().set_up(stack).await;
+            ends_behind(stack, "refresh-truststore", "elasticloadbalancing:AddTrustStoreRevocations", &event).await;
+            event
+        })
+    });
+    let by_hand = [retire, fewer, untagged, in_its_place, rolled_back, report, a_ca_leaves, clients_first, no_crl_yet];
+    let repairs = [lost_table, replica_gone, old_key, old_key_of_acm, tags_changed, half_exported, half_imported, half_added];
+    for scenario in crate::scenario::all().into_iter().chain(by_hand).chain(repairs) {
         let (calls, statements) = run(async {
             let (stack, event) = scenario.begin().await;
             stack.handle(scenario.function, event, "allowed").await.unwrap();
@@ -434,13 +342,36 @@ fn without_any_one_of_its_rights_a_function_fails_in_some_scenario() {
     for function in &template {
         let needed = needed.remove(function.binary.as_str()).unwrap_or_default();
         for (place, statement) in function.statements.iter().enumerate().filter(|(_, statement)| statement.allow) {
-            let seldom = |action: &str| SELDOM.contains(&(function.binary.as_str(), action)) || action == "sqs:SendMessage";
-            let unneeded =
-                statement.actions.iter().filter(|action| !needed.contains(&(place, (*action).clone())) && !seldom(action));
+            // Lambda itself writes to the queue of failures, with the function's role.
+            let unneeded = statement
+                .actions
+                .iter()
+                .filter(|action| !needed.contains(&(place, (*action).clone())) && *action != "sqs:SendMessage");
             idle.extend(unneeded.map(|action| format!("{} {action} of statement {place}", function.binary)));
         }
     }
     assert!(idle.is_empty(), "done without: {idle:?}");
+}
+
+/// Those that AWS knows no resource for: <https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html>.
+const OF_NO_RESOURCE: &[&str] = &[
+    "acm:ListCertificates",
+    "secretsmanager:ListSecrets",
+    "elasticloadbalancing:DescribeListeners",
+    "elasticloadbalancing:DescribeTrustStoreRevocations",
+    "elasticloadbalancing:DescribeTrustStores",
+];
+
+#[test]
+fn every_right_is_confined_to_resources_where_aws_knows_any() {
+    let template = run(async { Stack::deploy_with(PARAMETERS).await.template.functions });
+    for statement in template.iter().flat_map(|function| &function.statements).filter(|statement| statement.allow) {
+        let is_wide = statement.resources.iter().any(|resource| resource.trim_matches(['*', ':']).is_empty());
+        for action in &statement.actions {
+            assert!(!action.contains('*'), "{statement:?}");
+            assert_eq!(is_wide, OF_NO_RESOURCE.contains(&action.as_str()), "{action} of {statement:?}");
+        }
+    }
 }
 
 /// The statements without one of their rights; where conditions stand on it, they stay and cannot be met.
