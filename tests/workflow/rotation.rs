@@ -435,6 +435,37 @@ fn a_pair_that_was_rejected_does_not_stand_against_the_next_rotation() {
     });
 }
 
+/// Both versions hold the same certificate.
+#[test]
+fn what_acm_holds_and_fails_under_its_new_passphrase_goes_back_to_the_one_before() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        service(&stack, "payments/gateway", &["gateway"]).await;
+        request(&stack, "gateway", false).await;
+        minutes(200).await;
+        let versions = || {
+            let version = |stage| {
+                stack.aws.world(|world, _| {
+                    staged(world.secrets.find("everleaf/gateway").unwrap(), stage).map(|version| version.id.clone())
+                })
+            };
+            ["AWSCURRENT", "everleaf-rejected"].map(version)
+        };
+        let [good, _] = versions();
+        stack.aws.world(|world, _| world.ecs.fail_deployments("payments", "gateway", 1));
+        let ask = json!({"SecretId": "everleaf/gateway", "RotationLambdaARN": function(&stack, "export-to-secrets"), "ClientRequestToken": token(&stack)});
+        let bad = user(&stack, "secretsmanager:RotateSecret", ask).await["VersionId"].as_str().unwrap().to_owned();
+        minutes(60).await;
+        assert_eq!(versions(), [good.clone(), Some(bad)]);
+        assert_settled(&stack, "gone back").await;
+        // Nor is it renewed for that, though the table is lost as well.
+        empty_the_table(&stack).await;
+        days(2).await;
+        assert_eq!(versions()[0], good);
+        assert!(stack.record("gateway").await.unwrap().rejected.is_empty());
+    });
+}
+
 #[test]
 fn what_waits_to_be_rotated_in_gives_way_to_a_newer_pair() {
     run(async {

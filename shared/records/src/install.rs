@@ -221,7 +221,7 @@ impl Records {
                     let issuer = before.or_else(|| last().filter(|_| is_tagged)).or_else(asked).or_else(last);
                     if recorded.is_none() {
                         record.previous = self.pair_before(&name, state, now).await?;
-                        record.rejected.extend(self.rejected(&name, state).await?);
+                        record.rejected.extend(self.rejected(&name, state, &leaf.serial).await?);
                     }
                     record.promote(Pair::of(&leaf, version, issuer, state.changed));
                     Ok(Secret::Good)
@@ -268,7 +268,7 @@ impl Records {
         record.current = Some(Pair::of(&leaf, version, issuer, state.changed));
         record.previous = self.pair_before(name, &state, now).await?;
         record.imported = tagged(&state, IMPORT_TAG).map(|arn| Imported { certificate_arn: Some(arn), ..Imported::default() });
-        record.rejected.extend(self.rejected(name, &state).await?);
+        record.rejected.extend(self.rejected(name, &state, &leaf.serial).await?);
         record.secret_arn = Some(state.arn);
         if let Some((_, text)) = self.value_at_stage(name, KEY).await? {
             let last = Waiting::read(&text).map_err(|why| foreign(&why))?.attempt;
@@ -281,12 +281,11 @@ impl Records {
         Ok(Some(record))
     }
 
-    /// The serial that a deployment failed on, for a record that does not know of it.
-    async fn rejected(&self, name: &CertificateName, state: &State) -> Result<Option<Serial>, Failure> {
-        match &state.rejected {
-            Some(version) => self.serial_of_version(name, version).await,
-            None => Ok(None),
-        }
+    /// The serial that a deployment failed on, for a record that does not know of it. Not that of `current`, of which only another
+    /// version was rejected.
+    async fn rejected(&self, name: &CertificateName, state: &State, current: &Serial) -> Result<Option<Serial>, Failure> {
+        let Some(version) = &state.rejected else { return Ok(None) };
+        Ok(self.serial_of_version(name, version).await?.filter(|serial| serial != current))
     }
 
     /// The serial of the pair in a version; `None` when there is none in it.

@@ -57,7 +57,8 @@ pub(crate) struct Watch {
     changed: BTreeMap<String, OffsetDateTime>,
     /// The serials of versions, and which version Everleaf had recorded as current when each was put.
     put: HashMap<String, (Option<String>, Option<String>)>,
-    /// The serials that deployments failed on.
+    /// The versions that deployments failed on, and their serials but for those that the version before has too: what ACM holds
+    /// can be exported twice.
     rejected: HashSet<String>,
     /// When a CA refused a certificate for good, time and again.
     refused: BTreeMap<String, Vec<OffsetDateTime>>,
@@ -215,10 +216,7 @@ impl Watch {
         match call.action().as_str() {
             "secretsmanager:PutSecretValue" => self.put(call),
             "secretsmanager:UpdateSecretVersionStage" if call.input["VersionStage"] == "AWSCURRENT" => self.promoted(call),
-            "secretsmanager:UpdateSecretVersionStage" if call.input["VersionStage"] == "everleaf-rejected" => {
-                let rejected = call.input["MoveToVersionId"].as_str().and_then(|version| self.put.get(version));
-                self.rejected.extend(rejected.and_then(|(serial, _)| serial.clone()));
-            }
+            "secretsmanager:UpdateSecretVersionStage" if call.input["VersionStage"] == "everleaf-rejected" => self.rejected(call),
             "secretsmanager:TagResource" => self.tags(call),
             "acm-pca:IssueCertificate" => self.asks(call),
             "dynamodb:PutItem" | "dynamodb:TransactWriteItems" if call.caller != "user" => self.records(call),
@@ -383,7 +381,8 @@ impl Watch {
         if current.as_ref() == Some(&version) {
             return;
         }
-        let is_rejected = serial.as_ref().is_some_and(|serial| self.rejected.contains(serial));
+        let is_rejected =
+            self.rejected.contains(&version) || serial.as_ref().is_some_and(|serial| self.rejected.contains(serial));
         let is_rotated = version.contains('-');
         let is_new = promotions.iter().all(|before| before.version != version);
         self.counts.pairs += u64::from(is_new);
@@ -399,6 +398,14 @@ impl Watch {
         if by_everleaf && is_rejected {
             self.breaks(6, call.at, format!("a pair of {name} that was rejected became current again"));
         }
+    }
+
+    fn rejected(&mut self, call: &Call) {
+        let Some((name, version)) = self.name_of(call).zip(call.input["MoveToVersionId"].as_str()) else { return };
+        let serial = self.put.get(version).and_then(|(serial, _)| serial.clone());
+        let before = self.promotions.get(&name).and_then(|promotions| promotions.iter().rev().find(|it| it.version != version));
+        self.rejected.extend(serial.filter(|serial| before.is_none_or(|before| before.serial.as_ref() != Some(serial))));
+        self.rejected.insert(version.to_owned());
     }
 
     fn event(&mut self, at: OffsetDateTime, event: &Value, told: &mut Vec<Value>) {
