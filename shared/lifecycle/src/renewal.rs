@@ -250,7 +250,15 @@ pub fn plan(record: &Record, facts: &Facts, sweep_interval: Duration, now: Offse
                     "{certificate_arn} has lost its tag everleaf:certificate with the name of `{name}`, and is not exported any more; put the tag back, or retire `{name}`; another certificate of ACM that has the tag now takes its place within a day"
                 ),
             ),
-            Some(held) => plan.acms(record, held, facts.rollover.as_ref(), sweep_interval, now),
+            Some(held) => {
+                plan.ca_of_acm(record, held, facts.rollover.as_ref());
+                let before = plan.steps.len();
+                plan.acms(record, held, sweep_interval, now);
+                // Who is told what stands in the way need not be told that it takes long.
+                if !plan.steps[before..].iter().any(|step| matches!(step, Step::Tell { .. })) {
+                    plan.late(record, facts.held.as_ref(), now);
+                }
+            }
             None => plan.tell("acm-missing", format!("ACM has no {certificate_arn} any more; `{name}` will not be renewed")),
         },
     }
@@ -469,9 +477,8 @@ impl Plan {
         }
     }
 
-    fn acms(&mut self, record: &Record, held: &Held, rollover: Option<&Rollover>, sweep_interval: Duration, now: OffsetDateTime) {
+    fn acms(&mut self, record: &Record, held: &Held, sweep_interval: Duration, now: OffsetDateTime) {
         let arn = &held.certificate_arn;
-        self.ca_of_acm(record, held, rollover);
         match export::export(held, Some(record), None, now) {
             Export::Take { reason, .. } => {
                 self.when_its_turn(record, sweep_interval, now, Step::Export { reason: reason.to_owned() });

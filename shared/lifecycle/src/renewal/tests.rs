@@ -329,6 +329,10 @@ fn acm_renews_its_own_first_is_asked_from_45_days_and_each_renewal_is_exported()
     let pending = with_held(Held { status: "PENDING_VALIDATION".to_owned(), serial: None, not_after: None, ..held() });
     let failed = with_held(Held { status: "FAILED".to_owned(), ..held() });
     let untagged = Facts { untagged: true, ..renewed.clone() };
+    let mut paused = exported();
+    paused.options.paused = true;
+    let late = end - DAY * 30;
+    let tell_late = "tell a person: renewal-late: `orders-client` expires 2027-01-31 00:00 UTC and is not renewed yet";
     let told = "tell a person: acm-untagged: arn:aws:acm:";
     let renew = "ask ACM to renew it: expires 2027-01-31 00:00 UTC and ACM has not renewed it";
     let stuck = "tell a person: renewal-stuck: ACM was asked to renew arn:aws:acm:";
@@ -396,9 +400,17 @@ fn acm_renews_its_own_first_is_asked_from_45_days_and_each_renewal_is_exported()
             exported(),
             renewed.clone(),
             end + DAY,
-            &["export it from ACM: renewed by ACM"],
+            &[
+                "export it from ACM: renewed by ACM",
+                "tell a person: expired: `orders-client` expired 2027-01-31 00:00 UTC; no renewal has succeeded",
+            ],
             end + DAY + HOUR,
         ),
+        ("renewed while it is paused", paused.clone(), renewed.clone(), quiet, &[], quiet + HOUR),
+        ("renewed while it is paused, soon late", paused.clone(), renewed.clone(), late - HOUR, &[], late),
+        ("renewed while it is paused, and late", paused.clone(), renewed.clone(), late, &[tell_late], late + HOUR),
+        ("to be renewed while it is paused, and late", paused, facts(), late, &[tell_late], late + HOUR),
+        ("asked for anew, and late", asked(late, "0a01"), facts(), late, &[tell_late], late + HOUR),
         ("issued", new.clone(), facts(), quiet, &["export it from ACM: issued by ACM"], quiet + HOUR),
         ("renewed, and somebody exports it", unfinished.clone(), renewed.clone(), quiet + SECOND, &[], quiet + attempt::LEASE),
         (
