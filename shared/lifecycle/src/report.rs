@@ -213,7 +213,7 @@ impl View<'_> {
             Origin::CallerKey(_) => {
                 self.wants(current).map(|why| format!("{why}, and its key is its caller's; send a CSR again"))
             }
-            Origin::Issued(_) if (late(record, current)..*current.not_after).contains(now) => {
+            Origin::Issued(_) | Origin::Exported { .. } if (late(record, current)..*current.not_after).contains(now) => {
                 let why = self.waits(current).map(|why| format!(": {why}")).unwrap_or_default();
                 Some(format!("it expires {} and is not renewed yet{why}", date(*current.not_after)))
             }

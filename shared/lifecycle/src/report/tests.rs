@@ -191,6 +191,15 @@ fn each_state_has_its_reason_and_what_is_worse_goes_before_what_is_not() {
         ),
         ("late", issued(), &none, &holds, LATE, State::Attention, "is not renewed yet"),
         (
+            "ACM's, paused and late",
+            paused(exported()),
+            &none,
+            &holds,
+            "2027-01-01T00:00:00Z",
+            State::Attention,
+            "is not renewed yet",
+        ),
+        (
             "waits for trust and is late",
             Record { attempt: Some(staged()), ..issued() },
             &none,
