@@ -239,6 +239,32 @@ fn a_certificate_of_acm_that_has_lost_its_tag_is_told_once_a_day_and_nothing_is_
     });
 }
 
+/// Nothing tells of it.
+#[test]
+fn a_certificate_of_acm_that_is_given_another_name_is_managed_under_that_one_within_a_day_or_two() {
+    run(async {
+        for moved in [false, true] {
+            let stack = fleet().await;
+            let arn = json!(stack.record("gateway").await.unwrap().origin)["certificate_arn"].clone();
+            let tag = |name: &str| json!([{"Key": "everleaf:certificate", "Value": format!("everleaf/{name}")}]);
+            user(&stack, "acm:RemoveTagsFromCertificate", json!({"CertificateArn": arn, "Tags": tag("gateway")})).await;
+            if moved {
+                let input = json!({
+                    "DomainName": "gateway.example.com", "KeyAlgorithm": "EC_prime256v1",
+                    "CertificateAuthorityArn": stack.issuing_ca, "Tags": tag("gateway"),
+                });
+                user(&stack, "acm:RequestCertificate", input).await;
+                days(2).await;
+            }
+            user(&stack, "acm:AddTagsToCertificate", json!({"CertificateArn": arn, "Tags": tag("portal")})).await;
+            days(2).await;
+            let portal = stack.record("portal").await.expect("it is managed");
+            assert_eq!(json!(portal.origin)["certificate_arn"], arn);
+            assert!(portal.current.is_some());
+        }
+    });
+}
+
 #[test]
 fn one_bad_item_in_a_sweep_fails_alone_and_is_named() {
     run(async {

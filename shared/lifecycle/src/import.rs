@@ -94,6 +94,14 @@ impl Record {
         }
     }
 
+    /// The certificate in ACM that this one is, or is to be in.
+    pub fn in_acm(&self) -> Option<&Arn> {
+        match &self.origin {
+            Origin::Exported { certificate_arn } => Some(certificate_arn),
+            _ => self.acm_certificate(),
+        }
+    }
+
     /// Makes `certificate_arn` the certificate in ACM that is to hold the current pair; `None`: the one that does already, or a new
     /// one. Gives what is let go of.
     pub fn import_into(&mut self, certificate_arn: Option<Arn>) -> Option<Imported> {

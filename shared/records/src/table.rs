@@ -420,7 +420,7 @@ impl Records {
         put.send().await.map(|_| ()).map_err(|error| Failure::aws(format!("note that {arn} is `{name}`"), error))
     }
 
-    /// Those of the ARNs that were noted for a certificate that has a record.
+    /// Those of the ARNs that were noted for a certificate whose record is about them, and that have not lost its tag since.
     pub async fn known_arns(&self, arns: &[Arn]) -> Result<BTreeSet<Arn>, Failure> {
         let items = self.items(arns.iter().map(|arn| format!("{ARN}{arn}")).collect()).await?;
         let noted: Vec<(Arn, CertificateName)> = items
@@ -430,8 +430,15 @@ impl Records {
                 Some((arn, item.get("certificate")?.as_s().ok()?.parse().ok()?))
             })
             .collect();
-        let (unknown, _) = self.unknown(noted.iter().map(|(_, name)| name.clone()).collect()).await?;
-        Ok(noted.into_iter().filter(|(_, name)| !unknown.contains(name)).map(|(arn, _)| arn).collect())
+        let (_, items) = self.unknown(noted.iter().map(|(_, name)| name.clone()).collect()).await?;
+        let records: BTreeMap<_, _> = items.into_iter().map(|(id, item)| (id.clone(), parse::<Record>(item, id).ok())).collect();
+        let known = |(arn, name): &(Arn, CertificateName)| match records.get(&record_id(name)) {
+            None => false,
+            Some(Some(record)) => record.in_acm() == Some(arn) && !record.told.contains_key("acm-untagged"),
+            // What cannot be read, the walk through the secrets tells of.
+            Some(None) => true,
+        };
+        Ok(noted.into_iter().filter(known).map(|(arn, _)| arn).collect())
     }
 
     /// Those of the names that have no record, and the items of the others.
