@@ -69,6 +69,24 @@ fn what_is_retired_is_revoked_where_asked_and_left_alone_until_somebody_restores
 }
 
 #[test]
+fn what_was_to_be_revoked_after_its_rollout_is_revoked_before_it_is_forgotten() {
+    run(async {
+        let stack = issued().await;
+        let serial = stack.record("orders").await.unwrap().current.unwrap().serial;
+        stack.aws.set_deliveries(None);
+        let revoke = json!({"revoke": "orders", "serial_number": serial, "reason": "SUPERSEDED"});
+        assert_eq!(stack.handle("issue-client-cert", revoke, "revoke").await.unwrap()["outcome"], "recorded");
+        stack.aws.take_calls();
+        let retired = stack.handle("issue-client-cert", json!({"retire": "orders"}), "retire").await.unwrap();
+        assert_eq!(retired["revoked"], json!([serial]));
+        let calls = stack.aws.take_calls();
+        let revoked: Vec<_> = calls.iter().filter(|call| call.operation == "RevokeCertificate").collect();
+        assert_eq!(revoked.len(), 1);
+        assert_eq!(revoked[0].input["RevocationReason"], "SUPERSEDED");
+    });
+}
+
+#[test]
 fn a_certificate_of_acm_stays_there_without_its_tag() {
     run(async {
         let stack = Stack::deploy_on("EC_prime256v1", &[]).await;

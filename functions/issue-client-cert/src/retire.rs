@@ -25,7 +25,7 @@ pub(crate) async fn by_hand(app: &App, request: &Value, invocation: &Invocation)
         (_, Some(imported)) => import::held(app, &name, imported).await?,
         (_, None) => Vec::new(),
     };
-    let revocations = reason.map_or_else(Vec::new, |reason| retirement::revocations(&record, reason, now));
+    let revocations = retirement::revocations(&record, reason, now);
     let mut answer = json!({
         "outcome": "planned", "certificate": name, "secret_arn": record.secret_arn, "acm_certificate_arn": in_acm.last(),
         "revoked": revocations.iter().map(|revocation| &revocation.serial).collect::<Vec<_>>(),

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use crate::fields::{Fields, Refusal};
 use crate::names::CertificateName;
-use crate::record::Record;
+use crate::record::{Pair, Record};
 use crate::revocation::{Reason, Revocation};
 
 /// A request to let go of a certificate.
@@ -34,24 +34,20 @@ pub fn request(request: &Value) -> Result<Request, Refusal> {
     }
 }
 
-/// What is revoked with a certificate: its pairs that AWS Private CA issued, that have not expired and are not revoked yet.
-pub fn revocations(record: &Record, reason: Reason, now: OffsetDateTime) -> Vec<Revocation> {
-    let pairs = [&record.current, &record.previous].into_iter().flatten();
-    let valid = pairs.filter(|pair| now < *pair.not_after && !record.is_revoked(&pair.serial));
-    valid
-        .filter_map(|pair| {
-            let authority = pair.issuer.clone().filter(|issuer| issuer.service() == "acm-pca")?;
-            Some(Revocation {
-                serial: pair.serial.clone(),
-                certificate_authority_arn: authority,
-                reason,
-                asked: now.into(),
-                after_rollout: false,
-                done: None,
-                refused: None,
-            })
-        })
-        .collect()
+/// What is revoked with a certificate, at once: what was to be revoked anyway, and, for a reason, its pairs that AWS Private CA
+/// issued, that have not expired and are not revoked yet.
+pub fn revocations(record: &Record, reason: Option<Reason>, now: OffsetDateTime) -> Vec<Revocation> {
+    let worse = |asked| reason.filter(|reason| reason.is_compromise()).unwrap_or(asked);
+    let at_once =
+        |known: &Revocation| Revocation { reason: worse(known.reason), after_rollout: false, refused: None, ..known.clone() };
+    let is_new = |pair: &&Pair| record.revocations.iter().all(|known| known.serial != pair.serial);
+    let valid = [&record.current, &record.previous].into_iter().flatten().filter(|pair| now < *pair.not_after);
+    let of_pairs = valid.filter(is_new).filter_map(|pair| {
+        let certificate_authority_arn = pair.issuer.clone().filter(|issuer| issuer.service() == "acm-pca")?;
+        let (serial, reason, asked) = (pair.serial.clone(), reason?, now.into());
+        Some(Revocation { serial, certificate_authority_arn, reason, asked, after_rollout: false, done: None, refused: None })
+    });
+    record.revocations.iter().filter(|known| known.done.is_none()).map(at_once).chain(of_pairs).collect()
 }
 
 #[cfg(test)]
@@ -60,7 +56,6 @@ mod tests {
 
     use super::*;
     use crate::leaf::Serial;
-    use crate::record::Pair;
     use crate::samples::{DAY, IN_ACM, arn, at, issued, pair};
 
     #[test]
@@ -93,7 +88,10 @@ mod tests {
         let of_acm = Record { previous: Some(Pair { issuer: Some(arn(IN_ACM)), ..other("0b02") }), ..issued() };
         let unknown = Record { current: Some(Pair { issuer: None, ..pair() }), ..issued() };
         let mut revoked = both.clone();
-        revocations(&both, Reason::Superseded, now).into_iter().take(1).for_each(|revocation| revoked.ask_to_revoke(revocation));
+        revocations(&both, Some(Reason::Superseded), now)
+            .into_iter()
+            .take(1)
+            .for_each(|revocation| revoked.ask_to_revoke(revocation));
         revoked.revoked(&pair().serial, now);
         for (what, record, serials) in [
             ("both", both, &["a01", "b02"][..]),
@@ -103,10 +101,33 @@ mod tests {
             ("one is revoked", revoked, &["b02"]),
             ("nothing was issued", Record { current: None, ..issued() }, &[]),
         ] {
-            let found = revocations(&record, Reason::Superseded, now);
+            let found = revocations(&record, Some(Reason::Superseded), now);
             let found: Vec<_> = found.iter().map(|revocation| revocation.serial.as_str().to_owned()).collect();
             assert_eq!(found, serials, "{what}");
         }
-        assert!(revocations(&issued(), Reason::Superseded, now + DAY * 300).is_empty());
+        assert!(revocations(&issued(), Some(Reason::Superseded), now + DAY * 300).is_empty());
+    }
+
+    #[test]
+    fn what_was_to_be_revoked_is_revoked_for_no_better_a_reason() {
+        let now = at("2026-11-10T06:00:00Z");
+        let waits = |reason| {
+            let asked = revocations(&issued(), Some(reason), now - DAY).remove(0);
+            let asked = Revocation { after_rollout: true, refused: Some(now.into()), ..asked };
+            Record { revocations: vec![asked], ..issued() }
+        };
+        use Reason::{CessationOfOperation, KeyCompromise, Superseded};
+        for (before, with, reason) in [
+            (Superseded, None, Superseded),
+            (Superseded, Some(CessationOfOperation), Superseded),
+            (Superseded, Some(KeyCompromise), KeyCompromise),
+            (KeyCompromise, Some(Superseded), KeyCompromise),
+        ] {
+            let found = revocations(&waits(before), with, now);
+            let expected =
+                Revocation { reason, asked: (now - DAY).into(), ..revocations(&issued(), Some(reason), now).remove(0) };
+            assert_eq!(found, [expected], "{before:?}, {with:?}");
+        }
+        assert!(revocations(&issued(), None, now).is_empty());
     }
 }
