@@ -47,6 +47,33 @@ async fn declared_unseen(stack: &Stack, authority: &str) {
 }
 
 #[test]
+fn what_would_outlive_its_ca_is_refused_before_anything_is_begun_until_the_ca_is_renewed() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        lose_deliveries(&stack);
+        act(&stack, "issue-client-cert", order()).await;
+        let described = json!({"CertificateAuthorityArn": stack.issuing_ca});
+        let described = user(&stack, "acm-pca:DescribeCertificateAuthority", described).await;
+        let left = described["CertificateAuthority"]["NotAfter"].as_f64().unwrap() as i64 - stack.aws.now().unix_timestamp();
+        days(left as u64 / 86_400 - 20).await;
+        let mut late = order();
+        (late["name"], late["validity"]) = (json!("late"), json!({"days": 30}));
+        let error = stack.handle("issue-client-cert", late.clone(), "late").await.unwrap_err();
+        assert_eq!(error.error_type, "Permanent", "{error:?}");
+        let why = "itself; ask for less, renew the CA, or name another one";
+        assert!(error.error_message.contains(why) && error.error_message.contains(&stack.issuing_ca), "{error:?}");
+        assert!(stack.record("late").await.is_none());
+        late["validity"] = json!({"days": 15});
+        assert_eq!(act(&stack, "issue-client-cert", late.clone()).await["outcome"], "issued");
+        for authority in [&stack.root_ca, &stack.issuing_ca] {
+            stack.aws.world(|world, now| pca::renew_authority(world, now, authority)).unwrap();
+        }
+        (late["name"], late["validity"]) = (json!("later"), json!({"days": 30}));
+        assert_eq!(act(&stack, "issue-client-cert", late).await["outcome"], "issued");
+    });
+}
+
+#[test]
 fn a_short_lived_ca_issues_for_seven_days_at_most_and_more_is_refused_before_anything_is_begun() {
     run(async {
         let site = Site::with(&[]).await;

@@ -121,7 +121,10 @@ async fn one(scenario: &Scenario, kind: Kind, mut goes_wrong: impl FnMut(&Call) 
 impl Kind {
     fn meets(self, call: &Call) -> bool {
         self != Self::Conflict
-            || matches!(call.action().as_str(), "dynamodb:PutItem" | "dynamodb:UpdateItem" | "dynamodb:DeleteItem")
+            || matches!(
+                call.action().as_str(),
+                "dynamodb:PutItem" | "dynamodb:UpdateItem" | "dynamodb:DeleteItem" | "acm:ImportCertificate"
+            )
     }
 
     fn fault(self, call: &Call) -> Fault {
@@ -130,6 +133,9 @@ impl Kind {
             Self::ServerError => Fault::Refuse(AwsError::internal()),
             Self::Reset => Fault::Reset,
             Self::LostAnswer => Fault::LoseAnswer,
+            Self::Conflict if call.service == "acm" => {
+                Fault::Refuse(AwsError::new("ConflictException", "Wait for the previous operation to finish and try again"))
+            }
             Self::Conflict => Fault::Refuse(AwsError::new("TransactionConflictException", "Transaction is ongoing for the item")),
             Self::Denied => Fault::Refuse(AwsError::new("AccessDeniedException", "User is not authorized to perform this")),
         }

@@ -116,7 +116,7 @@ async fn by_hand(app: &App, request: &Value, invocation: &Invocation) -> Result<
         import::admits(app, &order, arn).await?;
     }
     if record.is_none() {
-        app.pca.admits(&order.specification).await?;
+        app.pca.admits(&order.specification, invocation.now()).await?;
         if !order.dry_run {
             record = create(app, &order, None, now).await?;
         }
@@ -127,7 +127,7 @@ async fn by_hand(app: &App, request: &Value, invocation: &Invocation) -> Result<
     }
     let verdict = issuance::verdict(&order, record.as_ref(), &app.policy, now).map_err(refused)?;
     if let Verdict::Issue { .. } = verdict {
-        app.pca.admits(&order.specification).await?;
+        app.pca.admits(&order.specification, invocation.now()).await?;
     }
     if let Some(known) = record.as_mut().filter(|_| is_gone && !order.dry_run) {
         // First: a new secret would not agree with what is recorded.
@@ -195,7 +195,7 @@ async fn adopt(app: &App, record: Record, arn: &Arn, reason: &str, invocation: &
         let as_tagged = Record { options: managed.options, ..record.clone() };
         let order = import::adoption(app, &as_tagged, arn, invocation.now()).await?;
         if let Some(order) = &order {
-            app.pca.admits(&order.specification).await?;
+            app.pca.admits(&order.specification, invocation.now()).await?;
         }
         Ok(order)
     };

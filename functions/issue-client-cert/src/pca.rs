@@ -8,6 +8,7 @@ use aws_sdk_acmpca::Client;
 use aws_sdk_acmpca::operation::revoke_certificate::RevokeCertificateError;
 use aws_sdk_acmpca::primitives::Blob;
 use aws_sdk_acmpca::types::{CertificateAuthorityUsageMode, SigningAlgorithm, Validity, ValidityPeriodType};
+use lifecycle::date;
 use lifecycle::names::{Arn, CertificateName};
 use lifecycle::record::Specification;
 use lifecycle::revocation::Revocation;
@@ -16,7 +17,7 @@ use time::OffsetDateTime;
 
 pub struct PrivateCa {
     client: Client,
-    /// By the CA's ARN: what it was set up with never changes.
+    /// By the CA's ARN: what it was set up with never changes, but for its end, which may come later when it is renewed.
     authorities: Mutex<HashMap<Arn, Authority>>,
 }
 
@@ -25,6 +26,7 @@ pub struct PrivateCa {
 struct Authority {
     signing_algorithm: SigningAlgorithm,
     short_lived: bool,
+    not_after: Option<OffsetDateTime>,
 }
 
 /// <https://docs.aws.amazon.com/privateca/latest/userguide/short-lived-certificates.html>
@@ -43,16 +45,22 @@ impl PrivateCa {
     }
 
     /// Refuses what the CA would never issue, before anything is begun.
-    pub(crate) async fn admits(&self, wanted: &Specification) -> Result<(), Failure> {
-        let Specification { certificate_authority_arn, lifetime, .. } = wanted;
-        match self.authority(certificate_authority_arn).await? {
-            Authority { short_lived: true, .. } if *lifetime > LONGEST_OF_SHORT_LIVED => Err(Failure::permanent(
-                "accept the request",
-                format!(
-                    "validity: {certificate_authority_arn} is in short-lived mode, whose certificates last 7 days at most; ask for {{\"days\": 7}} or less, or name another CA"
-                ),
-            )),
-            _ => Ok(()),
+    pub(crate) async fn admits(&self, wanted: &Specification, now: OffsetDateTime) -> Result<(), Failure> {
+        let Specification { certificate_authority_arn: arn, lifetime, .. } = wanted;
+        let refused = |why: String| Err(Failure::permanent("accept the request", format!("validity: {arn} {why}")));
+        let ends_before = |authority: &Authority| authority.not_after.filter(|end| now + *lifetime > *end);
+        let mut authority = self.authority(arn).await?;
+        if ends_before(&authority).is_some() {
+            authority = self.describe(arn).await?;
+        }
+        if authority.short_lived && *lifetime > LONGEST_OF_SHORT_LIVED {
+            return refused(
+                "is in short-lived mode, whose certificates last 7 days at most; ask for {\"days\": 7} or less, or name another CA".to_owned(),
+            );
+        }
+        match ends_before(&authority) {
+            Some(end) => refused(format!("ends {} itself; ask for less, renew the CA, or name another one", date(end))),
+            None => Ok(()),
         }
     }
 
@@ -146,16 +154,22 @@ impl PrivateCa {
 
     async fn authority(&self, authority: &Arn) -> Result<Authority, Failure> {
         let known = self.authorities.lock().unwrap_or_else(PoisonError::into_inner).get(authority).cloned();
-        if let Some(known) = known {
-            return Ok(known);
+        match known {
+            Some(known) => Ok(known),
+            None => self.describe(authority).await,
         }
+    }
+
+    /// <https://docs.aws.amazon.com/privateca/latest/APIReference/API_DescribeCertificateAuthority.html>
+    async fn describe(&self, authority: &Arn) -> Result<Authority, Failure> {
         let doing = || format!("look at the CA {authority}");
         let describe = self.client.describe_certificate_authority().certificate_authority_arn(authority.as_str());
         let answer = describe.send().await.map_err(|error| Failure::aws(doing(), error))?.certificate_authority;
         let found = answer.and_then(|found| {
             let short_lived = found.usage_mode == Some(CertificateAuthorityUsageMode::ShortLivedCertificate);
             let signing_algorithm = found.certificate_authority_configuration?.signing_algorithm;
-            Some(Authority { signing_algorithm, short_lived })
+            let not_after = found.not_after.and_then(|end| OffsetDateTime::from_unix_timestamp(end.secs()).ok());
+            Some(Authority { signing_algorithm, short_lived, not_after })
         });
         let found = found.ok_or_else(|| Failure::permanent(doing(), "AWS answered without its signing algorithm"))?;
         self.authorities.lock().unwrap_or_else(PoisonError::into_inner).insert(authority.clone(), found.clone());

@@ -181,6 +181,8 @@ pub(crate) async fn look(
     let facts = gather(app, &mut record, shared, now).await?;
     let mut plan = plan(&record, &facts, app.sweep_interval, now);
     if let Some(reason) = acm_says {
+        // Who is told why need not be told that it takes long.
+        plan.steps.retain(|step| !matches!(step, Step::Tell { code: "renewal-late", .. }));
         plan.steps
             .push(Step::Tell { code: "acm-renewal-failed", message: format!("ACM could not renew `{}`: {reason}", record.name) });
     }

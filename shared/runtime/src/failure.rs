@@ -157,6 +157,8 @@ fn passes(code: &str) -> bool {
         "InternalFailure",
         "ServiceUnavailable",
         "ConditionalRequestConflict",
+        // ACM: "Wait for the previous operation to finish and try again."
+        "ConflictException",
         // A write met somebody else's transaction on the item.
         "TransactionConflictException",
         "TrustStoreNotReady",
