@@ -369,6 +369,25 @@ fn what_is_not_to_be_in_acm_any_more_stays_there_as_it_is_and_is_let_go_of() {
 }
 
 #[test]
+fn who_asks_to_export_what_was_imported_is_told_so_and_nothing_is_changed() {
+    run(async {
+        let stack = Stack::deploy().await;
+        let ours = issue(&stack, json!({})).await.unwrap()["acm_certificate_arn"].clone();
+        minutes(1).await;
+        let theirs = json!(self_signed(&stack, "adopted", 90).await);
+        days(2).await;
+        assert!(stack.record("adopted").await.unwrap().is_adopted());
+        stack.aws.take_calls();
+        for arn in [ours, theirs] {
+            let asked = json!({"certificate_arn": arn});
+            let error = stack.handle("export-to-secrets", asked, "by hand").await.unwrap_err();
+            assert!(error.error_message.contains("was imported into ACM, which never gives its key back"), "{error:?}");
+        }
+        assert!(stack.aws.take_calls().iter().all(|call| !call.writes()));
+    });
+}
+
+#[test]
 fn what_is_let_go_of_in_acm_loses_its_tag_so_that_nobody_adopts_it_once_its_name_is_free() {
     let no_more = json!({"import_to_acm": false, "replace": true});
     for (what, changes) in [

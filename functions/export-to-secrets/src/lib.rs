@@ -134,7 +134,7 @@ async fn by_name(app: &App, name: &CertificateName, invocation: &Invocation) -> 
         );
     };
     let Origin::Exported { certificate_arn: arn } = record.origin.clone() else {
-        return refused("it was issued here and is not in ACM; renew it with issue-client-cert");
+        return refused("it was issued here, not by ACM; renew it with issue-client-cert");
     };
     let (managed, held) =
         tokio::try_join!(acm::managed(&app.acm, &arn, &app.records.settings.prefix), acm::describe(&app.acm, &arn))?;
@@ -174,6 +174,9 @@ async fn see_to(
     let Some(held) = held else {
         return Err(Failure::permanent(format!("export `{name}`"), format!("ACM has no {arn} any more")));
     };
+    if let (true, Export::Never(why)) = (held.is_imported(), export(&held, None, None, now)) {
+        return Err(Failure::permanent(format!("export `{name}`"), why));
+    }
     let origin = Origin::Exported { certificate_arn: arn.clone() };
     let before = record.as_ref().map(|record| record.options.services.clone()).unwrap_or_default();
     let has_moved = record.as_ref().is_some_and(|record| record.origin != origin);
