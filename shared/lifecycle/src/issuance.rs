@@ -172,7 +172,13 @@ pub fn replacement(leaf: Leaf, record: &Record, arn: &Arn, policy: &Policy, now:
         "maintenance_window": record.options.maintenance_window,
         "import_to_acm": arn,
     });
-    order(&request, policy, now)
+    let left_out = leaf.beyond_judgement.iter().map(|part| format!("{arn}: {part}, which its replacement would lack"));
+    let left_out: Vec<_> = left_out.collect();
+    match order(&request, policy, now) {
+        Ok(order) if left_out.is_empty() => Ok(order),
+        Ok(_) => Err(Refusal { reasons: left_out }),
+        Err(refusal) => Err(Refusal { reasons: left_out.into_iter().chain(refusal.reasons).collect() }),
+    }
 }
 
 /// What an order means for a certificate that may exist already.

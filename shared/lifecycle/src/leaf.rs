@@ -194,6 +194,8 @@ pub struct Leaf {
     pub serial: Serial,
     pub not_before: OffsetDateTime,
     pub not_after: OffsetDateTime,
+    /// What another leaf, issued here, could not have: attributes of the subject, kinds of names.
+    pub beyond_judgement: Vec<String>,
     /// SHA-256 over the DER, lower-case hexadecimal.
     pub fingerprint: String,
     /// SHA-256 over the DER of the public key (SubjectPublicKeyInfo), lower-case hexadecimal.
@@ -218,13 +220,14 @@ impl Leaf {
         let unreadable = |why: String| Unreadable { what: "the certificate", why };
         let der = first_pem(pem, "CERTIFICATE").map_err(unreadable)?;
         let (_, certificate) = X509Certificate::from_der(&der).map_err(|error| unreadable(error.to_string()))?;
+        let subject = subject_of(certificate.subject());
+        let names = certificate.subject_alternative_name().ok().flatten();
+        let (names, mut beyond_judgement) = names.map(|names| sans_of(&names.value.general_names)).unwrap_or_default();
+        beyond_judgement.extend(beyond(certificate.subject(), &subject));
         Ok(Self {
-            subject: subject_of(certificate.subject()),
-            names: certificate
-                .subject_alternative_name()
-                .ok()
-                .flatten()
-                .map_or_else(BTreeSet::new, |names| sans_of(&names.value.general_names).0),
+            subject,
+            names,
+            beyond_judgement,
             key_algorithm: KeyAlgorithm::of(certificate.public_key()),
             usage: usage_of(&certificate),
             serial: Serial::from_hex(&format!("{:x}", certificate.serial)),
@@ -268,12 +271,7 @@ impl Csr {
         }
         let info = &request.certification_request_info;
         let subject = subject_of(&info.subject);
-        let kept = subject.attributes().iter().filter(|(.., value)| value.is_some()).count();
-        let mut beyond_judgement = Vec::new();
-        if info.subject.iter_attributes().count() > kept {
-            beyond_judgement
-                .push(format!("the subject `{}` has attributes other than one each of CN, O, OU, C, ST and L", info.subject));
-        }
+        let mut beyond_judgement: Vec<_> = beyond(&info.subject, &subject).into_iter().collect();
         if !is_read_whole(&der, info) {
             beyond_judgement.push("there is more in it than can be read".to_owned());
         }
@@ -294,7 +292,7 @@ impl Csr {
                         }
                         let (known, unknown) = sans_of(&alternative.general_names);
                         names.extend(known);
-                        beyond_judgement.extend(unknown.into_iter().map(|name| format!("the subject alternative name {name}")));
+                        beyond_judgement.extend(unknown);
                     }
                     ParsedExtension::ParseError { .. } => {
                         beyond_judgement.push(format!("the extension {} is not readable", extension.oid));
@@ -404,6 +402,13 @@ fn subject_of(name: &X509Name<'_>) -> Subject {
     }
 }
 
+/// What a subject has beyond what was read of it.
+fn beyond(name: &X509Name<'_>, read: &Subject) -> Option<String> {
+    let kept = read.attributes().iter().filter(|(.., value)| value.is_some()).count();
+    let more = name.iter_attributes().count() > kept;
+    more.then(|| format!("the subject `{name}` has attributes other than one each of CN, O, OU, C, ST and L"))
+}
+
 /// The names of the kinds that Everleaf knows, and the others in words.
 fn sans_of(names: &[GeneralName<'_>]) -> (BTreeSet<San>, Vec<String>) {
     let mut known = BTreeSet::new();
@@ -422,7 +427,7 @@ fn sans_of(names: &[GeneralName<'_>]) -> (BTreeSet<San>, Vec<String>) {
         };
         match text.parse() {
             Ok(san) => _ = known.insert(san),
-            Err(_) => unknown.push(text),
+            Err(_) => unknown.push(format!("the subject alternative name {text}")),
         }
     }
     (known, unknown)
@@ -501,12 +506,28 @@ mod tests {
     }
 
     #[test]
+    fn what_of_a_leaf_cannot_be_asked_for_is_named() {
+        use rcgen::{DnType, SanType};
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "web");
+        params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 5]), "0815");
+        params.subject_alt_names =
+            ["web.example.com", "*.*.example.com"].map(|name| SanType::DnsName(name.try_into().unwrap())).into();
+        let pem = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+        let leaf = Leaf::from_pem(&pem).unwrap();
+        assert_eq!(leaf.names, ["dns:web.example.com".parse().unwrap()].into());
+        let [name, subject] = &leaf.beyond_judgement[..] else { panic!("{:?}", leaf.beyond_judgement) };
+        assert!(name.contains("dns:*.*.example.com") && subject.contains("attributes other than"), "{name}, {subject}");
+    }
+
+    #[test]
     fn a_leaf_reads_as_openssl_reads_it() {
         let expected = Leaf {
             subject: full_subject(),
             names: all_kinds_of_names(),
             key_algorithm: Some(KeyAlgorithm::EcPrime256v1),
             usage: Some(Usage::Client),
+            beyond_judgement: Vec::new(),
             serial: Serial("a6707447683a9b7f4055627ffd55ceb".to_owned()),
             not_before: at("2026-11-01T00:00:00Z"),
             not_after: at("2026-12-01T01:00:00Z"),

@@ -1022,6 +1022,15 @@ fn what_replaces_a_certificate_is_the_same_by_the_stacks_ca_and_for_no_longer_th
     let named = Leaf { names: ["ip:10.0.0.1".parse().unwrap()].into(), usage: Some(Usage::Server), ..made(DAY * 30) };
     let order = replacement(named).unwrap();
     assert_eq!(order.specification.names, ["ip:10.0.0.1".parse().unwrap()].into());
+    let beyond = || vec!["the subject alternative name dns:*.*.example.com".to_owned()];
+    let reasons = replacement(Leaf { beyond_judgement: beyond(), ..made(DAY * 30) }).unwrap_err().reasons;
+    assert_reasons(
+        &"a name that cannot be asked for",
+        &reasons,
+        &[(IN_ACM, "dns:*.*.example.com, which its replacement would lack")],
+    );
+    let beyond = Leaf { beyond_judgement: beyond(), key_algorithm: None, ..made(DAY * 30) };
+    assert_eq!(replacement(beyond).unwrap_err().reasons.len(), 2);
     let reasons = replacement(Leaf { key_algorithm: None, usage: Some(Usage::Client), ..made(DAY * 30) }).unwrap_err().reasons;
     assert_reasons(
         &"another key, for clients",
