@@ -1,9 +1,11 @@
 //! What goes wrong for longer than a call: a lost table, moved labels, lost events, a certificate that cannot be issued.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use lifecycle::record::{Origin, Record};
 use local_aws::{AwsError, Fault};
+use records::table::Place;
 use serde_json::{Value, json};
 use workflow::Stack;
 
@@ -110,6 +112,31 @@ fn a_walk_that_could_not_look_at_an_altered_record_does_so_at_the_next_sweep_and
         stack.handle("renew-on-expiry", json!({"sweep": true}), "next").await.unwrap();
         let look_at = stack.record("orders").await.unwrap().look_at;
         assert!(look_at < (stack.aws.now() + time::Duration::days(2)).unix_timestamp(), "{look_at}");
+    });
+}
+
+#[test]
+fn a_walk_through_an_acm_that_hardly_answers_ends_in_time_and_goes_on_with_the_next_sweep() {
+    run(async {
+        let stack = fleet().await;
+        lose_deliveries(&stack);
+        for number in 0..130 {
+            let domain = format!("of-others-{number}.example.com");
+            let input =
+                json!({"DomainName": domain, "KeyAlgorithm": "EC_prime256v1", "CertificateAuthorityArn": stack.issuing_ca});
+            user(&stack, "acm:RequestCertificate", input).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        days(1).await;
+        let slow =
+            |call: &local_aws::Call| (call.operation == "ListTagsForCertificate").then_some(Fault::Delay(Duration::from_secs(7)));
+        stack.aws.set_faults(Some(Box::new(slow)));
+        act(&stack, "renew-on-expiry", json!({"sweep": true})).await;
+        let walk = stack.records().walk().await.unwrap();
+        assert!(matches!(walk.place, Some(Place::Certificates(Some(_)))), "{walk:?}");
+        stack.aws.set_faults(None);
+        act(&stack, "renew-on-expiry", json!({"sweep": true})).await;
+        assert_eq!(stack.records().walk().await.unwrap().place, None);
     });
 }
 
@@ -287,7 +314,7 @@ fn with_every_event_of_aws_lost_the_sweep_carries_everything() {
         // What AWS says never arrives; schedules and our own events do.
         stack.aws.set_deliveries(Some(Box::new(|event, _| match event["source"].as_str() {
             Some(source) if source.starts_with("aws.") => Vec::new(),
-            _ => vec![std::time::Duration::ZERO],
+            _ => vec![Duration::ZERO],
         })));
         stack.handle("issue-client-cert", order(), "first").await.unwrap();
         service(&stack, "payments/orders", &["orders"]).await;
@@ -648,6 +675,19 @@ fn what_aws_does_not_know_yet_is_tried_again() {
             minutes(1).await;
             stack.handle(scenario.function, event, "first").await.unwrap();
         }
+    });
+}
+
+#[test]
+fn what_a_sweep_does_not_use_of_the_hours_budget_is_there_for_the_next_one() {
+    run(async {
+        let stack = Stack::deploy_with(&[("HourlyBudget", "10")]).await;
+        lose_deliveries(&stack);
+        stack.handle("issue-client-cert", order(), "first").await.unwrap();
+        days(25).await;
+        act(&stack, "renew-on-expiry", json!({"sweep": true})).await;
+        assert_eq!(published(&stack, "Certificate Due").len(), 1);
+        assert_eq!(stack.records().take_from_budget(10, 10, stack.aws.now()).await.unwrap(), (9, 0));
     });
 }
 

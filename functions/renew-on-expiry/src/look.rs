@@ -59,6 +59,8 @@ pub(crate) struct Shared {
     /// `None`: no limit, for what a person or ACM asks for.
     limit: Option<u32>,
     in_hand: u32,
+    /// When that was taken: each hour has its own.
+    taken: Option<OffsetDateTime>,
     /// What the counter had when it was last asked.
     left: u32,
     used_up: bool,
@@ -76,6 +78,7 @@ impl Shared {
             trust_asked: BTreeSet::new(),
             limit: None,
             in_hand: 0,
+            taken: None,
             left: 0,
             used_up: false,
         }
@@ -94,6 +97,7 @@ impl Shared {
         let Some(limit) = self.limit else { return Ok(true) };
         if self.in_hand == 0 && !self.used_up {
             (self.in_hand, self.left) = app.records.take_from_budget(HANDFUL, limit, now).await?;
+            self.taken = Some(now);
             self.used_up = self.in_hand == 0;
         }
         let granted = self.in_hand > 0;
@@ -104,6 +108,14 @@ impl Shared {
     /// What was granted was not asked for.
     fn give_back(&mut self) {
         self.in_hand += u32::from(self.limit.is_some());
+    }
+
+    /// What was taken and never asked for is there for the next sweep.
+    pub(crate) async fn put_back(&mut self, app: &App) -> Result<(), Failure> {
+        let Some(taken) = self.taken.filter(|_| self.in_hand > 0) else { return Ok(()) };
+        let unused = std::mem::take(&mut self.in_hand);
+        self.left += unused;
+        app.records.put_back_into_budget(unused, taken).await
     }
 
     /// What this sweep left of the hour's budget: all of it, as far as it knows, when it asked for nothing.

@@ -16,8 +16,10 @@ pub(crate) async fn sweep(app: &App, invocation: &Invocation) -> Result<Value, F
     // What is said is not worth a sweep.
     looks.failures.extend(say_expiries(app, invocation).await.err());
     looks.at_what_is_due(app, invocation).await?;
-    let Looks { shared, mut failures, looked_at, asked, left_over, .. } = looks;
-    let walked = match app.records.walk().await {
+    let Looks { mut shared, mut failures, looked_at, asked, left_over, .. } = looks;
+    let (walk, put_back) = tokio::join!(app.records.walk(), shared.put_back(app));
+    failures.extend(put_back.err());
+    let walked = match walk {
         Ok(walk) if walk::is_due(&walk, invocation.now()) => walk::go_on(app, walk, &mut failures, invocation).await,
         // Not in one sweep with the walk: what that found is not in the table's index yet.
         Ok(walk) => {

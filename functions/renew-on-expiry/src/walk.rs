@@ -48,7 +48,9 @@ pub(crate) async fn go_on(
             Place::Certificates(token) => certificates(app, token.clone(), failures, invocation).await,
         };
         let (more, next) = match step {
-            Ok(step) => step,
+            Ok(Some(step)) => step,
+            // The page is read again by the next sweep.
+            Ok(None) => break,
             // A continuation token does not last for ever: the walk ends here and begins anew tomorrow.
             Err(failure) if failure.is_permanent() => {
                 failures.push(failure);
@@ -75,29 +77,35 @@ pub(crate) async fn go_on(
     Ok((found, walk.age(invocation.now())))
 }
 
-/// One page of secrets; what has no record gets one, and one that somebody has altered is looked at.
+/// One page of secrets; what has no record gets one, and one that somebody has altered is looked at. `None` when the time is up.
 async fn secrets(
     app: &App,
     token: Option<String>,
     failures: &mut Failures,
     invocation: &Invocation,
-) -> Result<(usize, Option<String>), Failure> {
+) -> Result<Option<(usize, Option<String>)>, Failure> {
     let (names, next) = app.records.list(token).await?;
     let missed = app.records.missed(names, invocation.now()).await?;
     failures.extend(missed.unreadable);
     let mut found = 0;
     for mut record in missed.records {
+        if !enough_time(invocation) {
+            return Ok(None);
+        }
         // Not as it was found: so it is written.
         record.look_at = invocation.now().unix_timestamp();
         let looked = look_in_sweep(app, record, &mut Shared::unlimited(), invocation).await;
         found += taken(looked.map(|_| true), failures)?;
     }
     for name in missed.unknown {
+        if !enough_time(invocation) {
+            return Ok(None);
+        }
         // `None`: never issued, or ACM's; that is found in ACM.
         let rebuilt = app.records.rebuild(&name, invocation.now()).await;
         found += taken(rebuilt.map(|record| record.is_some()), failures)?;
     }
-    Ok((found, next))
+    Ok(Some((found, next)))
 }
 
 /// How many came of it: one or none. What failed for good goes to `failures`; after anything else the page is read again, because
@@ -114,13 +122,14 @@ fn taken(taken: Result<bool, Failure>, failures: &mut Failures) -> Result<usize,
 }
 
 /// One page of ACM's certificates that can be exported or replaced; what is tagged for this stack and has no record is looked at.
+/// `None` when the time is up.
 /// <https://docs.aws.amazon.com/acm/latest/APIReference/API_ListCertificates.html>
 async fn certificates(
     app: &App,
     token: Option<String>,
     failures: &mut Failures,
     invocation: &Invocation,
-) -> Result<(usize, Option<String>), Failure> {
+) -> Result<Option<(usize, Option<String>)>, Failure> {
     let answer = app
         .acm
         .list_certificates()
@@ -142,10 +151,13 @@ async fn certificates(
     let known = app.records.known_arns(&arns).await?;
     let mut found = 0;
     for (arn, imported) in listed.into_iter().filter(|(arn, _)| !known.contains(arn)) {
+        if !enough_time(invocation) {
+            return Ok(None);
+        }
         found += taken(certificate(app, arn, imported, invocation).await, failures)?;
         tokio::time::sleep(BETWEEN_TAGS).await;
     }
-    Ok((found, answer.next_token))
+    Ok(Some((found, answer.next_token)))
 }
 
 async fn certificate(app: &App, arn: Arn, imported: bool, invocation: &Invocation) -> Result<bool, Failure> {

@@ -385,7 +385,7 @@ impl Records {
         let expires = now.unix_timestamp() + 7 * 24 * 60 * 60;
         let update = self.dynamodb.update_item().table_name(&self.settings.table);
         let answer = update
-            .key("id", text(format!("budget#{}T{:02}", now.date(), now.hour())))
+            .key("id", text(budget_id(now)))
             .update_expression("ADD #used :wanted SET #expires = :expires")
             .expression_attribute_names("#used", "used")
             .expression_attribute_names("#expires", "expires")
@@ -397,6 +397,14 @@ impl Records {
             .map_err(|error| Failure::aws("take from the hour's budget", error))?;
         let used: u32 = answer.attributes().and_then(|new| new.get("used")?.as_n().ok()?.parse().ok()).unwrap_or(u32::MAX);
         Ok((wanted.min(limit.saturating_add(wanted).saturating_sub(used)), limit.saturating_sub(used)))
+    }
+
+    /// What was taken at that time and not used.
+    pub async fn put_back_into_budget(&self, unused: u32, taken: OffsetDateTime) -> Result<(), Failure> {
+        let update = self.dynamodb.update_item().table_name(&self.settings.table).key("id", text(budget_id(taken)));
+        let update = update.update_expression("ADD #used :unused").expression_attribute_names("#used", "used");
+        let answer = update.expression_attribute_values(":unused", number(-i64::from(unused))).send().await;
+        answer.map(|_| ()).map_err(|error| Failure::aws("put back what was not used of the hour's budget", error))
     }
 
     /// Whether this is the first time today that a person is told of `code`, which is of no single certificate. From now on it is not.
@@ -593,6 +601,10 @@ fn record_id(name: &CertificateName) -> String {
 
 fn name_of(id: &str) -> Option<CertificateName> {
     id.strip_prefix(CERTIFICATE)?.parse().ok()
+}
+
+fn budget_id(at: OffsetDateTime) -> String {
+    format!("budget#{}T{:02}", at.date(), at.hour())
 }
 
 fn binding_id(service: &ServiceName) -> String {
