@@ -246,22 +246,57 @@ fn a_callers_certificate_that_waits_becomes_current_by_itself_and_the_caller_get
     });
 }
 
+/// What the CSR of `events/` asks for, with a key of its own.
+fn csr_of_another_key() -> String {
+    let mut params = rcgen::CertificateParams::new(["billing.example.internal".to_owned()]).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    for (kind, value) in [
+        (rcgen::DnType::CountryName, "DE"),
+        (rcgen::DnType::OrganizationName, "Example Ltd"),
+        (rcgen::DnType::CommonName, "billing"),
+    ] {
+        params.distinguished_name.push(kind, value);
+    }
+    params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap()
+}
+
+#[test]
+fn with_a_callers_compromised_key_every_pair_of_it_is_revoked_and_it_is_never_signed_again() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let old: Value = serde_json::from_str(include_str!("../../events/issue-client-cert.csr.json")).unwrap();
+        let name = old["name"].as_str().unwrap();
+        act(&stack, "issue-client-cert", old.clone()).await;
+        let mut again = old.clone();
+        (again["validity"], again["replace"]) = (json!({"days": 20}), json!(true));
+        act(&stack, "issue-client-cert", again.clone()).await;
+        let record = stack.record(name).await.unwrap();
+        let serials = [record.previous.unwrap().serial, record.current.unwrap().serial];
+        let mut revoke = json!({"revoke": name, "serial_number": serials[1], "reason": "KEY_COMPROMISE", "dry_run": true});
+        assert_eq!(act(&stack, "issue-client-cert", revoke.clone()).await["of_the_same_key"], json!([serials[0]]));
+        revoke["dry_run"] = json!(false);
+        let revoked = act(&stack, "issue-client-cert", revoke).await;
+        assert_eq!((&revoked["outcome"], &revoked["of_the_same_key"]), (&json!("revoked"), &json!([serials[0]])));
+        assert_eq!(count(&stack.aws.take_calls(), "RevokeCertificate"), 2);
+        let mut new = old.clone();
+        (new["csr"], new["replace"]) = (json!(csr_of_another_key()), json!(true));
+        for (asked, is_signed) in [(&again, false), (&new, true), (&again, false), (&new, true)] {
+            let answer = stack.handle("issue-client-cert", asked.clone(), &stack.aws.world(|world, _| world.uuid())).await;
+            match is_signed {
+                true => assert!(answer.is_ok(), "{answer:?}"),
+                false => assert!(answer.unwrap_err().error_message.contains("csr: its key is compromised; make a new key")),
+            }
+            days(1).await;
+        }
+    });
+}
+
 #[test]
 fn a_csr_of_another_key_is_not_answered_with_what_waits_for_the_first() {
     run(async {
         let (site, _, mut asked) = csr_that_waits().await;
         assert_eq!(act(&site.stack, "issue-client-cert", asked.clone()).await["outcome"], "waiting-for-trust");
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(["billing.example.internal".to_owned()]).unwrap();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        for (kind, value) in [
-            (rcgen::DnType::CountryName, "DE"),
-            (rcgen::DnType::OrganizationName, "Example Ltd"),
-            (rcgen::DnType::CommonName, "billing"),
-        ] {
-            params.distinguished_name.push(kind, value);
-        }
-        let csr = params.serialize_request(&key).unwrap().pem().unwrap();
+        let csr = csr_of_another_key();
         asked["csr"] = json!(csr);
         for _ in 0..2 {
             let answer = act(&site.stack, "issue-client-cert", asked.clone()).await;

@@ -26,11 +26,22 @@ pub(crate) async fn by_hand(app: &App, request: &Value, invocation: &Invocation)
         ));
     };
     let revocation = revocation::revocation(&request, &record, now).map_err(refused)?;
+    let same_key = record.of_the_same_key(&revocation, now);
+    let with_it: Vec<_> = same_key.iter().map(|other| other.serial.clone()).collect();
+    let answer = |outcome, record: &Record, replaced| {
+        let mut answer = answer(outcome, record, &revocation, replaced);
+        if !with_it.is_empty() {
+            answer["of_the_same_key"] = json!(with_it);
+        }
+        answer
+    };
     if *dry_run {
-        return Ok(answer("planned", &record, &revocation, None));
+        return Ok(answer("planned", &record, None));
     }
     if !record.revocations.contains(&revocation) {
-        record.ask_to_revoke(revocation.clone());
+        for asked in same_key.into_iter().chain([revocation.clone()]) {
+            record.ask_to_revoke(asked);
+        }
         record.look_at = now.unix_timestamp();
         app.records.update(&mut record).await?;
         tracing::info!(certificate.name = %name, certificate.serial = %serial, "Recorded that {}", revocation.in_words());
@@ -49,7 +60,7 @@ pub(crate) async fn by_hand(app: &App, request: &Value, invocation: &Invocation)
         return Err(failure);
     }
     let outcome = if record.is_revoked(serial) { "revoked" } else { "recorded" };
-    Ok(answer(outcome, &record, &revocation, replaced.map(crate::Answer::into_json).transpose()?))
+    Ok(answer(outcome, &record, replaced.map(crate::Answer::into_json).transpose()?))
 }
 
 /// Revokes what is ready for it. What a CA refuses for good is told once a day and keeps nothing else from going on.

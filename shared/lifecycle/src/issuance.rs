@@ -203,12 +203,11 @@ pub fn verdict(order: &Order, record: Option<&Record>, policy: &Policy, now: Off
             order.name
         )));
     }
+    if order.csr.as_ref().is_some_and(|csr| record.has_compromised(&csr.key_fingerprint)) {
+        return Err(Refusal::because("csr: its key is compromised; make a new key, and a CSR with it"));
+    }
     let mut differences = differences(order, record, &policy.successors);
-    if let Some(revocation) = record.revocation_of_current() {
-        let same_key = |csr: &CallersCsr| record.current.as_ref().is_some_and(|pair| pair.key_fingerprint == csr.key_fingerprint);
-        if revocation.reason.is_compromise() && order.csr.as_ref().is_some_and(same_key) {
-            return Err(Refusal::because("csr: its key is the compromised one; make a new key, and a CSR with it"));
-        }
+    if record.revocation_of_current().is_some() {
         // The key is to be another one, and nobody need say so.
         differences.retain(|field| *field != "csr");
     }

@@ -59,6 +59,9 @@ pub struct Record {
     pub setback: Option<Setback>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revocations: Vec<Revocation>,
+    /// Fingerprints of callers' keys that somebody else may use too: none is signed again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub compromised_keys: BTreeSet<String>,
     /// When it wants to be looked at next, in seconds since 1970: what the sweep's index is sorted by.
     pub look_at: i64,
     /// Grows by one with each write; 0 is not written yet.
@@ -245,6 +248,7 @@ impl Record {
             rejected: BTreeSet::new(),
             setback: None,
             revocations: Vec::new(),
+            compromised_keys: BTreeSet::new(),
             look_at: now.unix_timestamp(),
             revision: 0,
         }
@@ -415,7 +419,8 @@ mod tests {
         let lock = Some(Lock { holder: "somebody".to_owned(), until: now.into(), newest: Some(now.into()) });
         let setback = Some(Setback { lock, ..samples::setback() });
         let revocations = vec![asked, done];
-        Record { attempt, options, imported: Some(imported), contents, halted, setback, revocations, ..record }
+        let compromised_keys = ["5d".repeat(32)].into();
+        Record { attempt, options, imported: Some(imported), contents, halted, setback, revocations, compromised_keys, ..record }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use crate::fields::{Fields, Refusal};
 use crate::leaf::Serial;
 use crate::names::{Arn, AuthorityArn, BadName, CertificateName, ServiceName, one_of};
-use crate::record::{Moment, Record};
+use crate::record::{Moment, Origin, Record};
 use crate::renewal::ROLLOUT_GRACE;
 use crate::rollout::{AGENT_GRACE, BindingState};
 
@@ -206,8 +206,33 @@ const REST: Duration = Duration::from_secs(24 * 60 * 60);
 const REMEMBERED: usize = 20;
 
 impl Record {
+    /// The revocations of the other pairs that have the compromised key of this one, which its caller has had signed again.
+    pub fn of_the_same_key(&self, revocation: &Revocation, now: OffsetDateTime) -> Vec<Revocation> {
+        let pairs = || [&self.current, &self.previous].into_iter().flatten();
+        let key = pairs().find(|pair| pair.serial == revocation.serial && revocation.reason.is_compromise());
+        let Some(key) = key.map(|pair| &pair.key_fingerprint) else { return Vec::new() };
+        let others = pairs().filter(|pair| pair.serial != revocation.serial && pair.key_fingerprint == *key);
+        let alive = others.filter(|pair| now < *pair.not_after && !self.is_revoked(&pair.serial));
+        let asked = Revocation { after_rollout: false, done: None, refused: None, ..revocation.clone() };
+        alive.map(|pair| Revocation { serial: pair.serial.clone(), ..asked.clone() }).collect()
+    }
+
+    /// Whether this key is not to be signed again. What version 0.1 recorded says it by the serial alone.
+    pub fn has_compromised(&self, key_fingerprint: &str) -> bool {
+        let compromised =
+            |serial: &Serial| self.revocations.iter().any(|known| known.serial == *serial && known.reason.is_compromise());
+        let mut pairs = [&self.current, &self.previous].into_iter().flatten();
+        self.compromised_keys.contains(key_fingerprint)
+            || pairs.any(|pair| pair.key_fingerprint == key_fingerprint && compromised(&pair.serial))
+    }
+
     /// Notes a revocation that was asked for, once for each serial.
     pub fn ask_to_revoke(&mut self, revocation: Revocation) {
+        let pairs = [&self.current, &self.previous].into_iter().flatten();
+        let compromised = pairs.filter(|pair| pair.serial == revocation.serial && revocation.reason.is_compromise());
+        if matches!(self.origin, Origin::CallerKey(_)) {
+            self.compromised_keys.extend(compromised.map(|pair| pair.key_fingerprint.clone()));
+        }
         match self.revocations.iter_mut().find(|known| known.serial == revocation.serial) {
             Some(known) => *known = revocation,
             None => self.revocations.push(revocation),
@@ -273,7 +298,7 @@ mod tests {
     use super::*;
     use crate::record::{Options, Pair};
     use crate::rollout::Progress;
-    use crate::samples::{CA, DAY, HOUR, IN_ACM, arn, at, exported, followed, issued, pair};
+    use crate::samples::{CA, DAY, HOUR, IN_ACM, arn, at, exported, followed, issued, pair, specification};
 
     const NOW: &str = "2026-11-22T06:00:00Z";
     const OTHER_CA: &str = "arn:aws:acm-pca:eu-central-1:111122223333:certificate-authority/33333333-3333-3333-3333-333333333333";
@@ -595,6 +620,48 @@ mod tests {
         // One that nobody asked for here.
         record.revoked(&serial("d04"), at(NOW));
         assert!(record.rejected.contains(&serial("d04")) && !record.is_revoked(&serial("d04")));
+    }
+
+    #[test]
+    fn a_compromised_key_is_known_by_whatever_was_signed_of_it() {
+        let before = Pair { serial: serial("b02"), ..pair() };
+        let callers = Record { origin: Origin::CallerKey(specification()), previous: Some(before.clone()), ..issued() };
+        let compromised = Revocation { reason: Reason::KeyCompromise, after_rollout: false, ..superseded() };
+        let also = |record: &Record, revocation: &Revocation| {
+            let found = record.of_the_same_key(revocation, at(NOW));
+            found.iter().map(|asked| asked.serial.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        let other = Record { previous: Some(Pair { key_fingerprint: "other".to_owned(), ..before.clone() }), ..callers.clone() };
+        let ended = Record { previous: Some(Pair { not_after: at(NOW).into(), ..before }), ..callers.clone() };
+        let mut revoked = callers.clone();
+        revoked.ask_to_revoke(Revocation { serial: serial("b02"), ..superseded() });
+        revoked.revoked(&serial("b02"), at(NOW));
+        for (what, record, revocation, serials) in [
+            ("of the same key", &callers, &compromised, &["b02"][..]),
+            ("superseded", &callers, &superseded(), &[]),
+            ("of another key", &other, &compromised, &[]),
+            ("ended", &ended, &compromised, &[]),
+            ("revoked before", &revoked, &compromised, &[]),
+        ] {
+            assert_eq!(also(record, revocation), serials, "{what}");
+        }
+        let done = Revocation { done: Some(at(NOW).into()), refused: Some(at(NOW).into()), ..compromised.clone() };
+        assert_eq!(callers.of_the_same_key(&done, at(NOW)), [Revocation { serial: serial("b02"), ..compromised.clone() }]);
+
+        let key = pair().key_fingerprint;
+        for (what, origin, revocation, known) in [
+            ("superseded", callers.origin.clone(), superseded(), false),
+            ("compromised", callers.origin.clone(), compromised.clone(), true),
+            ("compromised, of a key that was made here", issued().origin, compromised.clone(), false),
+        ] {
+            let mut record = Record { origin, ..callers.clone() };
+            record.ask_to_revoke(revocation);
+            (record.current, record.previous) = (None, None);
+            assert_eq!(record.has_compromised(&key), known, "{what}");
+        }
+        // As version 0.1 recorded it.
+        let old = Record { revocations: vec![compromised], ..callers };
+        assert!(old.has_compromised(&key) && !old.has_compromised("other"));
     }
 
     #[test]

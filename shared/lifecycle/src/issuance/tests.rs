@@ -1060,9 +1060,10 @@ fn a_compromised_key_is_not_signed_again() {
             refused: None,
         };
         let origin = Origin::CallerKey(first.specification.clone());
-        let record = Record { origin, current: Some(current.clone()), revocations: vec![revocation], ..issued() };
+        let mut record = Record { origin, current: Some(current.clone()), ..issued() };
+        record.ask_to_revoke(revocation);
         let expected = match compromised {
-            true => Err(Refusal::because("csr: its key is the compromised one; make a new key, and a CSR with it")),
+            true => Err(Refusal::because("csr: its key is compromised; make a new key, and a CSR with it")),
             false => Ok(Verdict::Issue { reason: "revoked" }),
         };
         assert_eq!(verdict(order, Some(&record), &policy(), at(NOW)), expected, "{reason:?}");
