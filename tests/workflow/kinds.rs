@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use local_aws::pca;
 use serde_json::{Value, json};
 use workflow::Stack;
 
-use crate::scenario::run;
+use crate::scenario::{days, run};
 
 /// What `openssl` prints; it must succeed.
 fn openssl(arguments: &[&str], input: &str) -> String {
@@ -211,6 +212,30 @@ fn dry_run_replace_and_unchanged_do_what_they_say() {
         assert_eq!(outcome(&options), Some(json!("unchanged")), "services change, the certificate does not");
         let services = stack.record("orders").await.unwrap().options.services;
         assert_eq!(services, ["payments/orders".parse().unwrap()].into());
+    });
+}
+
+#[test]
+fn an_end_that_was_asked_for_stays_the_end_though_the_ca_issues_days_later_and_the_request_is_repeated() {
+    run(async {
+        let stack = Stack::deploy().await;
+        let end = (stack.aws.now() + time::Duration::days(40)).replace_nanosecond(0).unwrap();
+        let until = end.format(&time::format_description::well_known::Rfc3339).unwrap();
+        let ask = json!({"name": "by-end", "subject": {"common_name": "by-end"}, "validity": {"end": until}});
+        let enable = |enabled| stack.aws.world(|world, now| pca::enable(world, now, &stack.issuing_ca, enabled)).unwrap();
+        enable(false);
+        for _ in 0..2 {
+            stack.handle("issue-client-cert", ask.clone(), "disabled").await.unwrap_err();
+            days(1).await;
+        }
+        enable(true);
+        days(2).await;
+        let not_after = |record: lifecycle::record::Record| *record.current.expect("issued by the sweep").not_after;
+        assert_eq!(not_after(stack.record("by-end").await.unwrap()), end);
+        assert_eq!(stack.handle("issue-client-cert", ask, "again").await.unwrap()["outcome"], "unchanged");
+        // The next one lives as long, from then on.
+        days(35).await;
+        assert!(not_after(stack.record("by-end").await.unwrap()) > end + time::Duration::days(20));
     });
 }
 

@@ -178,7 +178,8 @@ async fn fulfil(
     let mut record =
         record.unwrap_or_else(|| Record::new(order.name.clone(), origin.clone(), order.options.clone(), invocation.now()));
     change(app, &mut record, origin, &order, invocation).await?;
-    let asked = Asked { csr: order.csr.as_ref(), end: order.end, ..Asked::default() };
+    record.end = order.end.map(Into::into);
+    let asked = Asked { csr: order.csr.as_ref(), ..Asked::default() };
     let issued = issue(app, record, before, asked, reason, invocation).await?;
     issued.answer(app, invocation).await
 }
@@ -258,13 +259,13 @@ fn to_successor(app: &App, record: &mut Record, invocation: &Invocation) {
     }
 }
 
-/// What was ordered. An order that names its end is for a shorter lifetime each time it is repeated; an attempt that is under way
-/// for the same end keeps the one it began with.
+/// What was ordered. An order that names its end is for a shorter lifetime each time it is repeated; one for the same end that has
+/// not come to a pair yet keeps the one it began with.
 fn origin(order: &Order, record: Option<&Record>) -> Origin {
     let mut wanted = order.specification.clone();
-    if let (Some(end), Some(has), Some(attempt)) =
-        (order.end, record.and_then(Record::specification), record.and_then(|record| record.attempt.as_ref()))
-        && (*attempt.started + has.lifetime - end).abs() < time::Duration::minutes(1)
+    let before = record.and_then(|record| record.end.zip(record.specification()));
+    if let (Some(end), Some((before, has))) = (order.end, before)
+        && (end - *before).abs() < time::Duration::minutes(1)
     {
         wanted.lifetime = has.lifetime;
     }
@@ -325,8 +326,6 @@ impl Issued {
 #[derive(Clone, Copy, Default)]
 struct Asked<'a> {
     csr: Option<&'a CallersCsr>,
-    /// The date at which the certificate is to end.
-    end: Option<OffsetDateTime>,
     rotation: Option<&'a Rotation>,
 }
 
@@ -357,7 +356,7 @@ async fn issue(
             return Err(Failure::permanent(format!("issue `{name}`"), why));
         }
     };
-    attempt.end = attempt.end.or_else(|| asked.end.map(Into::into));
+    attempt.end = attempt.end.or_else(|| record.end.filter(|end| **end > now));
     attempt.callers_key = attempt.callers_key.or_else(|| asked.csr.map(|csr| csr.key_fingerprint.clone()));
     if let Some(rotation) = asked.rotation {
         rotation.join(&mut attempt, record.specification().map(|wanted| &wanted.certificate_authority_arn));

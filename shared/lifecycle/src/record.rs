@@ -42,6 +42,9 @@ pub struct Record {
     /// When ACM was last asked to renew, and which serial it held then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_asked: Option<RenewalAsked>,
+    /// When the next pair is to end, where it was asked for as a date: however often it is tried, until it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<Moment>,
     /// What stands against another attempt, for a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halted: Option<Halt>,
@@ -242,6 +245,7 @@ impl Record {
             imported: None,
             contents: None,
             renewal_asked: None,
+            end: None,
             halted: None,
             told: BTreeMap::new(),
             messages: BTreeMap::new(),
@@ -278,8 +282,7 @@ impl Record {
             // What succeeds is not broken.
             self.attempts.on_day = self.attempts.on_day.saturating_sub(1);
         }
-        self.renewal_asked = None;
-        self.halted = None;
+        (self.renewal_asked, self.end, self.halted) = (None, None, None);
     }
 
     /// The secret is gone for good, and with it each key that was in it: the next pair is a first one.
@@ -420,7 +423,8 @@ mod tests {
         let setback = Some(Setback { lock, ..samples::setback() });
         let revocations = vec![asked, done];
         let compromised_keys = ["5d".repeat(32)].into();
-        Record { attempt, options, imported: Some(imported), contents, halted, setback, revocations, compromised_keys, ..record }
+        let imported = Some(imported);
+        Record { attempt, options, imported, contents, end, halted, setback, revocations, compromised_keys, ..record }
     }
 
     #[test]
@@ -561,6 +565,7 @@ mod tests {
             // It was the one of that day, and not in vain.
             attempts: Attempts { on_day: 0, ..old.attempts },
             renewal_asked: None,
+            end: None,
             halted: None,
             ..old
         };
