@@ -1,5 +1,6 @@
 //! A certificate that is not wanted any more: nothing is left of it but what can be restored.
 
+use local_aws::{AwsError, Fault};
 use records::table::Saved;
 use serde_json::{Value, json};
 use workflow::Stack;
@@ -163,6 +164,25 @@ fn what_somebody_has_changed_meanwhile_is_not_forgotten() {
             records.forget(changed.clone()).await.unwrap();
             assert_eq!(stack.record("orders").await, None);
         }
+    });
+}
+
+/// Such as for a replica that it does not list any more.
+#[test]
+fn what_secrets_manager_does_not_delete_yet_is_not_forgotten() {
+    run(async {
+        let stack = issued().await;
+        stack.aws.set_faults(Some(Box::new(|call| {
+            let refused =
+                || Fault::Refuse(AwsError::new("InvalidRequestException", "You can't delete a secret that is replicated"));
+            (call.operation == "DeleteSecret").then(refused)
+        })));
+        let retire = json!({"retire": "orders"});
+        let error = stack.handle("issue-client-cert", retire.clone(), "retire").await.unwrap_err();
+        assert_eq!(error.error_type, "Retryable", "{error:?}");
+        assert!(lives(&stack, "orders").await && stack.record("orders").await.is_some());
+        stack.aws.set_faults(None);
+        assert_eq!(stack.handle("issue-client-cert", retire, "retire").await.unwrap()["outcome"], "retired");
     });
 }
 

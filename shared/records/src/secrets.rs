@@ -232,20 +232,23 @@ impl Records {
     /// Schedules the secret for deletion and says when that is; until then it can be restored. `None`: there is none, or it was
     /// scheduled before.
     pub async fn delete_secret(&self, name: &CertificateName) -> Result<Option<OffsetDateTime>, Failure> {
+        let refused = |why| Err(Failure::retryable(format!("delete the secret of `{name}`"), why));
         let deleted = self.delete(name).await?;
-        let replicas = match deleted {
-            Some(_) => return Ok(deleted),
-            None => self.describe(name).await?.map_or_else(BTreeMap::new, |state| state.replicas),
+        if deleted.is_some() {
+            return Ok(deleted);
+        }
+        let Some(State { replicas, .. }) = self.describe(name).await?.filter(|state| !state.pending_deletion) else {
+            return Ok(None);
         };
         if replicas.is_empty() {
-            return Ok(None);
+            return refused("Secrets Manager does not delete it yet");
         }
-        // Secrets Manager deletes no secret that has any.
+        // It deletes no secret that has any.
         let request = self.secretsmanager.remove_regions_from_replication().secret_id(self.secret_name(name));
         let removed = request.set_remove_replica_regions(Some(replicas.into_keys().collect())).send().await;
         removed.map_err(|error| Failure::aws(format!("remove the replicas of the secret of `{name}`"), error))?;
         match self.delete(name).await? {
-            None => Err(Failure::retryable(format!("delete the secret of `{name}`"), "its replicas are not gone yet")),
+            None => refused("its replicas are not gone yet"),
             deleted => Ok(deleted),
         }
     }
