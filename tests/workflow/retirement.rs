@@ -111,9 +111,9 @@ fn what_has_lost_its_tag_in_acm_can_be_retired_though_the_role_has_no_right_over
         days(1).await;
         let moved = json!([{"Key": "everleaf:certificate", "Value": "everleaf/other"}]);
         user(&stack, "acm:AddTagsToCertificate", json!({"CertificateArn": arn, "Tags": moved})).await;
-        let denied = local_aws::AwsError::new("AccessDeniedException", "User is not authorized to perform this");
+        let denied = AwsError::new("AccessDeniedException", "User is not authorized to perform this");
         stack.aws.set_faults(Some(Box::new(move |call| {
-            (call.operation == "RemoveTagsFromCertificate").then(|| local_aws::Fault::Refuse(denied.clone()))
+            (call.operation == "RemoveTagsFromCertificate").then(|| Fault::Refuse(denied.clone()))
         })));
         stack.handle("issue-client-cert", json!({"retire": "gateway"}), "retire").await.unwrap();
         assert!(!lives(&stack, "gateway").await && stack.record("gateway").await.is_none());
@@ -127,7 +127,7 @@ fn what_acm_was_asked_to_import_and_never_said_is_let_go_of_too() {
     run(async {
         let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
         lose_deliveries(&stack);
-        stack.aws.set_faults(Some(Box::new(|call| (call.operation == "ImportCertificate").then_some(local_aws::Fault::Crash))));
+        stack.aws.set_faults(Some(Box::new(|call| (call.operation == "ImportCertificate").then_some(Fault::Crash))));
         tokio::select! {
             () = stack.aws.hung() => {}
             answer = stack.handle("issue-client-cert", order_for_listener(), "first") => panic!("{answer:?}"),
@@ -196,7 +196,7 @@ fn what_a_crash_leaves_half_retired_the_same_request_retires() {
             let mut calls = 0;
             stack.aws.set_faults(Some(Box::new(move |call| {
                 calls += usize::from(call.caller == "issue-client-cert");
-                (call.caller == "issue-client-cert" && calls == number + 1).then_some(local_aws::Fault::Crash)
+                (call.caller == "issue-client-cert" && calls == number + 1).then_some(Fault::Crash)
             })));
             let crashed = tokio::select! {
                 () = stack.aws.hung() => true,
