@@ -22,6 +22,8 @@ pub struct Health {
     pub certificates: BTreeMap<String, Certificate>,
     /// Why the program could not be told of a new certificate.
     pub not_told: Option<String>,
+    /// Why there is nobody to tell: where the program does not run yet, it will read the new files when it starts.
+    pub nobody_told: Option<String>,
 }
 
 /// What is there of a certificate.
@@ -40,7 +42,8 @@ const SLOW: Duration = Duration::from_secs(120);
 
 impl Health {
     pub fn at(now: OffsetDateTime, interval: Duration) -> Self {
-        Self { looked: now, stale_after: now + interval * MISSED + SLOW, certificates: BTreeMap::new(), not_told: None }
+        let stale_after = now + interval * MISSED + SLOW;
+        Self { looked: now, stale_after, certificates: BTreeMap::new(), not_told: None, nobody_told: None }
     }
 
     /// The state in a line; an error when it is not good.
@@ -65,6 +68,7 @@ impl Health {
         }
         let until = self.certificates.iter().filter_map(|(name, it)| Some(format!("{name} until {}", rfc3339(it.not_after?))));
         let faults = self.certificates.iter().filter_map(|(name, it)| Some(format!("{name}: {}", it.fault.as_ref()?)));
+        let faults = faults.chain(self.nobody_told.iter().map(|why| format!("nobody is told of the new certificate: {why}")));
         let (until, faults): (Vec<_>, Vec<_>) = (until.collect(), faults.collect());
         let but = if faults.is_empty() { String::new() } else { format!(", but {}", faults.join("; ")) };
         Ok(format!("good: {}{but}", until.join(", ")))

@@ -25,6 +25,7 @@ use time::OffsetDateTime;
 
 use crate::directory::{Current, Disk};
 use crate::health::{Certificate, Health};
+use crate::reload::Told;
 use crate::settings::{Secret, Settings, Watch};
 
 /// Brings every certificate once. What is good stays, whatever fails; the error names each that failed.
@@ -87,9 +88,13 @@ async fn look(settings: &Settings, watch: &Watch, client: &Client, clock: &impl 
             .collect();
         if !news.is_empty() {
             let told = match reload.run().await {
-                Ok(true) => news.iter().try_for_each(|(directory, generation)| directory::note_told(directory, generation)),
-                // It will read the new files when it starts.
-                Ok(false) => Ok(()),
+                Ok(Told::Program) => {
+                    news.iter().try_for_each(|(directory, generation)| directory::note_told(directory, generation))
+                }
+                Ok(Told::Nobody(why)) => {
+                    health.nobody_told = Some(why);
+                    Ok(())
+                }
                 Err(why) => Err(why),
             };
             health.not_told = told.err();

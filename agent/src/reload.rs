@@ -1,5 +1,6 @@
 //! How a program is told that there is a new certificate.
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -7,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpid, kill_process};
 use tokio::process::Command;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -23,19 +24,31 @@ pub enum Process {
     File(PathBuf),
 }
 
+#[derive(Debug, PartialEq)]
+pub enum Told {
+    Program,
+    /// It does not run, or not where it is looked for: in words, which.
+    Nobody(String),
+}
+
 /// A reload that takes longer hangs, and would keep the agent from looking.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Reload {
-    /// Tells the program; `false` when it does not run.
-    pub async fn run(&self) -> Result<bool, String> {
+    /// Tells the program.
+    pub async fn run(&self) -> Result<Told, String> {
         match self {
             Self::Signal(signal, process) => {
-                let Some(pid) = process.id()? else { return Ok(false) };
+                let Some(pid) = process.id()? else { return Ok(Told::Nobody(format!("there is no {process}"))) };
+                let id = pid.as_raw_nonzero();
+                // Each container's first process is 1 to itself, as the agent is, unless they share their ids.
+                if pid == getpid() {
+                    return Err(format!("process {id} is the agent itself: the task definition needs \"pidMode\": \"task\""));
+                }
                 match kill_process(pid, *signal) {
-                    Ok(()) => Ok(true),
-                    Err(Errno::SRCH) => Ok(false),
-                    Err(error) => Err(format!("process {}: {error}", pid.as_raw_nonzero())),
+                    Ok(()) => Ok(Told::Program),
+                    Err(Errno::SRCH) => Ok(Told::Nobody(format!("there is no process {id}"))),
+                    Err(error) => Err(format!("process {id}: {error}")),
                 }
             }
             Self::Exec(program, arguments) => {
@@ -43,7 +56,7 @@ impl Reload {
                 let mut command = Command::new(program);
                 command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
                 match tokio::time::timeout(PATIENCE, command.status()).await {
-                    Ok(Ok(status)) if status.success() => Ok(true),
+                    Ok(Ok(status)) if status.success() => Ok(Told::Program),
                     Ok(Ok(status)) => Err(format!("`{program}` ended with {status}")),
                     Ok(Err(error)) => Err(format!("`{program}`: {error}")),
                     Err(_) => Err(format!("`{program}` did not end within {} s", PATIENCE.as_secs())),
@@ -68,6 +81,15 @@ impl Process {
         match Some(id).filter(|id| *id > 0).and_then(Pid::from_raw) {
             Some(pid) => Ok(Some(pid)),
             None => Err(format!("{id} is not the id of a process")),
+        }
+    }
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "process {id}"),
+            Self::File(file) => write!(f, "{}", file.display()),
         }
     }
 }

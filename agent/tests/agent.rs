@@ -15,7 +15,7 @@ use std::time::Duration;
 use aws_sdk_secretsmanager::Client;
 use everleaf_agent::directory::{self, Disk};
 use everleaf_agent::health::Health;
-use everleaf_agent::reload::Reload;
+use everleaf_agent::reload::{Reload, Told};
 use everleaf_agent::settings::{Command, Settings, Watch};
 use everleaf_agent::{fetch, files, watch};
 use local_aws::{AwsError, Call, Fault};
@@ -381,14 +381,15 @@ fn the_program_is_told_of_each_new_set_also_when_the_agent_died_before_it_could(
         let health = || Health::read(&world.directory.0).unwrap().judge(world.stack.aws.now());
         let why = health().unwrap_err();
         assert!(why.starts_with("not reloaded: ") && why.contains("holds no process id"), "{why}");
-        // Who does not run is not told, and is not ill.
+        // Who does not run is not told, and is not ill; who is looked for in a wrong place looks the same.
         fs::remove_file(&program.pid_file).unwrap();
         minutes(10).await;
-        health().unwrap();
+        let but = format!(", but nobody is told of the new certificate: there is no {pid_file}");
+        assert!(health().unwrap().ends_with(&but), "{:?}", health());
         program.was_told(1);
         fs::write(&program.pid_file, id).unwrap();
         minutes(10).await;
-        health().unwrap();
+        assert!(!health().unwrap().contains("but"), "{:?}", health());
         program.was_told(2);
         watching.abort();
     });
@@ -400,14 +401,18 @@ async fn a_command_that_fails_or_is_not_there_is_said() {
         let mut words = line.split(' ').map(str::to_owned);
         Reload::Exec(words.next().unwrap(), words.collect())
     };
-    assert_eq!(exec("true").run().await, Ok(true));
+    assert_eq!(exec("true").run().await, Ok(Told::Program));
     assert_eq!(exec("false").run().await, Err("`false` ended with exit status: 1".to_owned()));
     assert!(exec("/none --quietly").run().await.unwrap_err().starts_with("`/none`: No such file"));
     let signal = |text: &str| text.parse::<Reload>().unwrap();
     assert!(signal("HUP:0").run().await.unwrap_err().contains("not the id of a process"));
     assert!(signal("HUP:-1").run().await.unwrap_err().contains("not the id of a process"));
-    assert_eq!(signal("SIGHUP:2147483647").run().await, Ok(false));
-    assert_eq!(signal("HUP:/none/nginx.pid").run().await, Ok(false));
+    let nobody = |why: &str| Ok(Told::Nobody(why.to_owned()));
+    assert_eq!(signal("SIGHUP:2147483647").run().await, nobody("there is no process 2147483647"));
+    assert_eq!(signal("HUP:/none/nginx.pid").run().await, nobody("there is no /none/nginx.pid"));
+    // Taken for the program's id where the two share no ids. Who gets this signal ignores it.
+    let own = signal(&format!("WINCH:{}", std::process::id())).run().await;
+    assert!(own.as_ref().is_err_and(|why| why.contains("is the agent itself") && why.contains("\"pidMode\"")), "{own:?}");
 }
 
 /// A certificate authority, Everleaf, and a directory for the agent.
