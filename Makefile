@@ -81,7 +81,7 @@ report:
 		elif [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] && type xdg-open > /dev/null 2>&1; then xdg-open $(TARGET)/report.html; fi
 
 # What LOCAL=1 means: make local in the place of AWS.
-ifdef LOCAL
+ifneq ($(filter-out 0 false,$(LOCAL)),)
 export AWS_ENDPOINT_URL := http://127.0.0.1:$(PORT)
 export AWS_ACCESS_KEY_ID := local
 export AWS_SECRET_ACCESS_KEY := local

@@ -25,12 +25,13 @@ ACCOUNT = "eu-central-1:111122223333"
 
 def main():
     help_of_the_tool()
+    switches()
     with local_aws() as endpoint:
         issue(endpoint)
         redrive(endpoint)
         stopped(endpoint)
         status(endpoint)
-    print("5 passed, 0 failed")
+    print("6 passed, 0 failed")
 
 
 def help_of_the_tool():
@@ -44,6 +45,20 @@ def help_of_the_tool():
     unsaid = [name for name in variables if f" {name}=" not in told]
     assert len(variables) > 20 and not unsaid, unsaid
     said("make help names every variable of make issue, and the tool says how it is called")
+
+
+def switches():
+    asked = []
+    invoke, hand.invoke = hand.invoke, lambda function, request: asked.append(request) or {"outcome": "acted"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for given in {}, {"RETRY": "0"}, {"RETRY": "false"}, {"RETRY": "1"}, {"RETRY": "true"}:
+            hand.renew({"NAME": "orders", **given})
+    hand.invoke = invoke
+    assert asked == [{"certificate": "orders"}] * 3 + [{"retry": "orders"}] * 2, asked
+    for given, local in ("0", False), ("false", False), ("1", True):
+        told = subprocess.run(["make", "-pn", "help", f"LOCAL={given}"], cwd=ROOT, capture_output=True, text=True).stdout
+        assert ("AWS_ENDPOINT_URL := " in told) == local, given
+    said("a switch that is 0 is off")
 
 
 def command(endpoint, *arguments):
@@ -77,6 +92,7 @@ def issue(endpoint):
         (["renew", "NAME=none"], "neither the table nor a secret knows it"),
         (["plan", "NAME=none"], "the table does not know it"),
         (["revoke", "NAME=orders"], "serial_number: is missing"),
+        (["renew", "NAME=orders", "RETRY=maybe"], "RETRY is 1 or 0, not `maybe`"),
         (["renew", "NAME=orders", "PREFIX=other"], "Function not found: arn:aws:lambda:eu-central-1:111122223333:function:other-renew-on-expiry"),
     ]
     for words, why in refusals:

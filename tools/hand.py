@@ -7,7 +7,7 @@ Each variable is named here and has its value in the environment, which is how m
     NAME=orders CN=orders python3 tools/hand.py issue NAME CN
 
 is `make issue NAME=orders CN=orders`. Without variables `issue` says what it lacks, and a variable that a command does not know is
-refused with a list of those that it knows. Nothing else is judged here: whether a value will do is what the functions say.
+refused with a list of those that it knows. Little else is judged here: whether a value will do is what the functions say.
 """
 
 import json
@@ -44,7 +44,7 @@ def issue(given):
 
 def renew(given):
     check(given, {"NAME", "RETRY"})
-    show(invoke(f"{PREFIX}-renew-on-expiry", members(given, {"NAME": "retry" if given.get("RETRY") else "certificate"})))
+    show(invoke(f"{PREFIX}-renew-on-expiry", members(given, {"NAME": "retry" if flag(given, "RETRY") else "certificate"})))
 
 
 def revoke(given):
@@ -119,6 +119,14 @@ def switch(text):
     return {"1": True, "true": True, "0": False, "false": False}.get(text, text)
 
 
+def flag(given, name):
+    """A switch that no function sees, so that it is judged here."""
+    told = switch(given.get(name, "0"))
+    if not isinstance(told, bool):
+        raise Refused(f"{name} is 1 or 0, not `{told}`")
+    return told
+
+
 def words(text):
     return (text or "").replace(",", " ").split()
 
@@ -126,6 +134,10 @@ def words(text):
 def service(word):
     name, equals, reload = word.partition("=")
     return {"service": name, "reload": reload} if equals else name
+
+
+def values(variables):
+    return {variable: os.environ[variable] for variable in variables if variable not in ANYWHERE}
 
 
 def check(given, known):
@@ -150,6 +162,6 @@ if __name__ == "__main__":
         print(f"{__doc__.strip()}\n\nThe commands are {', '.join(COMMANDS)}. `make help` shows their variables.")
         sys.exit(0 if name == "--help" else 2)
     try:
-        COMMANDS[name]({variable: os.environ[variable] for variable in variables if variable not in ANYWHERE})
+        COMMANDS[name](values(variables))
     except (Refused, OSError, json.JSONDecodeError) as refusal:
         sys.exit(f"make {name}: {refusal}")
