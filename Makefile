@@ -19,7 +19,8 @@
 #:   make plan     says what the sweep would do now; NAME=orders
 #:   make status   the fleet as a table
 #:   make ask      any request to any function; FUNCTION=refresh-truststore  REQUEST='{"refresh": true}'
-#:   make redrive  what waits in the failure queue goes to its function again
+#:   make redrive  lists what waits in the failure queue; events go to their function again, requests by hand only if you say which
+#:                   ID='9c2a05a1-… …'  ALL=1
 #:   make cost     what a certificate costs in a year: calls, Lambda time and USD by the prices of tools/prices.json
 #:   make lint     format and lints, the beginning of make test
 #:   make test     all that must hold before a change is handed in
@@ -94,7 +95,7 @@ issue renew revoke plan status ask:
 	@python3 tools/hand.py $@ $(GIVEN)
 
 redrive:
-	@python3 tools/redrive.py
+	@python3 tools/redrive.py $(GIVEN)
 
 # The counts are those of the simulated AWS, in virtual time; the same at each run.
 cost:

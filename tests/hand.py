@@ -8,6 +8,7 @@ import glob
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ sys.path.insert(0, os.path.join(ROOT, "tools"))
 # The AWS CLI of this environment goes before any other.
 os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
 import hand  # noqa: E402
+import redrive as tool  # noqa: E402
 
 ACCOUNT = "eu-central-1:111122223333"
 
@@ -29,9 +31,10 @@ def main():
     with local_aws() as endpoint:
         issue(endpoint)
         redrive(endpoint)
+        comes_back()
         stopped(endpoint)
         status(endpoint)
-    print("6 passed, 0 failed")
+    print("8 passed, 0 failed")
 
 
 def help_of_the_tool():
@@ -129,19 +132,51 @@ def redrive(endpoint):
         counts = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
         return [counts[name] for name in names]
 
+    def by_hand(name, **more):
+        return send(record(function + "issue-client-cert:$LATEST", {**more, "name": name, "subject": {"common_name": name}}))
+
     event = json.load(open(os.path.join(ROOT, "events", "force-redeploy.certificate-current.json")))
-    send(record(function + "issue-client-cert:$LATEST", {"name": "redriven", "subject": {"common_name": "redriven"}}))
-    send(json.dumps(event), RULE_ARN="arn:aws:events:x", TARGET_ARN=function + "force-redeploy", ERROR_CODE="THROTTLING")
-    send('{"sweep": true}', SCHEDULE_ARN="arn:aws:scheduler:x", TARGET_ARN=function + "renew-on-expiry", ERROR_CODE="AWS.Lambda.Throttling")
+    sent = [
+        send(record(function + "force-redeploy:$LATEST", event)),
+        send(json.dumps(event), RULE_ARN="arn:aws:events:x", TARGET_ARN=function + "force-redeploy", ERROR_CODE="THROTTLING"),
+        send('{"sweep": true}', SCHEDULE_ARN="arn:aws:scheduler:x", TARGET_ARN=function + "renew-on-expiry", ERROR_CODE="AWS.Lambda.Throttling"),
+    ]
+    functions = ["everleaf-force-redeploy"] * 2 + ["everleaf-renew-on-expiry"]
+    detail = json.dumps({"detail-type": "Certificate Current", "detail": event["detail"]})
     done = make(endpoint, "redrive")
-    assert done.returncode == 0 and done.stdout.splitlines() == [
-        '✓ everleaf-issue-client-cert: {"name": "redriven", "subject": {"common_name": "redriven"}}',
-        "✓ everleaf-force-redeploy: Certificate Current",
-        '✓ everleaf-renew-on-expiry: {"sweep": true}',
-        "3 done, 0 left in everleaf-failures"], done
+    listed, lines = done.stdout.splitlines()[:3], done.stdout.splitlines()[3:]
+    assert done.returncode == 0 and lines == [
+        *(f"✓ {name}: {which} has done it" for name, which in zip(sent, functions)), "3 done, 0 left in everleaf-failures"], done
+    assert [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "TIME", line) for line in listed] == [
+        f"{sent[0]}  TIME  everleaf-force-redeploy: {detail}", f"{sent[1]}  TIME  everleaf-force-redeploy: {detail}",
+        f'{sent[2]}  TIME  everleaf-renew-on-expiry: {{"sweep": true}}'], listed
     assert waiting() == ["0", "0"]
-    assert client_of(endpoint, "secretsmanager").describe_secret(SecretId="everleaf/redriven")
-    said("what Lambda, a rule and the Scheduler left behind goes to its function")
+    said("what waits is listed, and what Lambda, a rule and the Scheduler left of events goes to its function")
+
+    secrets = client_of(endpoint, "secretsmanager")
+
+    def issued(name):
+        return secrets.list_secrets(Filters=[{"Key": "name", "Values": [f"everleaf/{name}"]}])["SecretList"]
+
+    names = [by_hand("one", csr="-----BEGIN " + 5000 * "\n"), by_hand("two"), by_hand("three")]
+    event_too = send(record(function + "force-redeploy:$LATEST", event))
+    left = make(endpoint, "redrive")
+    assert left.returncode != 0 and left.stdout.endswith("1 done, 3 left in everleaf-failures\n") and f"✓ {event_too}: " in left.stdout, left
+    for name in names:
+        assert f"✗ {name} stays: it was asked for by hand. If it is still wanted: make redrive ID={name}, or ALL=1\n" in left.stdout, left
+    assert '"name": "one", "subject": {"common_name": "one"}}\n' in left.stdout and max(map(len, left.stdout.splitlines())) < 600, left
+    assert waiting() == ["3", "0"] and not issued("two")
+    for given, why in ([["ID=none"], "there is no none in everleaf-failures"], [["ALL=all"], "ALL is 1 or 0, not `all`"],
+                       [["IDS=x"], "no variable IDS here; there are ALL, ID"]):
+        refused = make(endpoint, "redrive", *given)
+        assert refused.returncode != 0 and why in refused.stderr and waiting() == ["3", "0"], refused
+    chosen = make(endpoint, "redrive", f"ID={names[1]}")
+    assert chosen.returncode != 0 and f"✓ {names[1]}: everleaf-issue-client-cert has done it" in chosen.stdout, chosen
+    assert issued("two") and not issued("three") and waiting() == ["2", "0"]
+    every = make(endpoint, "redrive", "ALL=1")
+    assert f"✗ {names[0]} stays: everleaf-issue-client-cert: failed to " in every.stdout and issued("three"), every
+    sqs.purge_queue(QueueUrl=queue)
+    said("what was asked for by hand goes to its function only when somebody says so")
 
     kept = [
         (send(record(function + "issue-client-cert:$LATEST", {"name": "no"})), "failed to accept the request: subject: is empty"),
@@ -151,14 +186,33 @@ def redrive(endpoint):
         (send('{"sweep": true}'), "it is neither a record of Lambda nor an input that EventBridge could not deliver"),
     ]
     send('{"sweep": true}', TARGET_ARN=function + "renew-on-expiry")
-    again = make(endpoint, "redrive")
+    again = make(endpoint, "redrive", "ALL=1")
     assert again.returncode != 0 and again.stdout.endswith("1 done, 5 left in everleaf-failures\n"), again
     for message, why in kept:
-        [line] = [line for line in again.stdout.splitlines() if message in line]
-        assert line.startswith(f"✗ {message} stays: ") and why in line, line
+        [line] = [line for line in again.stdout.splitlines() if line.startswith(f"✗ {message} stays: ")]
+        assert why in line, line
     assert waiting() == ["5", "0"], "what stays is there for the next who looks"
     sqs.purge_queue(QueueUrl=queue)
     said("what fails again, or is not for this stack, stays in the queue")
+
+
+def comes_back():
+    """Who takes longer than messages are hidden is handed them again."""
+    message = {"MessageId": "m", "ReceiptHandle": "", "Attributes": {"SentTimestamp": "0"}, "Body": "rubbish"}
+    received = []
+
+    def aws(_, operation, *rest):
+        if operation == "receive-message":
+            received.append(rest)
+            assert len(received) < 5, "it does not end"
+        return {"get-queue-url": {"QueueUrl": "queue"}, "receive-message": {"Messages": [message]}}.get(operation)
+
+    kept, tool.aws = tool.aws, aws
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+        tool.main({})
+    tool.aws = kept
+    assert printed.getvalue().endswith("0 done, 1 left in everleaf-failures\n"), printed.getvalue()
+    said("redrive ends also when what stays comes back meanwhile")
 
 
 def stopped(endpoint):
@@ -171,7 +225,7 @@ def stopped(endpoint):
     def count(name):
         return sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[name])["Attributes"][name] == "1"
 
-    words, how = command(endpoint, "redrive")
+    words, how = command(endpoint, "redrive", "ALL=1")
     with tempfile.TemporaryDirectory() as directory:
         how["env"]["TMPDIR"] = directory
         # What a shell runs in the background ignores Ctrl-C, and so does all that it starts.
@@ -184,7 +238,7 @@ def stopped(endpoint):
         out, error = running.communicate(timeout=60)
     assert running.returncode != 0 and "stopped; what was not done is still in the queue" in error, (out, error)
     assert count("ApproximateNumberOfMessages")
-    until("what a stopped redrive had in hand is in the queue", lambda: make(endpoint, "redrive").returncode == 0, patience=60)
+    until("what a stopped redrive had in hand is in the queue", lambda: make(endpoint, "redrive", "ALL=1").returncode == 0, patience=60)
 
 
 def status(endpoint):
