@@ -142,7 +142,7 @@ stories! {
         let messages = messages(&stack);
         assert!((3..=4).contains(&messages.len()), "{messages:#?}");
         let lines = told(&messages[0]);
-        assert_eq!(lines[0], "Everleaf (everleaf) needs a person: the certificate `orders` of payments/orders, which expires 2027-02-04 09:05 UTC.");
+        assert_eq!(lines[0], "Everleaf (everleaf in eu-central-1, account 111122223333) needs a person: the certificate `orders` of payments/orders, which expires 2027-02-04 09:05 UTC.");
         assert!(lines[1].starts_with("What happened: service-refused: payments/orders cannot be redeployed: "), "{lines:?}");
         assert_eq!(lines.len(), 4);
         assert_command(&messages[0], "everleaf-force-redeploy", &json!({"certificate": "orders"}));
@@ -165,7 +165,7 @@ stories! {
         let [message] = messages.as_slice() else { panic!("{messages:#?}") };
         let lines = told(message);
         let about = "the certificate `orders` of payments/orders, which expires 2027-02-03 09:07 UTC";
-        assert_eq!(lines[0], format!("Everleaf (everleaf) took a new pair back: {about}. The pair before it is current again, and the services follow."));
+        assert_eq!(lines[0], format!("Everleaf (everleaf in eu-central-1, account 111122223333) took a new pair back: {about}. The pair before it is current again, and the services follow."));
         assert!(lines[1].starts_with("What happened: the deployment ecs-svc/"), "{lines:?}");
         assert_command(message, "everleaf-renew-on-expiry", &json!({"retry": "orders"}));
     }, {
@@ -302,6 +302,7 @@ fn assert_command(message: &str, function: &str, request: &Value) {
     let shown = String::from_utf8(shown.stdout).unwrap();
     let arguments: Vec<_> = shown.lines().collect();
     assert_eq!(arguments[..4], ["lambda", "invoke", "--function-name", function]);
+    assert!(arguments.ends_with(&["--region", "eu-central-1"]), "{arguments:?}");
     let payload = arguments.iter().position(|argument| *argument == "--payload").unwrap();
     assert_eq!(serde_json::from_str::<Value>(arguments[payload + 1]).unwrap(), *request);
 }
