@@ -353,6 +353,8 @@ fn requests() -> Vec<(String, String, Value)> {
         let file = file.unwrap();
         let text = std::fs::read_to_string(file.path()).unwrap().replace("\\\n", " ");
         for command in text.lines().filter(|line| line.starts_with("aws lambda invoke ")) {
+            let waits = !command.contains("--invocation-type Event");
+            assert_eq!(command.contains(" --cli-read-timeout 910 "), waits, "{command}");
             let function = command.split_once("--function-name everleaf-").unwrap().1.split(' ').next().unwrap();
             let request = command.split_once("--payload '").unwrap().1.split_once('\'').unwrap().0;
             let name = file.file_name().into_string().unwrap();

@@ -183,9 +183,9 @@ impl Event {
         if matches!(self.kind, Kind::ActionRequired | Kind::CertificateRolledBack) {
             let function = format!("--function-name {}-{function}", self.detail.prefix);
             self.detail.about = Some(about);
-            self.detail.command = Some(format!(
-                "aws lambda invoke {function} --cli-binary-format raw-in-base64-out --payload $'{request}' /dev/stdout"
-            ));
+            // Longer than any function runs: after its usual minute the CLI would ask once more, beside the first that still runs.
+            let options = "--cli-binary-format raw-in-base64-out --cli-read-timeout 910";
+            self.detail.command = Some(format!("aws lambda invoke {function} {options} --payload $'{request}' /dev/stdout"));
         }
         self
     }
@@ -323,7 +323,7 @@ mod tests {
         for (Event { detail, .. }, about, command) in rows {
             assert_eq!(detail.about.as_deref(), Some(about));
             let (function, request) = command.split_once(" … ").unwrap();
-            let options = format!("--function-name {function} --cli-binary-format raw-in-base64-out");
+            let options = format!("--function-name {function} --cli-binary-format raw-in-base64-out --cli-read-timeout 910");
             assert_eq!(detail.command, Some(format!("aws lambda invoke {options} --payload {request} /dev/stdout")));
         }
     }
