@@ -1,6 +1,6 @@
 //! What the agent is asked to do: flags, and the environment for what no flag says. All faults are told at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ who opens files below it finds the old set or the new one.
   envoy:  sds-certificate.yaml and sds-ca.yaml; the secrets in them are called `certificate` and `ca`
 
 The credentials are those of the ECS task's role, or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN. The region is
-that of the secrets' ARNs, or AWS_REGION. The role needs secretsmanager:GetSecretValue and, for `watch`,
+that of the secrets' ARNs, all of one region, or AWS_REGION. The role needs secretsmanager:GetSecretValue and, for `watch`,
 secretsmanager:DescribeSecret on the secrets, and kms:Decrypt on the stack's key.
 
 examples:
@@ -169,6 +169,11 @@ impl Command {
                 faults.push(format!("two certificates would be called `{}`: give one a name, NAME=SECRET", secret.name));
             }
         }
+        let regions: BTreeSet<_> = secrets.iter().filter_map(Secret::region).collect();
+        if regions.len() > 1 {
+            let regions: Vec<_> = regions.into_iter().collect();
+            faults.push(format!("the secrets are in {}, and an agent asks in one region: run one for each", regions.join(", ")));
+        }
         let mut formats = Formats::default();
         for format in value("EVERLEAF_FOR").unwrap_or_default().split(',').map(str::trim).filter(|format| !format.is_empty()) {
             match format {
@@ -209,9 +214,9 @@ impl Command {
 }
 
 impl Settings {
-    /// The region that the secrets' ARNs name.
+    /// The one region that the secrets' ARNs name.
     pub fn region(&self) -> Option<&str> {
-        self.secrets.iter().find_map(|secret| secret.id.strip_prefix("arn:")?.split(':').nth(2))
+        self.secrets.iter().find_map(Secret::region)
     }
 }
 
@@ -225,6 +230,10 @@ impl Secret {
         let name = given.unwrap_or_else(|| last_part(id)).to_owned();
         let directory = if alone && given.is_none() { directory.to_owned() } else { directory.join(&name) };
         Self { id: id.to_owned(), name, directory }
+    }
+
+    fn region(&self) -> Option<&str> {
+        self.id.strip_prefix("arn:")?.split(':').nth(2)
     }
 }
 
@@ -303,9 +312,15 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_all_at_once() {
-        let cases: [(&[&str], &[&str]); 9] = [
+        let west = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:everleaf/a-Ab1Cd2";
+        let central = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:everleaf/b-Ab1Cd2";
+        let cases: [(&[&str], &[&str]); 10] = [
             (&["fetch"], &["no secret is given"]),
             (&["fetch", "--secret", "a/b", "--secret", "c/b"], &["two certificates would be called `b`"]),
+            (
+                &["fetch", "--secret", west, "--secret", "c", "--secret", central],
+                &["the secrets are in eu-central-1, eu-west-1, and an agent asks in one region"],
+            ),
             (&["fetch", "--secret", "a/", "--for", "go"], &["`a/` is neither a secret nor NAME=SECRET", "no format `go`"]),
             (&["fetch", "--secret", "a", "--directory", "certs"], &["not an absolute path"]),
             (&["watch", "--secret", "a", "--interval", "5"], &["not a time such as 30s"]),
