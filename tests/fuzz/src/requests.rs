@@ -101,6 +101,22 @@ pub(crate) fn revocation(input: &[u8]) -> bool {
     }
 }
 
+pub(crate) fn retirement(input: &[u8]) -> bool {
+    let Ok(request) = serde_json::from_slice::<Value>(input) else { return false };
+    match lifecycle::retirement::request(&request) {
+        Err(refusal) => {
+            assert!(!refusal.reasons.is_empty(), "refused for no reason: {request}");
+            false
+        }
+        Ok(asked) => {
+            assert_eq!(request["retire"], asked.name.to_string(), "another certificate: {request}");
+            assert_eq!(request.get("reason").and_then(Value::as_str), asked.reason.map(|reason| reason.as_str()), "{request}");
+            assert_eq!(request["dry_run"] == true, asked.dry_run, "{request}");
+            true
+        }
+    }
+}
+
 /// A declaration by a request, or all of them by the stack's parameter.
 pub(crate) fn declaration(input: &[u8]) -> bool {
     let Some(text) = text(input) else { return false };
