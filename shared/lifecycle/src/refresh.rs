@@ -201,20 +201,20 @@ impl Plan {
                 self.notes.push(format!("{authority} stays although it is retired or not declared: `{by}` needs it"));
             }
         }
-        let stays = stay.iter().filter_map(|authority| facts.chains.get(*authority)?.as_ref().ok()).cloned();
-        let stays = Bundle::of(&stays.collect::<Vec<_>>(), &facts.extras, now);
+        let stays: Vec<_> = stay.iter().filter_map(|authority| chain(store, facts, authority)).collect();
+        let stays = Bundle::of(&stays, &facts.extras, now);
         for (authority, what) in retiring {
             // By key, not by certificate: a root may have got another one since it issued this CA's.
             let is_let_in = |der: &Vec<u8>| {
                 let judged = Authority::judge(der, now);
                 judged.is_ok_and(|one| stays.authorities.iter().any(|above| one.is_issued_by(above)))
             };
-            let chain = facts.chains.get(authority).and_then(|chain| chain.as_ref().ok());
-            let root_stays = || chain.is_some_and(|chain| chain.iter().any(is_let_in));
+            let chain = chain(store, facts, authority).unwrap_or_default();
+            let root_stays = || chain.iter().any(is_let_in);
             match what {
                 Retiring::Needed { .. } => {}
                 // Without it nothing in the store could say any more what it has revoked, and its root would let that in.
-                Retiring::Leaving { .. } | Retiring::Gone if revokes(store, facts, authority) && root_stays() => {
+                Retiring::Leaving { .. } | Retiring::Gone if revokes(store, facts, authority, &chain, now) && root_stays() => {
                     stay.insert(authority);
                     self.notes.push(format!(
                         "{authority} stays with its CRL although no unexpired pair needs it: its root stays, which would let in what it has revoked"
@@ -244,27 +244,14 @@ impl Plan {
         }
         let mut chains = BTreeMap::new();
         for authority in stay {
-            match facts.chains.get(authority) {
-                Some(Ok(chain)) => _ = chains.insert(authority.clone(), chain.clone()),
-                Some(Err(why)) => {
-                    // What the store holds of it is as good as it was.
-                    let known = store.held.get(authority).into_iter().flatten();
-                    let known: Vec<_> =
-                        known.filter_map(|one| facts.held.iter().find(|der| fingerprint(der) == *one)).cloned().collect();
-                    let rest = if known.is_empty() { "it is left out" } else { "what the store holds of it stays" };
-                    self.tell.push((
-                        "trust-ca",
-                        format!(
-                            "the CA {authority} of the trust store `{}` cannot be read: {why}; {rest}",
-                            store.declaration.name
-                        ),
-                    ));
-                    if !known.is_empty() {
-                        chains.insert(authority.clone(), known);
-                    }
-                }
-                None => {}
+            let chain = chain(store, facts, authority);
+            if let Some(Err(why)) = facts.chains.get(authority) {
+                let rest = if chain.is_none() { "it is left out" } else { "what the store holds of it stays" };
+                let name = &store.declaration.name;
+                self.tell
+                    .push(("trust-ca", format!("the CA {authority} of the trust store `{name}` cannot be read: {why}; {rest}")));
             }
+            chains.extend(chain.map(|chain| (authority.clone(), chain)));
         }
         chains
     }
@@ -461,11 +448,29 @@ fn added(store: &Store, real: &[Vec<u8>]) -> Store {
     store
 }
 
-/// Whether a CA's CRL, as it is loaded or published, revokes anything.
-fn revokes(store: &Store, facts: &Facts, authority: &Arn) -> bool {
+/// The certificates (DER) of a CA and of those above it. Where they cannot be read, what the store holds of them is as good as it was.
+fn chain(store: &Store, facts: &Facts, authority: &Arn) -> Option<Vec<Vec<u8>>> {
+    match facts.chains.get(authority)? {
+        Ok(chain) => Some(chain.clone()),
+        Err(_) => {
+            let known = store.held.get(authority)?.iter();
+            let known: Vec<_> = known.filter_map(|one| facts.held.iter().find(|der| fingerprint(der) == *one)).cloned().collect();
+            (!known.is_empty()).then_some(known)
+        }
+    }
+}
+
+/// Whether a CA's CRL revokes anything: the published one where it is good and newer than what the store holds, else that.
+fn revokes(store: &Store, facts: &Facts, authority: &Arn, chain: &[Vec<u8>], now: OffsetDateTime) -> bool {
+    let loaded = store.crls.get(authority);
+    let own = chain.first().and_then(|own| Authority::judge(own, now).ok());
     match facts.published.get(authority) {
-        Some(Ok(Published::Crl { crl, .. })) => crl.entries > 0,
-        _ => store.crls.get(authority).is_some_and(|loaded| loaded.entries > 0),
+        Some(Ok(Published::Crl { crl, .. }))
+            if own.is_some_and(|own| crl.is_issued_by(&own)) && load(crl, loaded, now) == Ok(Load::Add) =>
+        {
+            crl.entries > 0
+        }
+        _ => loaded.is_some_and(|loaded| loaded.entries > 0),
     }
 }
 

@@ -550,6 +550,43 @@ fn a_ca_that_is_retired_or_undeclared_stays_while_it_is_needed_is_announced_and_
     );
 }
 
+/// Its root stays, and it is as if nobody needed the CA any more.
+#[test]
+fn what_a_retired_ca_has_revoked_stays_refused_when_it_cannot_be_read_or_somebody_spoils_its_crl() {
+    let cas = Cas::new(["a", "b"]);
+    let site = cas.held(&["a", "b"]).with(|site| {
+        site.store.declaration.certificate_authority_arns.remove(&authority("a"));
+        site.store.leaving.insert(authority("a"), (site.now - NOTICE).into());
+        let loaded = LoadedCrl { entries: 1, ..LoadedCrl::of(&crl(&cas.below["a"], 5, HOUR, 3_600), 9, None) };
+        site.store.crls.insert(authority("a"), loaded);
+        site.facts.loaded.insert(9, None);
+        site.facts.published.insert(authority("a"), Ok(Published::Same));
+    });
+    let unreadable = |name| move |site: &mut Site| _ = site.facts.chains.insert(authority(name), Err("it is gone".to_owned()));
+    let publishes = |crl: Crl| site.publishes("a", Ok(Published::Crl { crl, e_tag: None }));
+    let a = &cas.below["a"];
+    let cannot_be_read = ("trust-ca", "cannot be read: it is gone; what the store holds of it stays");
+    for (what, site, told) in [
+        ("it cannot be read", site.with(unreadable("a")), &[cannot_be_read][..]),
+        ("nor can the other", site.with(unreadable("a")).with(unreadable("b")), &[cannot_be_read; 2]),
+        (
+            "its CRL is signed by another",
+            publishes(crl(&root(ca("a")), 6, Duration::ZERO, 3_600)),
+            &[("trust-crl", "its CRL 6 is not signed by it")],
+        ),
+        ("its CRL has ended", publishes(crl(a, 6, HOUR / 2, 0)), &[("trust-crl", "its CRL 6 ended")]),
+        ("its CRL is an older one", publishes(crl(a, 4, HOUR * 2, 3_600)), &[]),
+    ] {
+        let plan = site.settles(what);
+        assert!(plan.upload.is_none() && plan.remove_crls.is_empty(), "{what}: {plan:#?}");
+        assert_eq!((held(&plan), &plan.crls), (vec!["a", "b"], &site.store.crls), "{what}");
+        assert_noted(what, &plan, &["stays with its CRL although no unexpired pair needs it"]);
+        assert_told(what, &plan, told);
+    }
+    let plan = publishes(crl(a, 6, HOUR / 2, 3_600)).settles("a newer one names nobody any more");
+    assert_eq!((held(&plan), names(&plan.removed)), (vec!["b"], vec!["a"]));
+}
+
 #[test]
 fn an_extra_that_is_spoiled_stays_as_it_was_and_one_that_is_deleted_leaves() {
     let cas = Cas::new(["a"]);
