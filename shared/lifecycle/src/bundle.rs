@@ -52,9 +52,9 @@ impl Extra {
 }
 
 impl Bundle {
-    /// Puts a bundle together: `chains` are the certificates (DER) of each CA up to its root, which come before the extras where
-    /// there is no room for all.
-    pub fn of(chains: &[Vec<Vec<u8>>], extras: &[Extra], now: OffsetDateTime) -> Self {
+    /// Puts a bundle together: `chains` are the certificates (DER) of each CA up to its root. Where there is no room for all, they and
+    /// the extras that the store has (`held`, DER) come before the other extras.
+    pub fn of(chains: &[Vec<Vec<u8>>], extras: &[Extra], held: &[Vec<u8>], now: OffsetDateTime) -> Self {
         let mut refused = Vec::new();
         let mut authorities: Vec<Authority> = Vec::new();
         for der in chains.iter().flatten() {
@@ -95,13 +95,15 @@ impl Bundle {
             Some(key) => Refused { what: format!("{key}: {authority}"), why: why.to_owned() },
             None => authority.refused(why),
         };
-        let extra: BTreeSet<String> = authorities[named..].iter().map(|authority| authority.fingerprint.clone()).collect();
+        let new = authorities[named..].iter().filter(|authority| !held.contains(&authority.der));
+        let new: BTreeSet<String> = new.map(|authority| authority.fingerprint.clone()).collect();
         let (mut authorities, unfounded) = founded(authorities);
         refused.extend(unfounded.into_iter().map(|(authority, why)| place(&authority, why)));
 
-        // Too many: the extras go first, the last of them first, and with each whatever stands on it.
+        // Too many: new extras go, the last of them first, and with each whatever stands on it. Nobody who gets in now is shut out for
+        // want of room: rather the bundle stays too large.
         while let Some(excess) = excess(&authorities)
-            && let Some(last) = authorities.iter().rposition(|authority| extra.contains(&authority.fingerprint))
+            && let Some(last) = authorities.iter().rposition(|authority| new.contains(&authority.fingerprint))
         {
             let removed = authorities.remove(last);
             refused.push(place(&removed, &format!("there is no room for it: {excess}; delete another object")));
@@ -131,7 +133,8 @@ impl Bundle {
     pub fn unfit(&self) -> Option<String> {
         match self.authorities.is_empty() {
             true => Some("nothing would be left in it, and an empty trust store locks every client out".to_owned()),
-            false => excess(&self.authorities).map(|excess| format!("{excess}; declare fewer CAs in it")),
+            false => excess(&self.authorities)
+                .map(|excess| format!("{excess}; declare fewer CAs in it, or delete some of its objects under trust/extra/")),
         }
     }
 }

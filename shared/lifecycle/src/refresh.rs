@@ -155,7 +155,7 @@ pub fn plan(store: &Store, authorities: &Authorities, facts: &Facts, now: Offset
     let chains = plan.chains(store, authorities, facts, now);
     let all: Vec<_> = chains.values().cloned().collect();
     let (extras, spoiled) = plan.extras(store, facts, now);
-    plan.bundle = Bundle::of(&all, &extras, now);
+    plan.bundle = Bundle::of(&all, &extras, &facts.held, now);
     plan.bundle.refused.extend(spoiled);
     let read = extras.iter().filter_map(|extra| Some((extra.key.clone(), extra.read(now).ok()?.fingerprint)));
     plan.extras = read.filter(|(_, one)| plan.bundle.holds(one)).collect();
@@ -202,7 +202,7 @@ impl Plan {
             }
         }
         let stays: Vec<_> = stay.iter().filter_map(|authority| chain(store, facts, authority)).collect();
-        let stays = Bundle::of(&stays, &facts.extras, now);
+        let stays = Bundle::of(&stays, &facts.extras, &facts.held, now);
         for (authority, what) in retiring {
             // By key, not by certificate: a root may have got another one since it issued this CA's.
             let is_let_in = |der: &Vec<u8>| {

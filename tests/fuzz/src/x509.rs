@@ -54,14 +54,14 @@ pub(crate) fn chain(input: &[u8]) -> bool {
     let again = material::certificates(&pem).expect("both readers take the same text");
     assert!(again.iter().map(AsRef::as_ref).eq(chain.iter().map(Vec::as_slice)));
 
-    let bundle = Bundle::of(&[chain], &[], NOW);
+    let bundle = Bundle::of(&[chain], &[], &[], NOW);
     if bundle.unfit().is_some() {
         return false;
     }
     let held = authority::certificates(&bundle.pem()).expect("a bundle can be read");
     assert!(held.len() <= MOST_AUTHORITIES && bundle.fingerprints().len() == held.len());
     // The bundle of a bundle is the same, whatever order the certificates came in.
-    assert_eq!(Bundle::of(&[held.into_iter().rev().collect()], &[], NOW).authorities, bundle.authorities);
+    assert_eq!(Bundle::of(&[held.into_iter().rev().collect()], &[], &[], NOW).authorities, bundle.authorities);
     true
 }
 

@@ -66,7 +66,7 @@ fn extension(oid: &[u64], critical: bool, content: &[u8]) -> CustomExtension {
 
 /// The last object alone is refused, for this reason: the declared CA and the objects before it are in the bundle.
 fn assert_last_is_refused(what: &str, bodies: &[Vec<u8>], declared: &Ca, why: &str) {
-    let bundle = Bundle::of(&[chain(&[declared])], &extras(bodies), at(NOW));
+    let bundle = Bundle::of(&[chain(&[declared])], &extras(bodies), &[], at(NOW));
     let [refused] = &bundle.refused[..] else { panic!("{what}: {:#?}", bundle.refused) };
     let key = &extras(bodies)[bodies.len() - 1].key;
     assert!(refused.what.starts_with(key) && refused.why.contains(why), "{what}: {refused}");
@@ -300,7 +300,7 @@ fn a_certificate_that_does_not_fit_in_with_the_others_is_refused_and_they_stay()
 /// What is in the bundle beside the declared CA: every object.
 fn assert_all_are_taken(what: &str, bodies: &[Vec<u8>]) -> Bundle {
     let declared = root(ca("Declared"));
-    let bundle = Bundle::of(&[chain(&[&declared])], &extras(bodies), at(NOW));
+    let bundle = Bundle::of(&[chain(&[&declared])], &extras(bodies), &[], at(NOW));
     assert_eq!((bundle.refused.as_slice(), bundle.unfit()), (&[][..], None), "{what}");
     assert_eq!(bundle.authorities.len(), bodies.len() + 1, "{what}");
     bundle
@@ -472,7 +472,7 @@ fn the_same_input_in_any_order_gives_the_same_bundle() {
     bodies.extend([one("no PEM"), files(&[&top, &other, &other, &expired])].concat());
     bodies.push(bodies[3].clone());
     let mut extras = extras(&bodies);
-    let expected = Bundle::of(&chains, &extras, at(NOW));
+    let expected = Bundle::of(&chains, &extras, &[], at(NOW));
     assert_eq!((expected.authorities.len(), expected.unfit()), (MOST_AUTHORITIES, None));
     let said = expected.refused.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
     assert_eq!(said.len(), expected.refused.len(), "nothing is said twice: {said:#?}");
@@ -481,7 +481,7 @@ fn the_same_input_in_any_order_gives_the_same_bundle() {
         extras.swap(0, turn);
         chains.rotate_left(1);
         chains[turn % 5].reverse();
-        let bundle = Bundle::of(&chains, &extras, at(NOW));
+        let bundle = Bundle::of(&chains, &extras, &[], at(NOW));
         assert_eq!(bundle.pem(), expected.pem());
         assert_eq!(bundle.refused, expected.refused);
         assert_eq!(bundle.fingerprints(), expected.fingerprints());
@@ -492,7 +492,7 @@ fn the_same_input_in_any_order_gives_the_same_bundle() {
 fn a_root_of_several_declared_cas_is_in_the_bundle_once() {
     let top = root(ca("Root"));
     let chains = ["a", "b"].map(|name| chain(&[&below(&top, ca(name)), &top]));
-    let bundle = Bundle::of(&chains, &[], at(NOW));
+    let bundle = Bundle::of(&chains, &[], &[], at(NOW));
     let subjects: Vec<_> = bundle.authorities.iter().map(|authority| authority.subject.as_str()).collect();
     assert_eq!((subjects, bundle.refused), (vec!["CN=Root", "CN=a", "CN=b"], vec![]));
 }
@@ -503,7 +503,7 @@ fn what_stands_on_a_refused_ca_is_refused_with_it() {
     let expired = root(with(|ca| ca.not_after = at("2026-12-31T00:00:00Z")));
     let bad = below(&expired, ca("Below"));
     let bundle =
-        Bundle::of(&[chain(&[&bad, &expired]), chain(&[&declared])], &extras(&files(&[&below(&bad, ca("Low"))])), at(NOW));
+        Bundle::of(&[chain(&[&bad, &expired]), chain(&[&declared])], &extras(&files(&[&below(&bad, ca("Low"))])), &[], at(NOW));
     assert_eq!(bundle.authorities.iter().map(|authority| authority.subject.as_str()).collect::<Vec<_>>(), ["CN=Declared"]);
     let said: Vec<String> = bundle.refused.iter().map(ToString::to_string).collect();
     for (said, (what, why)) in said.iter().zip([
@@ -524,7 +524,7 @@ fn declared_cas_come_before_objects_and_an_object_takes_what_stands_on_it_along(
     let middle = below(&top, ca("Middle"));
     let (first, last) = (root(ca("A first")), root(ca("A last")));
     let subjects = |objects: &[&Ca]| {
-        let bundle = Bundle::of(&chains, &extras(&files(objects)), at(NOW));
+        let bundle = Bundle::of(&chains, &extras(&files(objects)), &[], at(NOW));
         assert_eq!(bundle.unfit(), None);
         assert_eq!(bundle.authorities.len() + bundle.refused.len(), declared.len() + objects.len());
         let subject = |authority: &Authority| authority.subject.clone();
@@ -533,6 +533,26 @@ fn declared_cas_come_before_objects_and_an_object_takes_what_stands_on_it_along(
     assert_eq!(subjects(&[&first, &last]), ["CN=A first", "CN=A last"]);
     assert_eq!(subjects(&[&top, &middle, &last]), ["CN=Middle", "CN=Root"]);
     assert_eq!(subjects(&[&first, &middle, &top]), ["CN=A first"]);
+}
+
+#[test]
+fn an_object_that_is_in_the_store_gives_way_to_nothing_new() {
+    let declared: Vec<Ca> = (0..24).map(|n| root(ca(&format!("CA {n}")))).collect();
+    let (first, last) = (root(ca("A first")), root(ca("A last")));
+    let of = |declared: &[Ca], held: &[&Ca]| {
+        let chains: Vec<_> = declared.iter().map(|ca| chain(&[ca])).collect();
+        Bundle::of(&chains, &extras(&files(&[&first, &last])), &chain(held), at(NOW))
+    };
+    for (held, stays, leaves) in [(&first, &first, "01.pem"), (&last, &last, "00.pem")] {
+        let bundle = of(&declared, &[held]);
+        assert_eq!((bundle.authorities.len(), bundle.unfit()), (25, None));
+        assert!(bundle.authorities.iter().any(|one| one.der == **stays.der()), "{}", bundle.pem());
+        let [refused] = &bundle.refused[..] else { panic!("{:#?}", bundle.refused) };
+        assert!(refused.what.contains(leaves) && refused.why.starts_with("there is no room for it"), "{refused}");
+    }
+    let bundle = of(&declared, &[&first, &last]);
+    assert_eq!((bundle.authorities.len(), &bundle.refused[..]), (26, &[][..]), "nor to a declared CA");
+    assert!(bundle.unfit().is_some_and(|why| why.contains("are 26 certificates")));
 }
 
 #[test]
@@ -547,22 +567,29 @@ fn a_bundle_of_nothing_or_of_too_much_is_unfit() {
         (vec![10_000], None),
         (
             vec![5_000, 5_001],
-            Some("the subjects of its CAs have 10001 bytes together, and ALB takes 10000; declare fewer CAs in it"),
+            Some(
+                "the subjects of its CAs have 10001 bytes together, and ALB takes 10000; declare fewer CAs in it, or delete some of its objects under trust/extra/",
+            ),
         ),
         (vec![400; 25], None),
-        (vec![1; 26], Some("its CAs and their chains are 26 certificates, and a trust store holds 25; declare fewer CAs in it")),
+        (
+            vec![1; 26],
+            Some(
+                "its CAs and their chains are 26 certificates, and a trust store holds 25; declare fewer CAs in it, or delete some of its objects under trust/extra/",
+            ),
+        ),
     ] {
         assert_eq!(of(&sizes).as_deref(), why, "{sizes:?}");
     }
     let declared: Vec<Ca> = (0..26).map(|n| root(ca(&format!("CA {n}")))).collect();
-    let bundle = Bundle::of(&declared.iter().map(|ca| chain(&[ca])).collect::<Vec<_>>(), &[], at(NOW));
+    let bundle = Bundle::of(&declared.iter().map(|ca| chain(&[ca])).collect::<Vec<_>>(), &[], &[], at(NOW));
     assert_eq!((bundle.authorities.len(), bundle.refused.len(), bundle.unfit().is_some()), (26, 0, true));
 }
 
 #[test]
 fn a_bundle_is_written_by_subject_and_fingerprint() {
     let cas = ["b", "a", "b", "c"].map(|name| root(ca(name)));
-    let bundle = Bundle::of(&cas.each_ref().map(|ca| chain(&[ca])), &[], at(NOW));
+    let bundle = Bundle::of(&cas.each_ref().map(|ca| chain(&[ca])), &[], &[], at(NOW));
     let order: Vec<_> = bundle.authorities.iter().map(|authority| (&authority.subject, &authority.fingerprint)).collect();
     assert!(order.is_sorted(), "{order:?}");
     let written = bundle.pem();
@@ -570,5 +597,5 @@ fn a_bundle_is_written_by_subject_and_fingerprint() {
     assert_eq!(written, in_order);
     assert_eq!(certificates(&written).unwrap().len(), 4);
     assert!(bundle.authorities.iter().all(|authority| bundle.holds(&authority.fingerprint)) && !bundle.holds("f1"));
-    assert_eq!(Bundle::of(&[certificates(&written).unwrap()], &[], at(NOW)), bundle, "what is written reads back");
+    assert_eq!(Bundle::of(&[certificates(&written).unwrap()], &[], &[], at(NOW)), bundle, "what is written reads back");
 }

@@ -609,6 +609,32 @@ fn an_extra_that_is_spoiled_stays_as_it_was_and_one_that_is_deleted_leaves() {
 }
 
 #[test]
+fn an_extra_that_the_store_holds_keeps_its_place_when_another_or_a_declared_ca_comes() {
+    let cas = Cas::new(["a", "b"]);
+    let partners: Vec<Ca> = (0..MOST_AUTHORITIES - 2).map(|n| root(ca(&format!("partner {n}")))).collect();
+    let extra = |key: &str, ca: &Ca| {
+        let body = ca.pem().replace("\r\n", "\n").into_bytes();
+        Extra { key: format!("trust/extra/clients/{key}.pem"), body }
+    };
+    let full = cas.held(&["a"]).with(|site| {
+        site.facts.extras = partners.iter().enumerate().map(|(n, ca)| extra(&format!("partner-{n:02}"), ca)).collect();
+    });
+    let full = full.after(&full.settles("full"));
+    assert_eq!(full.facts.held.len(), MOST_AUTHORITIES);
+    let another = full.with(|site| site.facts.extras.insert(0, extra("another", &root(ca("another")))));
+    let plan = another.settles("another");
+    assert!(plan.changes_nothing(), "{plan:#?}");
+    assert_told("another", &plan, &[("trust-refused", "`CN=another`")]);
+    let declared = full.with(|site| _ = site.store.declaration.certificate_authority_arns.insert(authority("b")));
+    let plan = declared.settles("declared");
+    assert!(plan.changes_nothing() && plan.held == full.store.held, "{plan:#?}");
+    assert_told("declared", &plan, &[("trust-bundle", "are 26 certificates, and a trust store holds 25; declare fewer CAs")]);
+    let deleted = declared.with(|site| _ = site.facts.extras.pop());
+    let plan = deleted.settles("one is deleted");
+    assert_eq!((names(&plan.added), names(&plan.removed)), (vec!["b"], vec!["partner 22"]));
+}
+
+#[test]
 fn what_is_refused_of_the_extras_is_told_and_the_rest_goes_in() {
     let cas = Cas::new(["a"]);
     let partner = root(ca("partner")).pem().replace("\r\n", "\n").into_bytes();
