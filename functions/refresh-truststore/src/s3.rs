@@ -79,7 +79,7 @@ pub(crate) enum Object {
         body: Vec<u8>,
         e_tag: Option<String>,
     },
-    /// The CA has published none yet.
+    /// The CA has published none yet, or somebody has deleted it.
     Missing,
 }
 

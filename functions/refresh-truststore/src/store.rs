@@ -198,7 +198,7 @@ async fn published(
     let known = loaded.and_then(|loaded| loaded.e_tag.as_deref());
     Ok(Some(match s3::crl(&app.s3, &location, known).await? {
         Object::Same => Published::Same,
-        Object::Missing => Published::NotYet,
+        Object::Missing => Published::Missing,
         Object::New { body, e_tag } => {
             let unreadable = |why| Failure::permanent(format!("read the CRL of {authority}"), why);
             Published::Crl { crl: Crl::read(&body).map_err(unreadable)?, e_tag }

@@ -90,8 +90,8 @@ pub enum Published {
         crl: Crl,
         e_tag: Option<String>,
     },
-    /// The CA has not published one yet.
-    NotYet,
+    /// The CA has published none yet, or somebody has deleted it.
+    Missing,
 }
 
 /// What to do with a store, in this order.
@@ -364,8 +364,9 @@ impl Plan {
                 Ok(Published::Crl { crl, e_tag }) => {
                     load(crl, loaded.as_ref(), now).map(|load| (load == Load::Add).then_some((crl, e_tag)))
                 }
-                Ok(Published::Same) => loaded.as_ref().map_or(Ok(()), |loaded| loaded.still_holds(now)).map(|()| None),
-                Ok(Published::NotYet) => Ok(None),
+                Ok(Published::Same | Published::Missing) => {
+                    loaded.as_ref().map_or(Ok(()), |loaded| loaded.still_holds(now)).map(|()| None)
+                }
                 Err(why) => Err(why.clone()),
             };
             match add {

@@ -699,8 +699,8 @@ fn the_newest_crl_of_each_ca_is_added_and_what_it_supersedes_removed() {
             &[],
         ),
         ("an older one", first.publishes("a", published(of(0, HOUR * 2))), None, &[], Some((1, "e1")), &[]),
-        ("not published yet", site.publishes("a", Ok(Published::NotYet)), None, &[], None, &[]),
-        ("not published any more", first.publishes("a", Ok(Published::NotYet)), None, &[], Some((1, "e1")), &[]),
+        ("not published yet", site.publishes("a", Ok(Published::Missing)), None, &[], None, &[]),
+        ("not published any more", first.publishes("a", Ok(Published::Missing)), None, &[], Some((1, "e1")), &[]),
         (
             "signed by another",
             first.publishes("a", published(foreign.clone())),
@@ -714,6 +714,14 @@ fn the_newest_crl_of_each_ca_is_added_and_what_it_supersedes_removed() {
         (
             "the same object, ended since",
             first.with(|site| site.now += HOUR),
+            None,
+            &[],
+            Some((1, "e1")),
+            &[("trust-crl", "its CRL 1 ended 2027-01-01 01:00 UTC; see why")],
+        ),
+        (
+            "not published any more, and ended since",
+            first.publishes("a", Ok(Published::Missing)).with(|site| site.now += HOUR),
             None,
             &[],
             Some((1, "e1")),
