@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use workflow::Stack;
 
 use crate::scenario::{act, days, last_event, lose_deliveries, minutes, order, request, run, service, user};
-use crate::trust::{BUCKET, Site, published};
+use crate::trust::{BUCKET, Site, published, store_arn};
 
 /// The reasons of which a person was told since this was last asked.
 fn told(stack: &Stack) -> Vec<String> {
@@ -529,6 +529,39 @@ fn a_crl_that_a_ca_could_not_publish_is_told_once_a_day_and_the_last_one_stays()
         let report = act(stack, "refresh-truststore", json!({"refresh": true})).await["trust_stores"][0].clone();
         let said = report["action_required"].to_string();
         assert!(said.contains("ended") && said.contains("see why the CA publishes no newer one"), "{report:#}");
+    });
+}
+
+#[test]
+fn a_crl_that_load_balancing_refuses_keeps_no_other_from_being_replaced_and_what_is_loaded_is_counted() {
+    run(async {
+        let site = Site::with(&[]).await;
+        let stack = &site.stack;
+        let second = site.new_authority("Example Second CA");
+        minutes(1).await;
+        act(stack, "issue-client-cert", order()).await;
+        site.declare(with_authorities(&site, &[&stack.issuing_ca, &second])).await;
+        let serial = stack.record("orders").await.unwrap().current.unwrap().serial;
+        let request = json!({"revoke": "orders", "serial_number": serial, "reason": "KEY_COMPROMISE"});
+        act(stack, "issue-client-cert", request).await;
+        minutes(35).await;
+        let store = async || stack.records().stores().await.unwrap().unwrap().stores.into_values().next().unwrap();
+        let before = store().await;
+        let refused = stack.issuing_ca.rsplit_once('/').unwrap().1.to_owned();
+        stack.aws.set_faults(Some(Box::new(move |call| {
+            let theirs = call.operation == "AddTrustStoreRevocations" && call.input.to_string().contains(&refused);
+            theirs.then(|| Fault::Refuse(AwsError::new("TooManyTrustStoreRevocationEntries", "you've reached the limit")))
+        })));
+        // Each publishes its next one twice a week.
+        days(8).await;
+        let lists = json!({"TrustStoreArn": store_arn(stack).await});
+        let lists = user(stack, "elasticloadbalancing:DescribeTrustStoreRevocations", lists).await;
+        assert_eq!(lists["TrustStoreRevocations"].as_array().unwrap().len(), 2, "one of each: {lists:#}");
+        let after = store().await;
+        let id = |store: &lifecycle::trust::Store, authority: &String| store.crls[&authority.parse().unwrap()].revocation_id;
+        assert_eq!(id(&after, &stack.issuing_ca), id(&before, &stack.issuing_ca));
+        assert_ne!(id(&after, &second), id(&before, &second));
+        assert_eq!(after.usage()[1..], before.usage()[1..]);
     });
 }
 

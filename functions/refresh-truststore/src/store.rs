@@ -239,15 +239,21 @@ async fn act(
         if plan.fits {
             store.extras = plan.extras.clone();
         }
+        let mut refused = BTreeSet::new();
         for (authority, crl, e_tag) in &plan.add_crls {
             match add_crl(app, name, arn, authority, crl, e_tag.clone()).await {
                 Ok(loaded) => _ = store.crls.insert(authority.clone(), loaded),
-                Err(failure) => failures.push(failure),
+                Err(failure) => {
+                    refused.insert(authority);
+                    failures.push(failure);
+                }
             }
         }
         // What is superseded goes when what supersedes it has come.
-        if failures.len() == met && !plan.remove_crls.is_empty() {
-            elb::remove_crls(&app.elb, arn, &plan.remove_crls).await?;
+        let superseded = plan.remove_crls.iter().filter(|(authority, _)| !refused.contains(authority));
+        let superseded: Vec<_> = superseded.map(|(_, id)| *id).collect();
+        if !superseded.is_empty() {
+            elb::remove_crls(&app.elb, arn, &superseded).await?;
         }
     }
     let complete = failures.len() == met;

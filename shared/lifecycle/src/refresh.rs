@@ -106,12 +106,14 @@ pub struct Plan {
     pub added: Vec<String>,
     pub removed: Vec<String>,
     pub add_crls: Vec<(Arn, Crl, Option<String>)>,
-    pub remove_crls: Vec<i64>,
+    /// Each with its CA: it goes once that one's new CRL has come.
+    pub remove_crls: Vec<(Arn, i64)>,
     pub listeners: Vec<(Arn, Attach)>,
     /// What is to be kept of the store once that is done, the ids of new CRLs aside.
     pub held: BTreeMap<Arn, Vec<String>>,
     pub extras: BTreeMap<String, String>,
     pub leaving: BTreeMap<Arn, Moment>,
+    /// With those that new ones are to supersede.
     pub crls: BTreeMap<Arn, LoadedCrl>,
     /// What a person has to see to, by reason.
     pub tell: Vec<(&'static str, String)>,
@@ -355,7 +357,7 @@ impl Plan {
                 known.insert(id);
                 loaded = Some(LoadedCrl::of(newest, id, None));
             }
-            self.remove_crls.extend(found.iter().map(|(id, _)| *id));
+            self.remove_crls.extend(found.iter().map(|(id, _)| (authority.clone(), *id)));
             known.extend(found.iter().map(|(id, _)| *id));
             let add = match published {
                 Ok(Published::Crl { crl, .. }) if !crl.is_issued_by(issuer) => {
@@ -372,8 +374,7 @@ impl Plan {
             match add {
                 Ok(Some((crl, e_tag))) => {
                     self.add_crls.push((authority.clone(), crl.clone(), e_tag.clone()));
-                    self.remove_crls.extend(loaded.iter().map(|superseded| superseded.revocation_id));
-                    loaded = None;
+                    self.remove_crls.extend(loaded.iter().map(|superseded| (authority.clone(), superseded.revocation_id)));
                 }
                 Ok(None) => {
                     if let (Some(loaded), Ok(Published::Crl { crl, e_tag })) = (&mut loaded, published)
@@ -396,7 +397,7 @@ impl Plan {
             if !known.contains(&id) && facts.loaded.contains_key(&id) {
                 match self.held.contains_key(authority) {
                     true => _ = self.crls.insert(authority.clone(), loaded.clone()),
-                    false => self.remove_crls.push(id),
+                    false => self.remove_crls.push((authority.clone(), id)),
                 }
             }
         }
