@@ -450,6 +450,31 @@ fn a_listener_that_cannot_be_changed_keeps_no_other_from_verifying() {
     });
 }
 
+/// Else each refresh would give it to both in turn.
+#[test]
+fn a_listener_that_the_parameter_names_is_its_alone_and_the_request_that_names_it_is_told_of() {
+    run(async {
+        let mut site = Site::with(&[]).await;
+        site.declare(site.declaration()).await;
+        let by_parameter = json!([{
+            "name": "others", "certificate_authority_arns": [site.stack.issuing_ca],
+            "listeners": [{"listener_arn": site.listener}],
+        }]);
+        site.stack.update(&[("TrustStores", &by_parameter.to_string())]).await;
+        told(&site.stack);
+        site.stack.aws.take_calls();
+        days(3).await;
+        assert_eq!(count(&site.stack.aws.take_calls(), "ModifyListener"), 1);
+        let input = json!({"ListenerArns": [site.listener]});
+        let shown = user(&site.stack, "elasticloadbalancing:DescribeListeners", input).await;
+        let store = shown["Listeners"][0]["MutualAuthentication"]["TrustStoreArn"].as_str().unwrap().to_owned();
+        assert!(store.contains("truststore/others/"), "{store}");
+        let said = told(&site.stack);
+        let why = format!("trust-listener: {} is a listener of `others` by the stack's parameter TrustStores", site.listener);
+        assert!((3..=4).contains(&said.len()) && said.iter().all(|said| said.starts_with(&why)), "{said:#?}");
+    });
+}
+
 #[test]
 fn a_certificate_waits_only_for_the_stores_that_declare_its_ca() {
     run(async {

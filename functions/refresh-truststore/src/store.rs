@@ -80,7 +80,8 @@ async fn gather(
         elb::listeners(&app.elb, &arns),
         clients(app, store),
     )?;
-    let mut facts = Facts { arn, held, needed, table_is_new, extras, listeners, clients, services, ..Facts::default() };
+    let taken = app.trust.taken(store);
+    let mut facts = Facts { arn, held, needed, table_is_new, extras, listeners, taken, clients, services, ..Facts::default() };
     let mut failures = Vec::new();
     // One after another: a CRL may have 50 MB.
     for Shown { authority, chain, found } in shown {

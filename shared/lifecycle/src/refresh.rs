@@ -77,6 +77,8 @@ pub struct Facts {
     /// The CRLs that the store holds, by their ids; read where it is not known which they are.
     pub loaded: BTreeMap<i64, Option<Crl>>,
     pub listeners: BTreeMap<Arn, Attached>,
+    /// Those of its listeners that the stack's parameter gives to another store.
+    pub taken: BTreeMap<Arn, StoreName>,
     /// The clients of all listeners that are known.
     pub clients: BTreeMap<CertificateName, Record>,
     pub services: BTreeMap<ServiceName, BindingState>,
@@ -408,13 +410,19 @@ impl Plan {
     fn listeners(&mut self, store: &Store, authorities: &Authorities, facts: &Facts, now: OffsetDateTime) {
         let becomes = Store { held: self.held.clone(), ..store.clone() };
         for listener in &store.declaration.listeners {
-            let arn = &listener.listener_arn;
-            let Some(has) = facts.listeners.get(arn) else {
-                self.tell.push((
-                    "trust-listener",
-                    format!("there is no listener {arn}; take it out of the declaration of `{}`", store.declaration.name),
-                ));
-                continue;
+            let (arn, name) = (&listener.listener_arn, &store.declaration.name);
+            let has = match (facts.taken.get(arn), facts.listeners.get(arn)) {
+                (None, Some(has)) => has,
+                (Some(other), _) => {
+                    let why = format!("{arn} is a listener of `{other}` by the stack's parameter TrustStores");
+                    self.tell.push(("trust-listener", format!("{why}; take it out of the declaration of `{name}`")));
+                    continue;
+                }
+                (None, None) => {
+                    let why = format!("there is no listener {arn}; take it out of the declaration of `{name}`");
+                    self.tell.push(("trust-listener", why));
+                    continue;
+                }
             };
             let missing: Vec<String> = match listener.authentication.mode {
                 Mode::Verify if !self.fits => {

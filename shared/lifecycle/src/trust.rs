@@ -402,6 +402,16 @@ impl Trust {
         stores.into_iter().filter(|(_, store)| closed(store)).map(|(name, _)| name).collect()
     }
 
+    /// The listeners of a store that the stack's parameter gives to another one: a listener has one trust store at most.
+    pub fn taken(&self, store: &Store) -> BTreeMap<Arn, StoreName> {
+        let Declaration { name, listeners, .. } = &store.declaration;
+        let taken = listeners.iter().filter_map(|Listener { listener_arn, .. }| {
+            let names = |other: &&Declaration| other.name != *name && names_listener(&other.listeners, listener_arn);
+            Some((listener_arn.clone(), self.declared.iter().find(names)?.name.clone()))
+        });
+        taken.collect()
+    }
+
     /// The CA that a certificate waits for stores to hold.
     pub fn awaited<'a>(&'a self, record: &'a Record) -> Option<&'a Arn> {
         let staged = record.attempt.as_ref().and_then(|attempt| attempt.staged.as_ref());

@@ -852,12 +852,26 @@ fn a_listener_is_kept_changed_or_waits_for_each_reason() {
         ("passes through", held.clone(), Mode::Passthrough, &[], attached(Mode::Passthrough, None), Some("keep")),
         ("verifies, to be off", held.clone(), Mode::Off, orders, own(), Some("modify")),
         ("off, to be so", new, Mode::Off, &[], off(), Some("keep")),
-        ("not there", held, Mode::Verify, &[], None, None),
+        ("not there", held.clone(), Mode::Verify, &[], None, None),
+        (
+            "another store's",
+            held.with(|site| _ = site.facts.taken.insert(arn(LISTENER), "others".parse().unwrap())),
+            Mode::Verify,
+            &[],
+            off(),
+            None,
+        ),
     ] {
         let plan = site.listening(mode, clients, has).settles(what);
         let [(_, step)] = &plan.listeners[..] else {
             assert_eq!(expected, None, "{what}");
-            assert_told(what, &plan, &[("trust-listener", "there is no listener arn:aws:elasticloadbalancing:")]);
+            let why = match what {
+                "not there" => "there is no listener arn:aws:elasticloadbalancing:",
+                _ => {
+                    "is a listener of `others` by the stack's parameter TrustStores; take it out of the declaration of `clients`"
+                }
+            };
+            assert_told(what, &plan, &[("trust-listener", why)]);
             continue;
         };
         let said = match step {

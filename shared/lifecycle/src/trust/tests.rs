@@ -215,6 +215,7 @@ fn a_listener_of_another_store_is_refused_and_one_of_the_same_store_is_not() {
     };
     let kept = [with("clients", &["x"]), with("partners", &["y", "z"])];
     let stores = Stores::default().declared_by(&kept);
+    let trust = Trust { declared: kept.into(), ..Trust::default() };
     for (declaration, taken) in [
         (with("clients", &["x"]), &[][..]),
         (with("clients", &["new"]), &[]),
@@ -228,6 +229,8 @@ fn a_listener_of_another_store_is_refused_and_one_of_the_same_store_is_not() {
         let reasons: Vec<_> = taken.iter().map(reason).collect();
         let expected = (!reasons.is_empty()).then_some(Refusal { reasons });
         assert_eq!(stores.collision(&declaration), expected, "{declaration:?}");
+        let taken = taken.iter().map(|(listener, store)| (arn(&listener_arn(listener)), store.parse().unwrap()));
+        assert_eq!(trust.taken(&Store::new(declaration, true)), taken.collect());
     }
 }
 
