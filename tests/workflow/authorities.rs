@@ -590,6 +590,28 @@ fn a_crl_that_load_balancing_refuses_keeps_no_other_from_being_replaced_and_what
     });
 }
 
+#[test]
+fn a_ca_that_cannot_be_read_is_told_as_that_alone() {
+    run(async {
+        let site = Site::with(&[]).await;
+        site.declare(site.declaration()).await;
+        for (operation, code) in
+            [("GetCertificateAuthorityCertificate", "trust-ca: "), ("DescribeCertificateAuthority", "trust-crl: ")]
+        {
+            days(2).await;
+            let denied = || AwsError::new("AccessDeniedException", "User is not authorized to perform this");
+            site.stack.aws.set_faults(Some(Box::new(move |call| {
+                (call.operation == operation && call.caller == "refresh-truststore").then(|| Fault::Refuse(denied()))
+            })));
+            told(&site.stack);
+            site.stack.handle("refresh-truststore", json!({"refresh": true}), operation).await.unwrap_err();
+            site.stack.aws.set_faults(None);
+            let said = told(&site.stack);
+            assert!(said.len() == 1 && said[0].starts_with(code), "{said:#?}");
+        }
+    });
+}
+
 /// Its key stays the same, so that nobody waits for the new certificate.
 #[test]
 fn a_renewed_issuing_ca_refuses_nobody_and_is_in_the_store_within_a_day() {

@@ -259,14 +259,12 @@ async fn carry_out(
                 done.events.extend(events);
                 failures
             }
-            Err(failure) => vec![failure],
-        };
-        for failure in met {
-            if failure.is_permanent() {
-                done.events.extend(tell(app, store, "trust-store", &failure.to_string(), invocation));
+            Err(failure) => {
+                done.events.extend(tell_failure(app, store, &failure, invocation));
+                vec![failure]
             }
-            done.failures.push(failure);
-        }
+        };
+        done.failures.extend(met);
     }
     done
 }
@@ -397,6 +395,10 @@ fn by_hand(app: &App, name: &StoreName) -> Result<(), Failure> {
         )),
         false => Ok(()),
     }
+}
+
+pub(crate) fn tell_failure(app: &App, store: &mut Store, failure: &Failure, invocation: &Invocation) -> Option<Event> {
+    failure.is_permanent().then(|| tell(app, store, "trust-store", &failure.to_string(), invocation)).flatten()
 }
 
 /// The event that tells a person of something about a store, once a day for each subject: what stands before the colon. Behind it

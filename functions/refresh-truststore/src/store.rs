@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 
 use crate::elb::{Described, File};
 use crate::s3::Object;
-use crate::{App, EXTRA, OUT, elb, pca, s3, tell};
+use crate::{App, EXTRA, OUT, elb, pca, s3, tell, tell_failure};
 
 /// What a store is and is to be, and what is to be done about it.
 pub(crate) struct Look {
@@ -54,6 +54,10 @@ pub(crate) async fn carry_out(app: &App, name: &StoreName, store: &mut Store, lo
     let met = failures.len();
     if let Err(failure) = act(app, name, store, &plan, &facts, &mut failures, invocation).await {
         failures.push(failure);
+    }
+    // What could not be read of a CA is told by then, as what became of it.
+    for failure in &failures[met..] {
+        events.extend(tell_failure(app, store, failure, invocation));
     }
     let uploaded = plan.upload.is_some() && store.bundle == plan.bundle.fingerprints();
     if !plan.changes_nothing() && (failures.len() == met || uploaded) {
