@@ -268,7 +268,7 @@ impl Plan {
         if facts.arn.is_some() && wanted == real {
             return true;
         }
-        let known = store.arn.is_some() && store.arn == facts.arn;
+        let known = is_known(store, facts);
         let unfit = self.bundle.unfit().or_else(|| self.shuts_out(store, chains, facts, now)).or_else(|| {
             let foreign: Vec<_> = facts.held.iter().filter(|der| !wanted.contains(&fingerprint(der))).map(|der| in_words(der, now)).collect();
             (!known && !foreign.is_empty()).then(|| {
@@ -340,6 +340,11 @@ impl Plan {
 
     fn crls(&mut self, store: &Store, bundle: &[Authority], facts: &Facts, now: OffsetDateTime) {
         let name = &store.declaration.name;
+        if !self.fits && !is_known(store, facts) {
+            self.crls = store.crls.clone();
+            self.crls.retain(|_, loaded| facts.loaded.contains_key(&loaded.revocation_id));
+            return;
+        }
         let mut known: BTreeSet<i64> = BTreeSet::new();
         for (authority, published) in &facts.published {
             let own = self.held.get(authority).and_then(|chain| chain.first());
@@ -456,6 +461,11 @@ fn added(store: &Store, real: &[Vec<u8>]) -> Store {
         .held
         .extend(std::mem::take(&mut store.adding).into_iter().filter(|(_, chain)| chain.iter().all(|one| real.contains(one))));
     store
+}
+
+/// Whether the store that is there has been Everleaf's to change. Any other is left as it is until it holds nothing else.
+fn is_known(store: &Store, facts: &Facts) -> bool {
+    store.arn.is_some() && store.arn == facts.arn
 }
 
 /// The certificates (DER) of a CA and of those above it. Where they cannot be read, what the store holds of them is as good as it was.

@@ -803,6 +803,34 @@ fn the_newest_crl_of_each_ca_is_added_and_what_it_supersedes_removed() {
 }
 
 #[test]
+fn a_store_from_before_everleaf_keeps_its_crls_until_it_is_taken_over() {
+    let cas = Cas::new(["a", "theirs"]);
+    let of = |number, age| crl(&cas.below["a"], number, age, 3_600);
+    let before = cas.held(&["a"]).publishes("a", Ok(Published::Crl { crl: of(3, HOUR), e_tag: None })).with(|site| {
+        site.store = cas.declared(&["a"]).store;
+        site.facts.held.push(cas.below["theirs"].der().to_vec());
+        site.facts.loaded = [(7, Some(of(1, HOUR * 3))), (8, Some(of(2, HOUR * 2)))].into();
+    });
+    let plan = before.settles("from before");
+    assert!(plan.changes_nothing() && plan.crls.is_empty(), "{plan:#?}");
+    let anew = before.with(|site| {
+        site.store.arn = Some(arn(&STORE.replace("0123456789abcdef", "fedcba9876543210")));
+        site.store.crls.insert(authority("a"), LoadedCrl::of(&of(1, HOUR * 3), 7, None));
+    });
+    let plan = anew.settles("made anew by somebody else");
+    assert!(plan.changes_nothing() && plan.crls == anew.store.crls, "{plan:#?}");
+    let known = cas.held(&["a"]).publishes("a", Ok(Published::Crl { crl: of(3, HOUR), e_tag: None })).with(|site| {
+        site.store.declaration.certificate_authority_arns.clear();
+        site.store.leaving.insert(authority("a"), (site.now - NOTICE).into());
+    });
+    let plan = known.settles("one of Everleaf's own that would be empty");
+    assert_eq!((plan.fits, plan.add_crls.len()), (false, 1));
+    let declared = before.with(|site| _ = site.store.declaration.certificate_authority_arns.insert(authority("theirs")));
+    let plan = declared.settles("declared as a whole");
+    assert_eq!((plan.add_crls.len(), plan.remove_crls.len(), &plan.upload), (1, 2, &None));
+}
+
+#[test]
 fn a_listener_is_kept_changed_or_waits_for_each_reason() {
     let cas = Cas::new(["a", "b"]);
     let record = |issuer: &str| Record { current: Some(Pair { issuer: Some(authority(issuer)), ..pair() }), ..issued() };
