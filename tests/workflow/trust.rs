@@ -311,12 +311,34 @@ fn one_bad_object_is_refused_and_told_once_a_day_and_keeps_nobody_out() {
         act(&site.stack, "refresh-truststore", json!({"refresh": true})).await;
         assert_eq!(published(&site.stack, "Action Required").len(), 0, "not twice a day");
         days(1).await;
-        assert_eq!(published(&site.stack, "Action Required").len(), 2);
+        let told = published(&site.stack, "Action Required");
+        let said = told[0]["detail"]["reason"].as_str().unwrap();
+        assert!(told.len() == 1 && said.contains("/bad.pem: ") && said.contains("/huge.pem: "), "{told:#?}");
         // By S3's own event, within a minute.
         let bucket = site.bucket();
         site.stack.aws.world(|world, now| s3::delete(world, now, &bucket, "trust/extra/clients/partner.pem")).unwrap();
         minutes(1).await;
         assert_eq!(site.subjects().await, ["Example Issuing CA", "Example Root CA"]);
+    });
+}
+
+/// Each object is an event, and each event a look at all of them.
+#[test]
+fn many_bad_objects_are_told_together_once_a_day() {
+    run(async {
+        let site = Site::with(&[]).await;
+        site.declare(site.declaration()).await;
+        published(&site.stack, "Action Required");
+        for number in 0..40 {
+            site.put_extra(&format!("trust/extra/clients/{number}.pem"), "no PEM\n");
+            minutes(1).await;
+        }
+        let told = published(&site.stack, "Action Required");
+        assert_eq!(told.len(), 1, "{told:#?}");
+        days(1).await;
+        let told = published(&site.stack, "Action Required");
+        let said = told[0]["detail"]["reason"].as_str().unwrap();
+        assert!(told.len() == 1 && said.contains("/0.pem: line 1") && said.ends_with("; and 35 more"), "{told:#?}");
     });
 }
 

@@ -401,16 +401,10 @@ pub(crate) fn tell_failure(app: &App, store: &mut Store, failure: &Failure, invo
     failure.is_permanent().then(|| tell(app, store, "trust-store", &failure.to_string(), invocation)).flatten()
 }
 
-/// The event that tells a person of something about a store, once a day for each subject: what stands before the colon. Behind it
-/// stands what AWS says, which differs at each try.
+/// The event that tells a person of something about a store, once a day.
 pub(crate) fn tell(app: &App, store: &mut Store, code: &str, message: &str, invocation: &Invocation) -> Option<Event> {
-    let told = format!("{code}: {message}");
-    let (now, day) = (invocation.now(), time::Duration::days(1));
-    store.told.retain(|_, last| now - **last < day * 2);
-    let subject = format!("{code}: {}", message.split(": ").next().unwrap_or_default());
-    if store.told.get(&subject).is_some_and(|last| now - **last < day - time::Duration::minutes(10)) {
-        return None;
-    }
-    store.told.insert(subject, now.into());
-    Some(Event::about_store(Kind::ActionRequired, &app.records.settings.prefix, &store.declaration, told))
+    let reason = format!("{code}: {message}");
+    let event =
+        |store: &Store| Event::about_store(Kind::ActionRequired, &app.records.settings.prefix, &store.declaration, reason);
+    store.tells(code, message, invocation.now()).then(|| event(store))
 }

@@ -163,8 +163,14 @@ pub fn plan(store: &Store, authorities: &Authorities, facts: &Facts, now: Offset
     plan.bundle.refused.extend(spoiled);
     let read = extras.iter().filter_map(|extra| Some((extra.key.clone(), extra.read(now).ok()?.fingerprint)));
     plan.extras = read.filter(|(_, one)| plan.bundle.holds(one)).collect();
-    for refused in plan.bundle.refused.clone() {
-        plan.tell.push(("trust-refused", format!("{refused}; it is left out of the trust store `{}`", store.declaration.name)));
+    let name = &store.declaration.name;
+    let (objects, cas): (Vec<_>, Vec<_>) =
+        plan.bundle.refused.iter().partition(|refused| refused.what.starts_with("trust/extra/"));
+    for refused in cas {
+        plan.tell.push(("trust-refused", format!("{refused}; it is left out of the trust store `{name}`")));
+    }
+    if let Some(some) = some_of(&objects) {
+        plan.tell.push(("trust-refused", format!("objects under trust/extra/{name}/ are refused: {some}")));
     }
     plan.fits = plan.upload(store, &chains, facts, now);
     let bundle = if plan.fits {
@@ -461,6 +467,17 @@ fn added(store: &Store, real: &[Vec<u8>]) -> Store {
         .held
         .extend(std::mem::take(&mut store.adding).into_iter().filter(|(_, chain)| chain.iter().all(|one| real.contains(one))));
     store
+}
+
+/// The first few: whoever may put objects there may put thousands.
+fn some_of(refused: &[&Refused]) -> Option<String> {
+    const FEW: usize = 5;
+    let few: Vec<_> = refused.iter().take(FEW).map(ToString::to_string).collect();
+    let more = match refused.len().saturating_sub(FEW) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    (!few.is_empty()).then(|| few.join("; ") + &more)
 }
 
 /// Whether the store that is there has been Everleaf's to change. Any other is left as it is until it holds nothing else.

@@ -355,10 +355,32 @@ impl Store {
         ]
     }
 
+    /// Whether a person is to be told of this, which is then noted: once a day for each subject, which is what stands before the
+    /// colon. Behind it stands what AWS says, which differs at each try.
+    pub fn tells(&mut self, code: &str, message: &str, now: OffsetDateTime) -> bool {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        self.told.retain(|_, last| now - **last < DAY * 2);
+        let subject = format!("{code}: {}", message.split(": ").next().unwrap_or_default());
+        if self.told.get(&subject).is_some_and(|last| now - **last < DAY - Duration::from_secs(10 * 60)) {
+            return false;
+        }
+        self.told.insert(subject, now.into());
+        // Subjects name what others may name as they like, and an item of the table has room for 400 KB.
+        while self.told.len() > MOST_TOLD
+            && let Some(oldest) = self.told.iter().min_by_key(|(_, last)| ***last).map(|(subject, _)| subject.clone())
+        {
+            self.told.remove(&oldest);
+        }
+        true
+    }
+
     fn trusts(&self, authority: &Arn) -> bool {
         !self.leaving.contains_key(authority) && self.held.contains_key(authority)
     }
 }
+
+/// The subjects of which it is kept that a person was told.
+const MOST_TOLD: usize = 100;
 
 impl Stores {
     /// Why a declaration cannot stand beside the others: a listener has one trust store at most.

@@ -648,6 +648,23 @@ fn what_is_refused_of_the_extras_is_told_and_the_rest_goes_in() {
     assert_told("one is bad", &plan, &[("trust-refused", refused)]);
     let gone = site.after(&plan).with(|site| site.facts.extras.clear());
     assert_eq!(names(&gone.settles("deleted").removed), ["partner"]);
+    // All objects together, and each CA by itself.
+    let many = cas.declared(&["a"]).with(|site| {
+        let expired = root({
+            let mut params = ca("expired");
+            params.not_after = site.now;
+            params
+        });
+        site.facts.chains.insert(authority("expired"), Ok(vec![expired.der().to_vec()]));
+        site.store.declaration.certificate_authority_arns.insert(authority("expired"));
+        let key = |number| format!("trust/extra/clients/{number}.pem");
+        site.facts.extras = (0..7).map(|number| Extra { key: key(number), body: b"bad\n".to_vec() }).collect();
+    });
+    let plan = many.settles("many are bad");
+    let objects = "objects under trust/extra/clients/ are refused: trust/extra/clients/0.pem: line 1";
+    assert_told("many are bad", &plan, &[("trust-refused", "`CN=expired`"), ("trust-refused", objects)]);
+    let said = &plan.tell[1].1;
+    assert!(said.contains("/4.pem") && !said.contains("/5.pem") && said.ends_with("; and 2 more"), "{said}");
 }
 
 /// A CRL of that number which `issuer` signs, from `age` ago to `left` from now.

@@ -648,6 +648,28 @@ fn the_stores_of_version_0_1_are_readable() {
 }
 
 #[test]
+fn a_person_is_told_of_each_subject_once_a_day_and_the_latest_are_kept() {
+    let mut store = Store::new(declaration("clients", []), true);
+    let (now, minute) = (at(NOW), Duration::from_secs(60));
+    for (code, message, after, told) in [
+        ("trust-store", "failed to read one: throttled", 0, true),
+        ("trust-store", "failed to read one: denied", 1, false),
+        ("trust-store", "failed to read two: denied", 2, true),
+        ("trust-ca", "failed to read one: denied", 3, true),
+        ("trust-store", "failed to read one: denied", 24 * 60 - 11, false),
+        ("trust-store", "failed to read one: denied", 24 * 60 - 9, true),
+        ("trust-store", "failed to read one: denied", 24 * 60, false),
+    ] {
+        assert_eq!(store.tells(code, message, now + minute * after), told, "{code}: {message}");
+    }
+    for number in 0..300 {
+        assert!(store.tells("trust-store", &format!("failed to read {number}"), now + minute * (2_000 + number)));
+    }
+    assert_eq!(store.told.len(), MOST_TOLD);
+    assert!((200..300).all(|number| store.told.contains_key(&format!("trust-store: failed to read {number}"))));
+}
+
+#[test]
 fn a_store_uses_as_much_of_each_quota_as_it_holds() {
     let declaration = Declaration::read(&json!({"name": "clients", "certificate_authority_arns": [CA]})).unwrap();
     let mut store = Store::new(declaration, true);
