@@ -673,6 +673,53 @@ fn many_certificates_that_wait_for_a_store_ask_for_it_once_a_sweep() {
     });
 }
 
+/// Its successor may come long after, and nothing has kept the CA in the store meanwhile.
+#[test]
+fn a_pair_whose_ca_is_leaving_a_store_waits_where_the_current_one_of_that_ca_has_expired_or_is_revoked() {
+    run(async {
+        for revoked in [false, true] {
+            let site = Site::with(&[]).await;
+            site.declare(site.declaration()).await;
+            let mut order = order();
+            order["validity"] = json!({"days": 9});
+            act(&site.stack, "issue-client-cert", order.clone()).await;
+            minutes(1).await;
+            lose_deliveries(&site.stack);
+            let second = site.new_authority("Example Second CA");
+            let mut declaration = site.declaration();
+            declaration["certificate_authority_arns"] = json!([second]);
+            site.declare(declaration).await;
+            match revoked {
+                true => {
+                    let mut record = site.stack.record("orders").await.unwrap();
+                    let (serial, now) = (record.current.as_ref().unwrap().serial.clone(), site.stack.aws.now());
+                    record.ask_to_revoke(lifecycle::revocation::Revocation {
+                        serial: serial.clone(),
+                        certificate_authority_arn: site.stack.issuing_ca.parse().unwrap(),
+                        reason: lifecycle::revocation::Reason::KeyCompromise,
+                        asked: now.into(),
+                        after_rollout: false,
+                        done: None,
+                        refused: None,
+                    });
+                    record.revoked(&serial, now);
+                    site.stack.records().update(&mut record).await.unwrap();
+                    minutes(1).await;
+                }
+                false => days(10).await,
+            }
+            act(&site.stack, "refresh-truststore", json!({"refresh": true})).await;
+            let answer = act(&site.stack, "issue-client-cert", order.clone()).await;
+            assert_eq!(answer["outcome"], "waiting-for-trust", "revoked: {revoked}: {answer}");
+            site.stack.aws.set_deliveries(None);
+            days(1).await;
+            let record = site.stack.record("orders").await.unwrap();
+            assert_eq!(record.attempt, None, "nobody declares it any more");
+            assert!(record.current.unwrap().is_valid_at(site.stack.aws.now()));
+        }
+    });
+}
+
 /// Some days after `orders` has moved to a new CA: its pair before is still good.
 async fn moved_to_a_new_ca() -> Site {
     let mut site = Site::with(&[]).await;

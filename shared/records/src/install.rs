@@ -69,7 +69,8 @@ impl Records {
         let verified = material.verify(&candidate.wanted, now).map_err(refused)?;
         let version = candidate.attempt.version(&self.settings.prefix, &name, &verified.serial);
         let text = material.text();
-        let (put, missing) = tokio::join!(self.put_version(&name, &version, PENDING, &text), self.untrusted(record, candidate));
+        let (put, missing) =
+            tokio::join!(self.put_version(&name, &version, PENDING, &text), self.untrusted(record, candidate, now));
         let leaf = match put? {
             Put::Written => verified,
             // An exported key differs in bytes at each export. What an earlier try stored is judged in place of this one.
@@ -87,7 +88,7 @@ impl Records {
         now: OffsetDateTime,
     ) -> Result<Installed, Failure> {
         let (leaf, missing) =
-            tokio::try_join!(self.staged(&record.name, &version, candidate, now), self.untrusted(record, candidate))?;
+            tokio::try_join!(self.staged(&record.name, &version, candidate, now), self.untrusted(record, candidate, now))?;
         self.promote(record, candidate, (version, leaf), missing, now).await
     }
 
@@ -163,13 +164,20 @@ impl Records {
     }
 
     /// The trust stores that declare the CA of a new pair and do not hold it; `None` when nothing keeps the pair from becoming
-    /// current. A pair of the same CA as the current one is trusted wherever that is. While Secrets Manager rotates, it waits anyway.
-    async fn untrusted(&self, record: &Record, candidate: &Candidate<'_>) -> Result<Option<BTreeSet<StoreName>>, Failure> {
+    /// current. A pair of the same CA as the current one is trusted wherever that is; one that has expired or is revoked keeps its CA
+    /// in no store. While Secrets Manager rotates, it waits anyway.
+    async fn untrusted(
+        &self,
+        record: &Record,
+        candidate: &Candidate<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Option<BTreeSet<StoreName>>, Failure> {
         if candidate.rotation.is_some_and(Rotation::stays_staged) {
             return Ok(Some(BTreeSet::new()));
         }
         let Some(issuer) = &candidate.issuer else { return Ok(None) };
-        if record.current.as_ref().is_some_and(|current| current.issuer.as_ref() == Some(issuer)) {
+        let is_good = |pair: &&Pair| pair.is_valid_at(now) && !record.is_revoked(&pair.serial);
+        if record.current.as_ref().filter(is_good).is_some_and(|current| current.issuer.as_ref() == Some(issuer)) {
             return Ok(None);
         }
         let known = self.stores().await?;
