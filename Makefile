@@ -126,7 +126,7 @@ test:
 	$(TARGET)/debug/demo
 	$(TARGET)/debug/simulate --seeds 0..210 --faults all --years 0.03
 	tests/tools.sh chromium -- .venv/bin/python tests/report.py $(TARGET)/debug
-	$(TWO_AT_A_TIME) $(if $(filter output-sync,$(.FEATURES)),--output-sync) check-memory $(CHECKS) check-documentation check-templates
+	$(MAKE) --no-print-directory --jobs 3 $(if $(filter output-sync,$(.FEATURES)),--output-sync) check-memory $(CHECKS) check-documentation check-templates
 	@if [ -s "$$LEFT_OUT" ]; then echo "What was run holds. Not run:"; cat "$$LEFT_OUT"; fi
 
 # These wait for Local AWS more than they compute. The longest come first.
