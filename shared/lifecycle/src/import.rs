@@ -267,6 +267,17 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_is_in_acm_where_it_is_acms_own_or_imported_there() {
+        let imported = with(Some(Imported { certificate_arn: Some(arn(samples::CA)), ..Imported::default() }));
+        let adopted = Record { origin: Origin::Adopted { certificate_arn: arn(IN_ACM) }, ..issued() };
+        for (record, expected) in
+            [(samples::exported(), Some(IN_ACM)), (adopted, Some(IN_ACM)), (imported, Some(samples::CA)), (issued(), None)]
+        {
+            assert_eq!(record.in_acm(), expected.map(arn).as_ref(), "{:?}", record.origin);
+        }
+    }
+
+    #[test]
     fn acm_takes_the_same_key_algorithm_and_every_usage_that_it_holds() {
         let of = |key: &[&str], extended: &[&str]| Held {
             key_usages: key.iter().map(|usage| (*usage).to_owned()).collect(),
