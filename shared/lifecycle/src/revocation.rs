@@ -213,7 +213,7 @@ impl Record {
         let Some(key) = key.map(|pair| &pair.key_fingerprint) else { return Vec::new() };
         let others = pairs().filter(|pair| pair.serial != revocation.serial && pair.key_fingerprint == *key);
         let alive = others.filter(|pair| now < *pair.not_after && !self.is_revoked(&pair.serial));
-        let asked = Revocation { after_rollout: false, done: None, refused: None, ..revocation.clone() };
+        let asked = Revocation { done: None, refused: None, ..revocation.clone() };
         alive.map(|pair| Revocation { serial: pair.serial.clone(), ..asked.clone() }).collect()
     }
 
@@ -659,6 +659,10 @@ mod tests {
             (record.current, record.previous) = (None, None);
             assert_eq!(record.has_compromised(&key), known, "{what}");
         }
+        // Of a serial that is in neither pair nobody knows the key.
+        let mut of_another = callers.clone();
+        of_another.ask_to_revoke(Revocation { serial: serial("c03"), ..compromised.clone() });
+        assert!(!of_another.has_compromised(&key));
         // As version 0.1 recorded it.
         let old = Record { revocations: vec![compromised], ..callers };
         assert!(old.has_compromised(&key) && !old.has_compromised("other"));

@@ -657,13 +657,18 @@ fn a_person_is_told_of_each_subject_once_a_day_and_the_latest_are_kept() {
         ("trust-store", "failed to read two: denied", 2, true),
         ("trust-ca", "failed to read one: denied", 3, true),
         ("trust-store", "failed to read one: denied", 24 * 60 - 11, false),
-        ("trust-store", "failed to read one: denied", 24 * 60 - 9, true),
+        ("trust-store", "failed to read one: denied", 24 * 60 - 10, true),
         ("trust-store", "failed to read one: denied", 24 * 60, false),
     ] {
         assert_eq!(store.tells(code, message, now + minute * after), told, "{code}: {message}");
     }
+    // The report shows it for two days.
+    for (after, shown) in [(3 * 24 * 60 - 11, true), (3 * 24 * 60 - 10, false)] {
+        store.tells("trust-store", "failed to read three", now + minute * after);
+        assert_eq!(store.told.contains_key("trust-store: failed to read one"), shown, "{after}");
+    }
     for number in 0..300 {
-        assert!(store.tells("trust-store", &format!("failed to read {number}"), now + minute * (2_000 + number)));
+        assert!(store.tells("trust-store", &format!("failed to read {number}"), now + minute * (5_000 + number)));
     }
     assert_eq!(store.told.len(), MOST_TOLD);
     assert!((200..300).all(|number| store.told.contains_key(&format!("trust-store: failed to read {number}"))));
