@@ -11,7 +11,7 @@ use workflow::Stack;
 
 use crate::account::{assert_settled, staged};
 use crate::scenario::{
-    acm_available_renewal, act, days, issue_by_hand, lose_deliveries, minutes, order, request, run, service, user,
+    acm_available_renewal, act, days, issue_by_hand, lose_deliveries, minutes, order, request, run, self_signed, service, user,
 };
 
 pub(crate) async fn empty_the_table(stack: &Stack) {
@@ -289,6 +289,24 @@ fn a_certificate_of_acm_that_is_given_another_name_is_managed_under_that_one_wit
             assert_eq!(json!(portal.origin)["certificate_arn"], arn);
             assert!(portal.current.is_some());
         }
+    });
+}
+
+#[test]
+fn what_was_imported_by_hand_and_is_given_another_name_is_adopted_under_that_one_within_a_day() {
+    run(async {
+        let stack = fleet().await;
+        let arn = self_signed(&stack, "web", 90).await;
+        days(1).await;
+        assert!(stack.record("web").await.unwrap().is_adopted());
+        lose_deliveries(&stack);
+        let tags = json!([{"Key": "everleaf:certificate", "Value": "everleaf/front"}]);
+        user(&stack, "acm:AddTagsToCertificate", json!({"CertificateArn": arn, "Tags": tags})).await;
+        days(1).await;
+        for _ in 0..2 {
+            act(&stack, "renew-on-expiry", json!({"sweep": true})).await;
+        }
+        assert!(stack.record("front").await.expect("the walk finds it").is_adopted());
     });
 }
 

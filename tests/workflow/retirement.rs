@@ -167,6 +167,27 @@ fn what_somebody_has_changed_meanwhile_is_not_forgotten() {
     });
 }
 
+#[test]
+fn what_its_ca_refuses_to_revoke_is_said_and_keeps_nothing_from_being_retired_but_where_a_reason_is_given() {
+    run(async {
+        let stack = issued().await;
+        let serial = stack.record("orders").await.unwrap().current.unwrap().serial;
+        stack.aws.set_deliveries(None);
+        let revoke = json!({"revoke": "orders", "serial_number": serial, "reason": "SUPERSEDED"});
+        stack.handle("issue-client-cert", revoke, "revoke").await.unwrap();
+        let denied = AwsError::new("AccessDeniedException", "User is not authorized to perform this");
+        stack.aws.set_faults(Some(Box::new(move |call| {
+            (call.operation == "RevokeCertificate").then(|| Fault::Refuse(denied.clone()))
+        })));
+        let with_reason = json!({"retire": "orders", "reason": "SUPERSEDED"});
+        stack.handle("issue-client-cert", with_reason, "retire").await.unwrap_err();
+        let retired = stack.handle("issue-client-cert", json!({"retire": "orders"}), "again").await.unwrap();
+        assert_eq!((&retired["outcome"], &retired["revoked"]), (&json!("retired"), &json!([])));
+        assert!(retired["not_revoked"].as_array().unwrap().contains(&json!(serial)), "{retired:#}");
+        assert!(!lives(&stack, "orders").await);
+    });
+}
+
 /// Such as for a replica that it does not list any more.
 #[test]
 fn what_secrets_manager_does_not_delete_yet_is_not_forgotten() {

@@ -134,7 +134,10 @@ async fn by_name(app: &App, name: &CertificateName, invocation: &Invocation) -> 
         );
     };
     let Origin::Exported { certificate_arn: arn } = record.origin.clone() else {
-        return refused("it was issued here, not by ACM; renew it with issue-client-cert");
+        return refused(match record.is_adopted() {
+            true => "it was imported into ACM, which never gives its key back; renew-on-expiry has it replaced before it expires",
+            false => "it was issued here, not by ACM; renew it with issue-client-cert",
+        });
     };
     let (managed, held) =
         tokio::try_join!(acm::managed(&app.acm, &arn, &app.records.settings.prefix), acm::describe(&app.acm, &arn))?;

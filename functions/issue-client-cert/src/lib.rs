@@ -116,7 +116,7 @@ async fn by_hand(app: &App, request: &Value, invocation: &Invocation) -> Result<
         import::admits(app, &order, arn).await?;
     }
     if record.is_none() {
-        app.pca.admits(&order.specification, invocation.now()).await?;
+        app.pca.admits(&order.specification, now).await?;
         if !order.dry_run {
             record = create(app, &order, None, now).await?;
         }
@@ -126,8 +126,10 @@ async fn by_hand(app: &App, request: &Value, invocation: &Invocation) -> Result<
         known.forget_secret();
     }
     let verdict = issuance::verdict(&order, record.as_ref(), &app.policy, now).map_err(refused)?;
-    if let Verdict::Issue { .. } = verdict {
-        app.pca.admits(&order.specification, invocation.now()).await?;
+    // What the CA has issued already is not asked for again.
+    let is_there = record.as_ref().and_then(|record| record.attempt.as_ref()).is_some_and(|it| it.certificate_arn.is_some());
+    if let (Verdict::Issue { .. }, false) = (&verdict, is_there) {
+        app.pca.admits(&order.specification, now).await?;
     }
     if let Some(known) = record.as_mut().filter(|_| is_gone && !order.dry_run) {
         // First: a new secret would not agree with what is recorded.
@@ -263,7 +265,9 @@ fn to_successor(app: &App, record: &mut Record, invocation: &Invocation) {
 /// not come to a pair yet keeps the one it began with.
 fn origin(order: &Order, record: Option<&Record>) -> Origin {
     let mut wanted = order.specification.clone();
-    let before = record.and_then(|record| record.end.zip(record.specification()));
+    // Version 0.1 noted the end with the attempt alone.
+    let before = |record: &Record| record.end.or_else(|| record.attempt.as_ref().and_then(|attempt| attempt.end));
+    let before = record.and_then(|record| before(record).zip(record.specification()));
     if let (Some(end), Some((before, has))) = (order.end, before)
         && (end - *before).abs() < time::Duration::minutes(1)
     {
@@ -356,7 +360,8 @@ async fn issue(
             return Err(Failure::permanent(format!("issue `{name}`"), why));
         }
     };
-    attempt.end = attempt.end.or_else(|| record.end.filter(|end| **end > now));
+    // What would end so soon that nobody may ask for it is made for as long as the first was to be.
+    attempt.end = attempt.end.or_else(|| record.end.filter(|end| **end > now + app.policy.sweep_interval * 9));
     attempt.callers_key = attempt.callers_key.or_else(|| asked.csr.map(|csr| csr.key_fingerprint.clone()));
     if let Some(rotation) = asked.rotation {
         rotation.join(&mut attempt, record.specification().map(|wanted| &wanted.certificate_authority_arn));

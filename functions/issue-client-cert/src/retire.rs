@@ -35,11 +35,18 @@ pub(crate) async fn by_hand(app: &App, request: &Value, invocation: &Invocation)
         return Ok(answer);
     }
     if !revocations.is_empty() {
+        let asked: Vec<_> = revocations.iter().map(|revocation| revocation.serial.clone()).collect();
         revocations.into_iter().for_each(|revocation| record.ask_to_revoke(revocation));
         app.records.update(&mut record).await?;
         let (after, refused) = revoke::due(app, record, invocation).await?;
-        if let Some(failure) = refused {
+        if let Some(failure) = refused.filter(|_| reason.is_some()) {
             return Err(failure.within(format!("retire `{name}`")));
+        }
+        // Nobody asks that it be revoked now: what its CA refuses is said, and keeps nothing from being let go of.
+        let (done, left): (Vec<_>, Vec<_>) = asked.into_iter().partition(|serial| after.is_revoked(serial));
+        answer["revoked"] = json!(done);
+        if !left.is_empty() {
+            answer["not_revoked"] = json!(left);
         }
         record = after;
     }

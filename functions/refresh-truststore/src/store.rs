@@ -10,7 +10,7 @@ use lifecycle::date;
 use lifecycle::events::{Event, Kind};
 use lifecycle::names::{Arn, CertificateName, ServiceName, StoreName};
 use lifecycle::record::Record;
-use lifecycle::refresh::{Facts, Plan, Published, plan};
+use lifecycle::refresh::{Facts, Plan, Published, is_used, plan};
 use lifecycle::rollout::BindingState;
 use lifecycle::trust::{Attach, Authorities, LoadedCrl, Mode, Store};
 use runtime::{Failure, Invocation};
@@ -89,10 +89,12 @@ async fn gather(
     let mut failures = Vec::new();
     // One after another: a CRL may have 50 MB.
     for Shown { authority, chain, found } in shown {
-        facts.chains.insert(authority.clone(), noted(chain, &mut failures)?);
+        let mut of_no_use = Vec::new();
+        let failures = if is_used(authorities, &facts, &authority) { &mut failures } else { &mut of_no_use };
+        facts.chains.insert(authority.clone(), noted(chain, failures)?);
         let loaded = store.crls.get(&authority).filter(|loaded| ids.contains(&loaded.revocation_id));
         let wanted = authorities.wanted.contains(&authority);
-        match noted(published(app, &authority, found, loaded, wanted, now).await, &mut failures)? {
+        match noted(published(app, &authority, found, loaded, wanted, now).await, failures)? {
             Ok(None) => {}
             Ok(Some(published)) => _ = facts.published.insert(authority, Ok(published)),
             Err(why) => _ = facts.published.insert(authority, Err(why)),

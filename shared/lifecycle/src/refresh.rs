@@ -188,7 +188,7 @@ pub fn plan(store: &Store, authorities: &Authorities, facts: &Facts, now: Offset
         facts.held.iter().filter_map(|der| Authority::judge(der, now).ok()).collect()
     };
     plan.leaving.retain(|authority, _| plan.held.contains_key(authority));
-    plan.crls(store, &bundle, facts, now);
+    plan.crls(store, authorities, &bundle, facts, now);
     plan.listeners(store, authorities, facts, now);
     plan
 }
@@ -258,8 +258,11 @@ impl Plan {
             if let Some(Err(why)) = facts.chains.get(authority) {
                 let rest = if chain.is_none() { "it is left out" } else { "what the store holds of it stays" };
                 let name = &store.declaration.name;
-                self.tell
-                    .push(("trust-ca", format!("the CA {authority} of the trust store `{name}` cannot be read: {why}; {rest}")));
+                let said = format!("the CA {authority} of the trust store `{name}` cannot be read: {why}; {rest}");
+                match is_used(authorities, facts, authority) {
+                    true => self.tell.push(("trust-ca", said)),
+                    false => self.notes.push(said),
+                }
             }
             chains.extend(chain.map(|chain| (authority.clone(), chain)));
         }
@@ -344,7 +347,7 @@ impl Plan {
         (extras, spoiled)
     }
 
-    fn crls(&mut self, store: &Store, bundle: &[Authority], facts: &Facts, now: OffsetDateTime) {
+    fn crls(&mut self, store: &Store, authorities: &Authorities, bundle: &[Authority], facts: &Facts, now: OffsetDateTime) {
         let name = &store.declaration.name;
         if !self.fits && !is_known(store, facts) {
             self.crls = store.crls.clone();
@@ -396,9 +399,13 @@ impl Plan {
                         loaded.e_tag.clone_from(e_tag);
                     }
                 }
-                Err(why) => self
-                    .tell
-                    .push(("trust-crl", format!("the CRL of {authority} was not brought into the trust store `{name}`: {why}"))),
+                Err(why) => {
+                    let said = format!("the CRL of {authority} was not brought into the trust store `{name}`: {why}");
+                    match published.is_ok() || is_used(authorities, facts, authority) {
+                        true => self.tell.push(("trust-crl", said)),
+                        false => self.notes.push(said),
+                    }
+                }
             }
             if let Some(loaded) = loaded {
                 self.crls.insert(authority.clone(), loaded);
@@ -478,6 +485,11 @@ fn some_of(refused: &[&Refused]) -> Option<String> {
         more => format!("; and {more} more"),
     };
     (!few.is_empty()).then(|| few.join("; ") + &more)
+}
+
+/// Whether anything is issued by this CA, or needs it. Of any other nobody has to mend that it cannot be read.
+pub fn is_used(authorities: &Authorities, facts: &Facts, authority: &Arn) -> bool {
+    authorities.wanted.contains(authority) || facts.needed.contains_key(authority)
 }
 
 /// Whether the store that is there has been Everleaf's to change. Any other is left as it is until it holds nothing else.

@@ -255,7 +255,8 @@ pub fn plan(record: &Record, facts: &Facts, sweep_interval: Duration, now: Offse
                 let before = plan.steps.len();
                 plan.acms(record, held, sweep_interval, now);
                 // Who is told what stands in the way need not be told that it takes long.
-                if !plan.steps[before..].iter().any(|step| matches!(step, Step::Tell { .. })) {
+                let is_told = plan.steps[before..].iter().any(|step| matches!(step, Step::Tell { .. }));
+                if record.current.is_some() && !is_told {
                     plan.late(record, facts.held.as_ref(), now);
                 }
             }

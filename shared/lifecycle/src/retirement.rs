@@ -47,7 +47,12 @@ pub fn revocations(record: &Record, reason: Option<Reason>, now: OffsetDateTime)
         let (serial, reason, asked) = (pair.serial.clone(), reason?, now.into());
         Some(Revocation { serial, certificate_authority_arn, reason, asked, after_rollout: false, done: None, refused: None })
     });
-    record.revocations.iter().filter(|known| known.done.is_none()).map(at_once).chain(of_pairs).collect()
+    let has_ended = |known: &Revocation| {
+        let mut pairs = [&record.current, &record.previous].into_iter().flatten();
+        pairs.any(|pair| pair.serial == known.serial && *pair.not_after <= now)
+    };
+    let pending = record.revocations.iter().filter(|known| known.done.is_none() && !has_ended(known));
+    pending.map(at_once).chain(of_pairs).collect()
 }
 
 #[cfg(test)]

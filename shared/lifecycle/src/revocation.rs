@@ -206,7 +206,8 @@ const REST: Duration = Duration::from_secs(24 * 60 * 60);
 const REMEMBERED: usize = 20;
 
 impl Record {
-    /// The revocations of the other pairs that have the compromised key of this one, which its caller has had signed again.
+    /// The revocations of the other pairs, a staged one too, that have the compromised key of this one, which its caller has had
+    /// signed again.
     pub fn of_the_same_key(&self, revocation: &Revocation, now: OffsetDateTime) -> Vec<Revocation> {
         let pairs = || [&self.current, &self.previous].into_iter().flatten();
         let key = pairs().find(|pair| pair.serial == revocation.serial && revocation.reason.is_compromise());
@@ -214,7 +215,14 @@ impl Record {
         let others = pairs().filter(|pair| pair.serial != revocation.serial && pair.key_fingerprint == *key);
         let alive = others.filter(|pair| now < *pair.not_after && !self.is_revoked(&pair.serial));
         let asked = Revocation { done: None, refused: None, ..revocation.clone() };
-        alive.map(|pair| Revocation { serial: pair.serial.clone(), ..asked.clone() }).collect()
+        let staged = self.attempt.as_ref().filter(|attempt| attempt.callers_key.as_ref() == Some(key));
+        let staged = staged.and_then(|attempt| attempt.staged.as_ref()).map(|staged| (&staged.serial, staged.issuer.as_ref()));
+        let alive = alive.map(|pair| (&pair.serial, pair.issuer.as_ref()));
+        let of = |(serial, issuer): (&Serial, Option<&Arn>)| {
+            let authority = issuer.unwrap_or(&asked.certificate_authority_arn);
+            Revocation { serial: serial.clone(), certificate_authority_arn: authority.clone(), ..asked.clone() }
+        };
+        alive.chain(staged).map(of).collect()
     }
 
     /// Whether this key is not to be signed again. What version 0.1 recorded says it by the serial alone.
@@ -296,9 +304,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::attempt::{Attempt, Staged};
     use crate::record::{Options, Pair};
     use crate::rollout::Progress;
-    use crate::samples::{CA, DAY, HOUR, IN_ACM, arn, at, exported, followed, issued, pair, specification};
+    use crate::samples::{CA, DAY, HOUR, IN_ACM, arn, at, attempt, exported, followed, issued, pair, specification};
 
     const NOW: &str = "2026-11-22T06:00:00Z";
     const OTHER_CA: &str = "arn:aws:acm-pca:eu-central-1:111122223333:certificate-authority/33333333-3333-3333-3333-333333333333";
@@ -647,6 +656,15 @@ mod tests {
         }
         let done = Revocation { done: Some(at(NOW).into()), refused: Some(at(NOW).into()), ..compromised.clone() };
         assert_eq!(callers.of_the_same_key(&done, at(NOW)), [Revocation { serial: serial("b02"), ..compromised.clone() }]);
+
+        let staged = Staged { version_id: "version-3".to_owned(), serial: serial("e05"), issuer: Some(arn(OTHER_CA)) };
+        let signed_again = |key: &str| {
+            let attempt = Attempt { callers_key: Some(key.to_owned()), staged: Some(staged.clone()), ..attempt(at(NOW)) };
+            Record { attempt: Some(attempt), ..ended.clone() }
+        };
+        let waits = Revocation { serial: serial("e05"), certificate_authority_arn: arn(OTHER_CA), ..compromised };
+        assert_eq!(signed_again(&pair().key_fingerprint).of_the_same_key(&compromised, at(NOW)), [waits]);
+        assert_eq!(signed_again("other").of_the_same_key(&compromised, at(NOW)), []);
 
         let key = pair().key_fingerprint;
         for (what, origin, revocation, known) in [

@@ -78,7 +78,12 @@ pub fn blame(record: &Record, reason: &str, sweep_interval: Duration, now: Offse
 fn fit<'a>(record: &Record, pair: Option<&'a Pair>, until: OffsetDateTime) -> Result<&'a Pair, String> {
     let why = match pair {
         None => "there is no pair before it to go back to".to_owned(),
-        Some(Pair { serial, .. }) if record.rejected.contains(serial) || record.revokes_at_once(serial) => {
+        // Two versions may hold the same certificate: what ACM has, exported twice.
+        Some(Pair { serial, version_id, .. })
+            if record.setback.as_ref().is_some_and(|setback| setback.rejected == *version_id)
+                || record.rejected.contains(serial)
+                || record.revokes_at_once(serial) =>
+        {
             format!("serial {serial} before it was rejected or revoked too")
         }
         Some(Pair { serial, not_after, .. }) if **not_after <= until => {

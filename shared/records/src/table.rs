@@ -442,7 +442,10 @@ impl Records {
         let records: BTreeMap<_, _> = items.into_iter().map(|(id, item)| (id.clone(), parse::<Record>(item, id).ok())).collect();
         let known = |(arn, name): &(Arn, CertificateName)| match records.get(&record_id(name)) {
             None => false,
-            Some(Some(record)) => record.in_acm() == Some(arn) && !record.told.contains_key("acm-untagged"),
+            // Of one that was imported by hand nobody is told that it has lost its tag.
+            Some(Some(record)) => {
+                record.in_acm() == Some(arn) && !record.is_adopted() && !record.told.contains_key("acm-untagged")
+            }
             // What cannot be read, the walk through the secrets tells of.
             Some(None) => true,
         };
