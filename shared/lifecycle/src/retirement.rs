@@ -134,5 +134,13 @@ mod tests {
             assert_eq!(found, [expected], "{before:?}, {with:?}");
         }
         assert!(revocations(&issued(), None, now).is_empty());
+        // What has ended no CA revokes; of a pair that is gone nobody knows when it ends.
+        let end = *pair().not_after;
+        let mut record = waits(Superseded);
+        let gone = Revocation { serial: Serial::from_hex("0c03"), ..record.revocations[0].clone() };
+        record.revocations.push(gone);
+        let serials = |at| revocations(&record, None, at).into_iter().map(|asked| asked.serial).collect::<Vec<_>>();
+        assert_eq!(serials(end - DAY), [pair().serial, Serial::from_hex("0c03")]);
+        assert_eq!(serials(end), [Serial::from_hex("0c03")]);
     }
 }
