@@ -265,6 +265,11 @@ impl Record {
         attempt.max(setback).filter(|until| *until > now)
     }
 
+    /// The current pair and the one before it.
+    pub fn pairs(&self) -> impl Iterator<Item = &Pair> {
+        self.current.iter().chain(&self.previous)
+    }
+
     pub fn specification(&self) -> Option<&Specification> {
         match &self.origin {
             Origin::Issued(specification) | Origin::CallerKey(specification) => Some(specification),

@@ -41,16 +41,13 @@ pub fn revocations(record: &Record, reason: Option<Reason>, now: OffsetDateTime)
     let at_once =
         |known: &Revocation| Revocation { reason: worse(known.reason), after_rollout: false, refused: None, ..known.clone() };
     let is_new = |pair: &&Pair| record.revocations.iter().all(|known| known.serial != pair.serial);
-    let valid = [&record.current, &record.previous].into_iter().flatten().filter(|pair| now < *pair.not_after);
+    let valid = record.pairs().filter(|pair| now < *pair.not_after);
     let of_pairs = valid.filter(is_new).filter_map(|pair| {
         let certificate_authority_arn = pair.issuer.clone().filter(|issuer| issuer.service() == "acm-pca")?;
         let (serial, reason, asked) = (pair.serial.clone(), reason?, now.into());
         Some(Revocation { serial, certificate_authority_arn, reason, asked, after_rollout: false, done: None, refused: None })
     });
-    let has_ended = |known: &Revocation| {
-        let mut pairs = [&record.current, &record.previous].into_iter().flatten();
-        pairs.any(|pair| pair.serial == known.serial && *pair.not_after <= now)
-    };
+    let has_ended = |known: &Revocation| record.pairs().any(|pair| pair.serial == known.serial && *pair.not_after <= now);
     let pending = record.revocations.iter().filter(|known| known.done.is_none() && !has_ended(known));
     pending.map(at_once).chain(of_pairs).collect()
 }

@@ -148,7 +148,7 @@ pub fn revocation(request: &Request, record: &Record, now: OffsetDateTime) -> Re
         let again = Revocation { refused: None, ..known.clone() };
         return Ok(if worse { Revocation { reason: *reason, after_rollout: false, ..again } } else { again });
     }
-    let pair = [&record.current, &record.previous].into_iter().flatten().find(|pair| pair.serial == *serial);
+    let pair = record.pairs().find(|pair| pair.serial == *serial);
     let authority = match (pair, record.specification()) {
         (Some(pair), _) => pair.issuer.clone(),
         (None, Some(specification)) => {
@@ -209,10 +209,9 @@ impl Record {
     /// The revocations of the other pairs, a staged one too, that have the compromised key of this one, which its caller has had
     /// signed again.
     pub fn of_the_same_key(&self, revocation: &Revocation, now: OffsetDateTime) -> Vec<Revocation> {
-        let pairs = || [&self.current, &self.previous].into_iter().flatten();
-        let key = pairs().find(|pair| pair.serial == revocation.serial && revocation.reason.is_compromise());
+        let key = self.pairs().find(|pair| pair.serial == revocation.serial && revocation.reason.is_compromise());
         let Some(key) = key.map(|pair| &pair.key_fingerprint) else { return Vec::new() };
-        let others = pairs().filter(|pair| pair.serial != revocation.serial && pair.key_fingerprint == *key);
+        let others = self.pairs().filter(|pair| pair.serial != revocation.serial && pair.key_fingerprint == *key);
         let alive = others.filter(|pair| now < *pair.not_after && !self.is_revoked(&pair.serial));
         let asked = Revocation { done: None, refused: None, ..revocation.clone() };
         let staged = self.attempt.as_ref().filter(|attempt| attempt.callers_key.as_ref() == Some(key));
@@ -229,17 +228,16 @@ impl Record {
     pub fn has_compromised(&self, key_fingerprint: &str) -> bool {
         let compromised =
             |serial: &Serial| self.revocations.iter().any(|known| known.serial == *serial && known.reason.is_compromise());
-        let mut pairs = [&self.current, &self.previous].into_iter().flatten();
         self.compromised_keys.contains(key_fingerprint)
-            || pairs.any(|pair| pair.key_fingerprint == key_fingerprint && compromised(&pair.serial))
+            || self.pairs().any(|pair| pair.key_fingerprint == key_fingerprint && compromised(&pair.serial))
     }
 
     /// Notes a revocation that was asked for, once for each serial.
     pub fn ask_to_revoke(&mut self, revocation: Revocation) {
-        let pairs = [&self.current, &self.previous].into_iter().flatten();
-        let compromised = pairs.filter(|pair| pair.serial == revocation.serial && revocation.reason.is_compromise());
-        if matches!(self.origin, Origin::CallerKey(_)) {
-            self.compromised_keys.extend(compromised.map(|pair| pair.key_fingerprint.clone()));
+        if matches!(self.origin, Origin::CallerKey(_)) && revocation.reason.is_compromise() {
+            let compromised = self.pairs().filter(|pair| pair.serial == revocation.serial);
+            let keys: Vec<_> = compromised.map(|pair| pair.key_fingerprint.clone()).collect();
+            self.compromised_keys.extend(keys);
         }
         match self.revocations.iter_mut().find(|known| known.serial == revocation.serial) {
             Some(known) => *known = revocation,
@@ -249,7 +247,7 @@ impl Record {
 
     /// Whether this is the serial of a pair of the secret that has not expired.
     pub fn knows_alive(&self, serial: &Serial, now: OffsetDateTime) -> bool {
-        self.current.iter().chain(&self.previous).any(|pair| pair.serial == *serial && *pair.not_after > now)
+        self.pairs().any(|pair| pair.serial == *serial && *pair.not_after > now)
     }
 
     /// Notes that the CA refused to revoke a serial: for now, or for ever because it knows no such certificate, or an expired one.
