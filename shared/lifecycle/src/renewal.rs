@@ -202,6 +202,14 @@ pub(crate) fn rest(record: &Record, sweep_interval: Duration) -> Duration {
     record.current.as_ref().map_or(DAY, |current| DAY.min(window(record, current) / 4).max(sweep_interval))
 }
 
+/// How long what failed then stands. No longer than a quarter of what was left: somebody may have moved the label back to a pair
+/// that ends soon.
+fn rest_after(record: &Record, failed: OffsetDateTime, sweep_interval: Duration) -> Duration {
+    let rest = rest(record, sweep_interval);
+    let left = |pair: &Pair| Duration::try_from(*pair.not_after - failed).unwrap_or_default();
+    record.current.as_ref().map_or(rest, |pair| rest.min(left(pair) / 4).max(sweep_interval))
+}
+
 /// One look at one certificate.
 pub fn plan(record: &Record, facts: &Facts, sweep_interval: Duration, now: OffsetDateTime) -> Plan {
     let mut plan = Plan { steps: Vec::new(), look_at: now + DAY };
@@ -250,16 +258,7 @@ pub fn plan(record: &Record, facts: &Facts, sweep_interval: Duration, now: Offse
                     "{certificate_arn} has lost its tag everleaf:certificate with the name of `{name}`, and is not exported any more; put the tag back, or retire `{name}`; another certificate of ACM that has the tag now takes its place within a day"
                 ),
             ),
-            Some(held) => {
-                plan.ca_of_acm(record, held, facts.rollover.as_ref());
-                let before = plan.steps.len();
-                plan.acms(record, held, sweep_interval, now);
-                // Who is told what stands in the way need not be told that it takes long.
-                let is_told = plan.steps[before..].iter().any(|step| matches!(step, Step::Tell { .. }));
-                if record.current.is_some() && !is_told {
-                    plan.late(record, facts.held.as_ref(), now);
-                }
-            }
+            Some(held) => plan.acms(record, held, facts.rollover.as_ref(), sweep_interval, now),
             None => plan.tell("acm-missing", format!("ACM has no {certificate_arn} any more; `{name}` will not be renewed")),
         },
     }
@@ -478,7 +477,19 @@ impl Plan {
         }
     }
 
-    fn acms(&mut self, record: &Record, held: &Held, sweep_interval: Duration, now: OffsetDateTime) {
+    fn acms(&mut self, record: &Record, held: &Held, rollover: Option<&Rollover>, sweep_interval: Duration, now: OffsetDateTime) {
+        self.ca_of_acm(record, held, rollover);
+        let before = self.steps.len();
+        self.next_of_acm(record, held, sweep_interval, now);
+        // Who is told what stands in the way need not be told that it takes long.
+        let is_told = self.steps[before..].iter().any(|step| matches!(step, Step::Tell { .. }));
+        if record.current.is_some() && !is_told {
+            self.late(record, Some(held), now);
+        }
+    }
+
+    /// What ACM has is exported, and it is asked for what it has not.
+    fn next_of_acm(&mut self, record: &Record, held: &Held, sweep_interval: Duration, now: OffsetDateTime) {
         let arn = &held.certificate_arn;
         match export::export(held, Some(record), None, now) {
             Export::Take { reason, .. } => {
@@ -598,14 +609,9 @@ impl Plan {
 
     /// Takes `step` when nobody else is at it, the day's attempts are not used up, and nothing permanent stands against it.
     fn when_its_turn(&mut self, record: &Record, sweep_interval: Duration, now: OffsetDateTime, step: Step) {
-        if let Some(halt) = &record.halted {
-            let left = |pair: &Pair| Duration::try_from(*pair.not_after - *halt.at).unwrap_or_default();
-            let rest = rest(record, sweep_interval);
-            // Somebody may have moved the label back to a pair that ends soon.
-            let rest = record.current.as_ref().map_or(rest, |pair| rest.min(left(pair) / 4).max(sweep_interval));
-            if now - *halt.at < rest {
-                return self.look_by(*halt.at + rest);
-            }
+        let rested = record.halted.as_ref().map(|halt| *halt.at + rest_after(record, *halt.at, sweep_interval));
+        if let Some(at) = rested.filter(|at| now < *at) {
+            return self.look_by(at);
         }
         let replaces = record.current.as_ref().map(|pair| pair.version_id.as_str());
         match attempt::turn(record, "", "", replaces, now) {
