@@ -265,9 +265,7 @@ fn to_successor(app: &App, record: &mut Record, invocation: &Invocation) {
 /// not come to a pair yet keeps the one it began with.
 fn origin(order: &Order, record: Option<&Record>) -> Origin {
     let mut wanted = order.specification.clone();
-    // Version 0.1 noted the end with the attempt alone.
-    let before = |record: &Record| record.end.or_else(|| record.attempt.as_ref().and_then(|attempt| attempt.end));
-    let before = record.and_then(|record| before(record).zip(record.specification()));
+    let before = record.and_then(|record| record.end_asked_for().zip(record.specification()));
     if let (Some(end), Some((before, has))) = (order.end, before)
         && (end - *before).abs() < time::Duration::minutes(1)
     {
@@ -360,8 +358,7 @@ async fn issue(
             return Err(Failure::permanent(format!("issue `{name}`"), why));
         }
     };
-    // What would end so soon that nobody may ask for it is made for as long as the first was to be.
-    attempt.end = attempt.end.or_else(|| record.end.filter(|end| **end > now + app.policy.sweep_interval * 9));
+    attempt.end = attempt.end.or_else(|| record.next_end(app.policy.sweep_interval, now));
     attempt.callers_key = attempt.callers_key.or_else(|| asked.csr.map(|csr| csr.key_fingerprint.clone()));
     if let Some(rotation) = asked.rotation {
         rotation.join(&mut attempt, record.specification().map(|wanted| &wanted.certificate_authority_arn));

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use time::{Date, OffsetDateTime, UtcOffset};
 
+use crate::issuance::LEAST_SWEEPS;
 use crate::leaf::Serial;
 use crate::names::{Arn, CertificateName};
 use crate::record::{Moment, Origin, Record, Specification};
@@ -129,6 +130,19 @@ pub fn turn(record: &Record, holder: &str, reason: &str, replaces: Option<&str>,
 }
 
 impl Record {
+    /// When the pair that was asked for last is to end, where that was a date and the pair is not there yet. Version 0.1 noted it
+    /// with the attempt alone.
+    pub fn end_asked_for(&self) -> Option<Moment> {
+        self.end.or_else(|| self.attempt.as_ref()?.end)
+    }
+
+    /// When the pair of an attempt that begins now is to end, where that is a date. Where that has come so near that nobody could
+    /// ask for it any more, the pair lives for as long as the first was to.
+    pub fn next_end(&self, sweep_interval: Duration, now: OffsetDateTime) -> Option<Moment> {
+        let shortest = sweep_interval * LEAST_SWEEPS * 3;
+        self.end.filter(|end| **end > now + shortest)
+    }
+
     /// Notes the attempt; a new one is counted, unless Lambda only repeats the invocation that failed for good.
     pub fn take_up(&mut self, attempt: Attempt) {
         let today = attempt.started.to_offset(UtcOffset::UTC).date();
@@ -423,5 +437,27 @@ mod tests {
             ..begun
         };
         assert_eq!(again.token("everleaf", &name, "issue"), token);
+    }
+
+    #[test]
+    fn an_end_that_was_asked_for_is_the_next_ones_until_it_is_near() {
+        let hour = Duration::from_secs(60 * 60);
+        let end = at(NOON) + hour * 9;
+        let asked = Record { end: Some(end.into()), ..issued() };
+        let second = Duration::from_secs(1);
+        for (what, record, now, next) in [
+            ("no date", issued(), at(NOON), None),
+            ("nine sweeps before", asked.clone(), at(NOON), None),
+            ("a second earlier", asked.clone(), at(NOON) - second, Some(end)),
+            ("past", asked.clone(), end + hour, None),
+        ] {
+            assert_eq!(record.next_end(hour, now).map(|end| *end), next, "{what}");
+        }
+        let began = |end: Option<OffsetDateTime>| Some(Attempt { end: end.map(Into::into), ..attempt(at(NOON)) });
+        let of_version_0_1 = Record { attempt: began(Some(end)), ..issued() };
+        let other = Record { attempt: began(Some(end + hour)), ..asked };
+        for (record, before) in [(issued(), None), (of_version_0_1, Some(end)), (other, Some(end))] {
+            assert_eq!(record.end_asked_for().map(|end| *end), before);
+        }
     }
 }

@@ -181,6 +181,9 @@ pub fn replacement(leaf: Leaf, record: &Record, arn: &Arn, policy: &Policy, now:
     }
 }
 
+/// How many sweeps there must be in the time to renew, so that no renewal comes too late.
+pub(crate) const LEAST_SWEEPS: u32 = 3;
+
 /// What an order means for a certificate that may exist already.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
@@ -573,7 +576,7 @@ impl Fields {
             );
         }
         let window = renew_before.unwrap_or(lifetime / 3);
-        let least = policy.sweep_interval * 3;
+        let least = policy.sweep_interval * LEAST_SWEEPS;
         if window < least && !self.is_refused("renew_before") {
             let (field, remedy) = match renew_before {
                 Some(_) => ("renew_before", "give more time"),
