@@ -15,7 +15,7 @@ use aws_sdk_eventbridge::Client as EventBridge;
 use lifecycle::attempt::{A_DAY, Attempt, Turn, turn};
 use lifecycle::date;
 use lifecycle::events::{AcmDetail, Detail, Event, Kind};
-use lifecycle::export::{Export, Held, export};
+use lifecycle::export::{Export, Held, WAS_IMPORTED, export};
 use lifecycle::names::{Arn, CertificateName, ServiceName};
 use lifecycle::record::{Origin, Record};
 use lifecycle::renewal::Secret;
@@ -134,10 +134,10 @@ async fn by_name(app: &App, name: &CertificateName, invocation: &Invocation) -> 
         );
     };
     let Origin::Exported { certificate_arn: arn } = record.origin.clone() else {
-        return refused(match record.is_adopted() {
-            true => "it was imported into ACM, which never gives its key back; renew-on-expiry has it replaced before it expires",
-            false => "it was issued here, not by ACM; renew it with issue-client-cert",
-        });
+        return match record.is_adopted() {
+            true => refused(&format!("it {WAS_IMPORTED}")),
+            false => refused("it was issued here, not by ACM; renew it with issue-client-cert"),
+        };
     };
     let (managed, held) =
         tokio::try_join!(acm::managed(&app.acm, &arn, &app.records.settings.prefix), acm::describe(&app.acm, &arn))?;
@@ -177,8 +177,8 @@ async fn see_to(
     let Some(held) = held else {
         return Err(Failure::permanent(format!("export `{name}`"), format!("ACM has no {arn} any more")));
     };
-    if let (true, Export::Never(why)) = (held.is_imported(), export(&held, None, None, now)) {
-        return Err(Failure::permanent(format!("export `{name}`"), why));
+    if held.is_imported() {
+        return Err(Failure::permanent(format!("export `{name}`"), format!("{arn} {WAS_IMPORTED}")));
     }
     let origin = Origin::Exported { certificate_arn: arn.clone() };
     let before = record.as_ref().map(|record| record.options.services.clone()).unwrap_or_default();

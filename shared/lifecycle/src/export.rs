@@ -65,6 +65,10 @@ pub enum Export {
     Never(String),
 }
 
+/// Why what somebody imported is not exported, after its ARN or its name.
+pub const WAS_IMPORTED: &str =
+    "was imported into ACM, which never gives its key back; renew-on-expiry has it replaced before it expires";
+
 /// Compares. `expected` is the expiry that an event spoke of: a body that ends earlier is the one from before the renewal.
 pub fn export(held: &Held, record: Option<&Record>, expected: Option<OffsetDateTime>, now: OffsetDateTime) -> Export {
     let Held { certificate_arn, status, kind, exportable, serial, not_after, failure, .. } = held;
@@ -77,9 +81,7 @@ pub fn export(held: &Held, record: Option<&Record>, expected: Option<OffsetDateT
             ));
         }
         _ => {
-            return Export::Never(format!(
-                "{certificate_arn} was imported into ACM, which never gives its key back; renew-on-expiry has it replaced before it expires"
-            ));
+            return Export::Never(format!("{certificate_arn} {WAS_IMPORTED}"));
         }
     }
     let current = record.and_then(|record| record.current.as_ref());
