@@ -29,6 +29,18 @@ struct Authority {
     not_after: Option<OffsetDateTime>,
 }
 
+impl Authority {
+    /// Why it would never issue this, and what to do.
+    fn refuses(&self, wanted: &Specification, now: OffsetDateTime) -> Option<String> {
+        if self.short_lived && wanted.lifetime > LONGEST_OF_SHORT_LIVED {
+            let mode = "is in short-lived mode, whose certificates last 7 days at most";
+            return Some(format!("{mode}; ask for {{\"days\": 7}} or less, or name another CA"));
+        }
+        let end = self.not_after.filter(|end| now + wanted.lifetime > *end)?;
+        Some(format!("ends {} itself; ask for less, renew the CA, or name another one", date(end)))
+    }
+}
+
 /// <https://docs.aws.amazon.com/privateca/latest/userguide/short-lived-certificates.html>
 const LONGEST_OF_SHORT_LIVED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -46,20 +58,13 @@ impl PrivateCa {
 
     /// Refuses what the CA would never issue, before anything is begun.
     pub(crate) async fn admits(&self, wanted: &Specification, now: OffsetDateTime) -> Result<(), Failure> {
-        let Specification { certificate_authority_arn: arn, lifetime, .. } = wanted;
-        let refused = |why: String| Err(Failure::permanent("accept the request", format!("validity: {arn} {why}")));
-        let ends_before = |authority: &Authority| authority.not_after.filter(|end| now + *lifetime > *end);
-        let mut authority = self.authority(arn).await?;
-        if ends_before(&authority).is_some() {
-            authority = self.describe(arn).await?;
+        let arn = &wanted.certificate_authority_arn;
+        if self.authority(arn).await?.refuses(wanted, now).is_none() {
+            return Ok(());
         }
-        if authority.short_lived && *lifetime > LONGEST_OF_SHORT_LIVED {
-            return refused(
-                "is in short-lived mode, whose certificates last 7 days at most; ask for {\"days\": 7} or less, or name another CA".to_owned(),
-            );
-        }
-        match ends_before(&authority) {
-            Some(end) => refused(format!("ends {} itself; ask for less, renew the CA, or name another one", date(end))),
+        // It may have been renewed since it was looked at.
+        match self.describe(arn).await?.refuses(wanted, now) {
+            Some(why) => Err(Failure::permanent("accept the request", format!("validity: {arn} {why}"))),
             None => Ok(()),
         }
     }
