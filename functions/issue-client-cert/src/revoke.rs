@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use lifecycle::date;
 use lifecycle::events::{Event, Kind};
+use lifecycle::leaf::Serial;
 use lifecycle::record::{Origin, Record};
 use lifecycle::revocation::{self, Request, Revocation};
 use runtime::{Failure, Invocation, publish};
@@ -28,15 +29,8 @@ pub(crate) async fn by_hand(app: &App, request: &Value, invocation: &Invocation)
     let revocation = revocation::revocation(&request, &record, now).map_err(refused)?;
     let same_key = record.of_the_same_key(&revocation, now);
     let with_it: Vec<_> = same_key.iter().map(|other| other.serial.clone()).collect();
-    let answer = |outcome, record: &Record, replaced| {
-        let mut answer = answer(outcome, record, &revocation, replaced);
-        if !with_it.is_empty() {
-            answer["of_the_same_key"] = json!(with_it);
-        }
-        answer
-    };
     if *dry_run {
-        return Ok(answer("planned", &record, None));
+        return Ok(answer("planned", &record, &revocation, &with_it, None));
     }
     if !record.revocations.contains(&revocation) {
         for asked in same_key.into_iter().chain([revocation.clone()]) {
@@ -60,7 +54,7 @@ pub(crate) async fn by_hand(app: &App, request: &Value, invocation: &Invocation)
         return Err(failure);
     }
     let outcome = if record.is_revoked(serial) { "revoked" } else { "recorded" };
-    Ok(answer(outcome, &record, replaced.map(crate::Answer::into_json).transpose()?))
+    Ok(answer(outcome, &record, &revocation, &with_it, replaced.map(crate::Answer::into_json).transpose()?))
 }
 
 /// Revokes what is ready for it. What a CA refuses for good is told once a day and keeps nothing else from going on.
@@ -116,7 +110,8 @@ async fn revoke(app: &App, record: &mut Record, revocation: &Revocation, now: Of
     Ok(event)
 }
 
-fn answer(outcome: &str, record: &Record, revocation: &Revocation, replaced: Option<Value>) -> Value {
+/// `with_it`: the serials of the same key.
+fn answer(outcome: &str, record: &Record, revocation: &Revocation, with_it: &[Serial], replaced: Option<Value>) -> Value {
     let Revocation { serial, certificate_authority_arn, reason, asked, after_rollout, .. } = revocation;
     let next = match (outcome, after_rollout) {
         ("revoked", _) => "the CA publishes it in its next CRL, within about half an hour".to_owned(),
@@ -128,6 +123,9 @@ fn answer(outcome: &str, record: &Record, revocation: &Revocation, replaced: Opt
         "outcome": outcome, "certificate": record.name, "serial_number": serial, "reason": reason.as_str(),
         "certificate_authority_arn": certificate_authority_arn, "asked": date(**asked), "next": next,
     });
+    if !with_it.is_empty() {
+        answer["of_the_same_key"] = json!(with_it);
+    }
     if let Some(replaced) = replaced {
         answer["replacement"] = replaced;
     }
