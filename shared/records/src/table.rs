@@ -438,7 +438,7 @@ impl Records {
                 Some((arn, item.get("certificate")?.as_s().ok()?.parse().ok()?))
             })
             .collect();
-        let (_, items) = self.unknown(noted.iter().map(|(_, name)| name.clone()).collect()).await?;
+        let items = self.items(noted.iter().map(|(_, name)| record_id(name)).collect()).await?;
         let records: BTreeMap<_, _> = items.into_iter().map(|(id, item)| (id.clone(), parse::<Record>(item, id).ok())).collect();
         let known = |(arn, name): &(Arn, CertificateName)| match records.get(&record_id(name)) {
             None => false,
@@ -452,18 +452,12 @@ impl Records {
         Ok(noted.into_iter().filter(known).map(|(arn, _)| arn).collect())
     }
 
-    /// Those of the names that have no record, and the items of the others.
-    async fn unknown(&self, names: Vec<CertificateName>) -> Result<(Vec<CertificateName>, Vec<(String, Item)>), Failure> {
-        let items = self.items(names.iter().map(record_id).collect()).await?;
-        let known: BTreeSet<_> = items.iter().map(|(id, _)| id.as_str()).collect();
-        let unknown = names.into_iter().filter(|name| !known.contains(record_id(name).as_str())).collect();
-        Ok((unknown, items))
-    }
-
     /// Those of the names that have no record, and the records that the sweep would not come upon within a day: somebody has
     /// altered them. What cannot be read is named.
     pub async fn missed(&self, names: Vec<CertificateName>, now: OffsetDateTime) -> Result<Missed, Failure> {
-        let (unknown, items) = self.unknown(names).await?;
+        let items = self.items(names.iter().map(record_id).collect()).await?;
+        let known: BTreeSet<_> = items.iter().map(|(id, _)| id.as_str()).collect();
+        let unknown = names.into_iter().filter(|name| !known.contains(record_id(name).as_str())).collect();
         let mut missed = Missed { unknown, records: Vec::new(), unreadable: Vec::new() };
         for (id, item) in items {
             let indexed = item.get("queue").is_some_and(|queue| queue.as_s().is_ok_and(|queue| queue == QUEUE));
