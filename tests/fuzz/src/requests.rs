@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use lifecycle::Refusal;
 use lifecycle::events::{AcmDetail, Detail, EcsDetail};
 use lifecycle::issuance::{Order, Policy, order};
 use lifecycle::leaf::KeyAlgorithm;
@@ -33,13 +34,8 @@ pub(crate) fn issuance(input: &[u8]) -> bool {
 
 /// Has a request judged, and judges again what is accepted. Whether it is.
 pub(crate) fn judge(request: &Value) -> bool {
-    let Order { name, specification, options, csr, .. } = match order(request, &POLICY, NOW) {
-        Ok(order) => order,
-        Err(refusal) => {
-            assert!(!refusal.reasons.is_empty(), "refused for no reason: {request}");
-            return false;
-        }
-    };
+    let Some(order) = accepted(request, order(request, &POLICY, NOW)) else { return false };
+    let Order { name, specification, options, csr, .. } = order;
     for name in &specification.names {
         assert!(is_inside(&name.to_string()), "{name} is outside the policy: {request}");
     }
@@ -87,34 +83,25 @@ fn is_host(name: &str) -> bool {
 
 pub(crate) fn revocation(input: &[u8]) -> bool {
     let Ok(request) = serde_json::from_slice::<Value>(input) else { return false };
-    match lifecycle::revocation::request(&request) {
-        Err(refusal) => {
-            assert!(!refusal.reasons.is_empty(), "refused for no reason: {request}");
-            false
-        }
-        Ok(asked) => {
-            assert!(asked.serial.as_str().starts_with(|first: char| first.is_ascii_hexdigit() && first != '0'), "{request}");
-            assert_eq!(asked.serial.to_string().parse(), Ok(asked.serial));
-            assert_eq!(asked.reason.as_str().parse(), Ok(asked.reason));
-            true
-        }
-    }
+    let Some(asked) = accepted(&request, lifecycle::revocation::request(&request)) else { return false };
+    assert!(asked.serial.as_str().starts_with(|first: char| first.is_ascii_hexdigit() && first != '0'), "{request}");
+    assert_eq!(asked.serial.to_string().parse(), Ok(asked.serial));
+    assert_eq!(asked.reason.as_str().parse(), Ok(asked.reason));
+    true
 }
 
 pub(crate) fn retirement(input: &[u8]) -> bool {
     let Ok(request) = serde_json::from_slice::<Value>(input) else { return false };
-    match lifecycle::retirement::request(&request) {
-        Err(refusal) => {
-            assert!(!refusal.reasons.is_empty(), "refused for no reason: {request}");
-            false
-        }
-        Ok(asked) => {
-            assert_eq!(request["retire"], asked.name.to_string(), "another certificate: {request}");
-            assert_eq!(request.get("reason").and_then(Value::as_str), asked.reason.map(|reason| reason.as_str()), "{request}");
-            assert_eq!(request["dry_run"] == true, asked.dry_run, "{request}");
-            true
-        }
-    }
+    let Some(asked) = accepted(&request, lifecycle::retirement::request(&request)) else { return false };
+    assert_eq!(request["retire"], asked.name.to_string(), "another certificate: {request}");
+    assert_eq!(request.get("reason").and_then(Value::as_str), asked.reason.map(|reason| reason.as_str()), "{request}");
+    assert_eq!(request["dry_run"] == true, asked.dry_run, "{request}");
+    true
+}
+
+/// What was read; a refusal has a reason.
+fn accepted<T>(request: &Value, read: Result<T, Refusal>) -> Option<T> {
+    read.map_err(|refusal| assert!(!refusal.reasons.is_empty(), "refused for no reason: {request}")).ok()
 }
 
 /// A declaration by a request, or all of them by the stack's parameter.
