@@ -46,16 +46,21 @@ async fn declared_unseen(stack: &Stack, authority: &str) {
     assert_eq!(records.save_stores(&mut stores).await.unwrap(), records::table::Saved::Done);
 }
 
+/// The whole days that a CA has left.
+async fn days_left(stack: &Stack, authority: &str) -> u64 {
+    let asked = json!({"CertificateAuthorityArn": authority});
+    let described = user(stack, "acm-pca:DescribeCertificateAuthority", asked).await;
+    let end = described["CertificateAuthority"]["NotAfter"].as_f64().unwrap() as i64;
+    (end - stack.aws.now().unix_timestamp()) as u64 / 86_400
+}
+
 #[test]
 fn what_would_outlive_its_ca_is_refused_before_anything_is_begun_until_the_ca_is_renewed() {
     run(async {
         let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
         lose_deliveries(&stack);
         act(&stack, "issue-client-cert", order()).await;
-        let described = json!({"CertificateAuthorityArn": stack.issuing_ca});
-        let described = user(&stack, "acm-pca:DescribeCertificateAuthority", described).await;
-        let left = described["CertificateAuthority"]["NotAfter"].as_f64().unwrap() as i64 - stack.aws.now().unix_timestamp();
-        days(left as u64 / 86_400 - 20).await;
+        days(days_left(&stack, &stack.issuing_ca).await - 20).await;
         let mut late = order();
         (late["name"], late["validity"]) = (json!("late"), json!({"days": 30}));
         let error = stack.handle("issue-client-cert", late.clone(), "late").await.unwrap_err();
@@ -70,6 +75,26 @@ fn what_would_outlive_its_ca_is_refused_before_anything_is_begun_until_the_ca_is
         }
         (late["name"], late["validity"]) = (json!("later"), json!({"days": 30}));
         assert_eq!(act(&stack, "issue-client-cert", late).await["outcome"], "issued");
+    });
+}
+
+#[test]
+fn what_its_ca_has_issued_and_waits_is_not_held_against_the_end_of_the_ca() {
+    run(async {
+        let mut site = Site::with(&[]).await;
+        let second = site.new_authority("Example Second CA");
+        site.stack.update(&[("AllowedCaArns", &second)]).await;
+        site.declare(site.declaration()).await;
+        let stack = &site.stack;
+        declared_unseen(stack, &second).await;
+        lose_deliveries(stack);
+        days(days_left(stack, &second).await - 31).await;
+        let mut asked = order();
+        (asked["certificate_authority_arn"], asked["validity"]) = (json!(second), json!({"days": 30}));
+        for _ in 0..2 {
+            assert_eq!(act(stack, "issue-client-cert", asked.clone()).await["outcome"], "waiting-for-trust");
+            days(3).await;
+        }
     });
 }
 

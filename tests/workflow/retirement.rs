@@ -1,5 +1,6 @@
 //! A certificate that is not wanted any more: nothing is left of it but what can be restored.
 
+use lifecycle::leaf::Serial;
 use local_aws::{AwsError, Fault};
 use records::table::Saved;
 use serde_json::{Value, json};
@@ -69,15 +70,21 @@ fn what_is_retired_is_revoked_where_asked_and_left_alone_until_somebody_restores
     });
 }
 
+/// `orders` is to be revoked after its rollout, which does not come; its serial.
+async fn to_be_revoked(stack: &Stack) -> Serial {
+    let serial = stack.record("orders").await.unwrap().current.unwrap().serial;
+    stack.aws.set_deliveries(None);
+    let revoke = json!({"revoke": "orders", "serial_number": serial, "reason": "SUPERSEDED"});
+    assert_eq!(stack.handle("issue-client-cert", revoke, "revoke").await.unwrap()["outcome"], "recorded");
+    stack.aws.take_calls();
+    serial
+}
+
 #[test]
 fn what_was_to_be_revoked_after_its_rollout_is_revoked_before_it_is_forgotten() {
     run(async {
         let stack = issued().await;
-        let serial = stack.record("orders").await.unwrap().current.unwrap().serial;
-        stack.aws.set_deliveries(None);
-        let revoke = json!({"revoke": "orders", "serial_number": serial, "reason": "SUPERSEDED"});
-        assert_eq!(stack.handle("issue-client-cert", revoke, "revoke").await.unwrap()["outcome"], "recorded");
-        stack.aws.take_calls();
+        let serial = to_be_revoked(&stack).await;
         let retired = stack.handle("issue-client-cert", json!({"retire": "orders"}), "retire").await.unwrap();
         assert_eq!(retired["revoked"], json!([serial]));
         let calls = stack.aws.take_calls();
@@ -171,10 +178,7 @@ fn what_somebody_has_changed_meanwhile_is_not_forgotten() {
 fn what_its_ca_refuses_to_revoke_is_said_and_keeps_nothing_from_being_retired_but_where_a_reason_is_given() {
     run(async {
         let stack = issued().await;
-        let serial = stack.record("orders").await.unwrap().current.unwrap().serial;
-        stack.aws.set_deliveries(None);
-        let revoke = json!({"revoke": "orders", "serial_number": serial, "reason": "SUPERSEDED"});
-        stack.handle("issue-client-cert", revoke, "revoke").await.unwrap();
+        let serial = to_be_revoked(&stack).await;
         let denied = AwsError::new("AccessDeniedException", "User is not authorized to perform this");
         stack.aws.set_faults(Some(Box::new(move |call| {
             (call.operation == "RevokeCertificate").then(|| Fault::Refuse(denied.clone()))
