@@ -606,6 +606,25 @@ fn a_request_repeated_after_the_table_was_lost_finds_the_secret_as_it_is() {
 
 /// Without the secret there is no key: what the record says of it is of no use to anybody.
 #[test]
+fn the_same_name_on_the_same_ca_within_minutes_has_a_certificate_of_its_own() {
+    run(async {
+        // For the CA, the stack without table and secret is that of another account which shares it, with the same prefix.
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        lose_deliveries(&stack);
+        let first = act(&stack, "issue-client-cert", order()).await;
+        empty_the_table(&stack).await;
+        let gone = json!({"SecretId": "everleaf/orders", "ForceDeleteWithoutRecovery": true});
+        user(&stack, "secretsmanager:DeleteSecret", gone).await;
+        minutes(2).await;
+        let second = act(&stack, "issue-client-cert", order()).await;
+        assert_eq!((&first["outcome"], &second["outcome"]), (&json!("issued"), &json!("issued")));
+        assert_ne!(first["serial_number"], second["serial_number"]);
+        let asked = stack.aws.take_calls().iter().filter(|call| call.operation == "IssueCertificate").count();
+        assert_eq!(asked, 2);
+    });
+}
+
+#[test]
 fn a_secret_that_is_gone_for_good_is_made_anew_for_whoever_asks_with_replace_as_the_advice_says() {
     run(async {
         let mut other = order();

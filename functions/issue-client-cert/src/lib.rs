@@ -410,11 +410,11 @@ async fn attempted(
         let public = if csr.is_some() { public(app, record).await? } else { None };
         return Ok((installed, public));
     }
-    let (key, pem) = match csr {
-        Some(csr) => (None, csr.pem.clone()),
+    let (key, pem, asked_for) = match csr {
+        Some(csr) => (None, csr.pem.clone(), csr.key_fingerprint.clone()),
         None => {
             let waiting = csr::durable_key(&app.records, record, &wanted, &attempt).await?;
-            (Some(waiting.key), waiting.csr)
+            (Some(waiting.key), waiting.csr.clone(), waiting.csr)
         }
     };
     let issued = match attempt.certificate_arn.clone() {
@@ -427,7 +427,8 @@ async fn attempted(
                     "this attempt is too old; the next try begins another",
                 ));
             }
-            let token = attempt.token(&app.records.settings.prefix, &name, "issue");
+            // Another account that shares the CA may have a stack of this prefix and a certificate of this name.
+            let token = attempt.token(&app.records.settings.prefix, &name, &format!("issue {asked_for}"));
             let arn = app.pca.issue(&name, &wanted, &pem, not_after, &token).await?;
             attempt.certificate_arn = Some(arn.clone());
             record.attempt = Some(attempt.clone());
