@@ -42,11 +42,24 @@ pub struct Request {
     client_request_token: String,
 }
 
+impl Request {
+    /// The certificate whose secret is to be rotated, where secrets begin with `prefix`. Secrets Manager ends the ARN of a secret
+    /// with its name, a hyphen and six characters.
+    pub fn certificate(&self, prefix: &str) -> Result<CertificateName, String> {
+        let Self { secret_id, .. } = self;
+        let arn: Arn = secret_id.parse().map_err(|error| format!("{secret_id}: {error}"))?;
+        let named = arn.resource().strip_prefix("secret:").and_then(|rest| rest.rsplit_once('-'));
+        let ours = named.and_then(|(secret, _)| secret.strip_prefix(prefix)?.strip_prefix('/'));
+        let name = ours.and_then(|name| name.parse().ok());
+        name.ok_or_else(|| format!("{secret_id} is not of this stack; its secrets begin with {prefix}/"))
+    }
+}
+
 impl Records {
     /// What Secrets Manager asks for; `None` when the version that it means is current already.
     pub async fn rotation(&self, request: Request) -> Result<Option<Rotation>, Failure> {
+        let name = request.certificate(&self.settings.prefix).map_err(|why| Failure::permanent("rotate the secret", why))?;
         let Request { step, secret_id, client_request_token: token } = request;
-        let name = self.name_of(&secret_id).map_err(|why| Failure::permanent("rotate the secret", why))?;
         let refused = |why: String| Failure::permanent(format!("rotate the secret of `{name}`"), why);
         let Some(state) = self.describe(&name).await?.filter(|state| state.arn.as_str() == secret_id) else {
             return Err(refused(format!("there is no {secret_id} any more")));
@@ -73,17 +86,6 @@ impl Records {
         Ok(Some(Rotation { name, step, token, pair }))
     }
 
-    /// Secrets Manager ends the ARN of a secret with its name, a hyphen and six characters.
-    fn name_of(&self, secret_id: &str) -> Result<CertificateName, String> {
-        let arn: Arn = secret_id.parse().map_err(|error| format!("{secret_id}: {error}"))?;
-        let named = arn.resource().strip_prefix("secret:").and_then(|rest| rest.rsplit_once('-'));
-        let ours = named.and_then(|(secret, _)| secret.strip_prefix(&self.settings.prefix)?.strip_prefix('/'));
-        let name = ours.and_then(|name| name.parse().ok());
-        name.ok_or_else(|| format!("{secret_id} is not of this stack; its secrets begin with {}/", self.settings.prefix))
-    }
-}
-
-impl Records {
     /// Fails when what waits to be rotated in has ended, or is older than what has become current meanwhile: the next rotation
     /// begins anew.
     pub async fn give_way(&self, rotation: &Rotation, record: &Record, now: OffsetDateTime) -> Result<(), Failure> {

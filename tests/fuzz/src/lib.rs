@@ -22,10 +22,12 @@ const NOW: OffsetDateTime = datetime!(2026-12-06 06:00 UTC);
 /// A parser by the name of its corpus: reads the input, says whether it accepts it, and panics when that is nonsense.
 pub type Parser = (&'static str, fn(&[u8]) -> bool);
 
-pub const PARSERS: [Parser; 15] = [
+pub const PARSERS: [Parser; 17] = [
     ("request", requests::issuance),
     ("revocation", requests::revocation),
     ("retirement", requests::retirement),
+    ("rotation", requests::rotation),
+    ("name", requests::name),
     ("declaration", requests::declaration),
     ("event", requests::event),
     ("csr", x509::csr),

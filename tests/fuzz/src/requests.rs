@@ -8,8 +8,10 @@ use lifecycle::Refusal;
 use lifecycle::events::{AcmDetail, Detail, EcsDetail};
 use lifecycle::issuance::{Order, Policy, order};
 use lifecycle::leaf::KeyAlgorithm;
+use lifecycle::names::{Arn, AuthorityArn, CertificateName, StoreName, TaggedService};
 use lifecycle::record::{Origin, Record};
 use lifecycle::trust::{Declaration, Declarations, Stores, Successors};
+use records::rotation;
 use runtime::Trigger;
 use serde_json::Value;
 
@@ -97,6 +99,42 @@ pub(crate) fn retirement(input: &[u8]) -> bool {
     assert_eq!(request.get("reason").and_then(Value::as_str), asked.reason.map(|reason| reason.as_str()), "{request}");
     assert_eq!(request["dry_run"] == true, asked.dry_run, "{request}");
     true
+}
+
+/// A step of a rotation, as Secrets Manager asks for it.
+pub(crate) fn rotation(input: &[u8]) -> bool {
+    let Ok(request) = serde_json::from_slice::<Value>(input) else { return false };
+    let Ok(asked) = serde_json::from_value::<rotation::Request>(request.clone()) else { return false };
+    let Ok(name) = asked.certificate("everleaf") else { return false };
+    let secret = request["SecretId"].as_str().and_then(|arn| arn.splitn(7, ':').nth(6)).unwrap_or_default();
+    assert!(secret.starts_with(&format!("everleaf/{name}-")), "another secret's certificate, `{name}`: {request}");
+    assert!(!secret[format!("everleaf/{name}-").len()..].contains('-'), "another secret's certificate, `{name}`: {request}");
+    true
+}
+
+/// What every other request by hand names: a certificate, services, a trust store, a certificate of ACM's or a CA.
+pub(crate) fn name(input: &[u8]) -> bool {
+    let Some(text) = text(input) else { return false };
+    let plain = |text: &str, beside: &str| text.chars().all(|one| one.is_ascii_alphanumeric() || beside.contains(one));
+    if let Ok(name) = text.parse::<CertificateName>() {
+        assert!(reread(&name).to_string() == text && plain(text, "/_+=.@-") && text.len() <= 200, "{text}");
+    }
+    if let Ok(name) = text.parse::<StoreName>() {
+        assert!(reread(&name).to_string() == text && plain(text, "-") && text.len() <= 32, "{text}");
+    }
+    if let Ok(tagged) = text.parse::<TaggedService>() {
+        let name = reread(&tagged.name).to_string();
+        assert!(plain(&name, "/_-") && name.matches('/').count() == 1 && text.contains(&name), "{text} became {name}");
+        assert_eq!(tagged.to_string().parse(), Ok(tagged));
+    }
+    if let Ok(arn) = Arn::of(text, "acm", "certificate/") {
+        assert!(reread(&arn).as_str() == text && text.contains(":acm:") && text.contains(":certificate/"), "{text}");
+    }
+    if let Ok(AuthorityArn(arn)) = text.parse() {
+        assert!(reread(&arn).as_str() == text && text.contains(":acm-pca:"), "{text}");
+    }
+    let parses = [text.parse::<CertificateName>().is_ok(), text.parse::<TaggedService>().is_ok(), text.parse::<Arn>().is_ok()];
+    parses.contains(&true)
 }
 
 /// What was read; a refusal has a reason.
