@@ -66,6 +66,18 @@ BUGS = {
         "record.promote(Pair::of(&leaf, version, issuer.clone(), now));",
         {4},
     ),
+    "a retired CA leaves though a pair needs it": (
+        "shared/lifecycle/src/trust.rs",
+        "if let Some(name) = needed_by {\n        return Retiring::Needed",
+        "if let Some(name) = needed_by.filter(|_| store.held.is_empty()) {\n        return Retiring::Needed",
+        {5},
+    ),
+    "a pair becomes current before trust stores hold its CA": (
+        "shared/lifecycle/src/trust.rs",
+        "store.leaving.contains_key(issuer) || declares(store) && !store.trusts(issuer)",
+        "store.leaving.contains_key(issuer) && declares(store)",
+        {5},
+    ),
     "a rollout that failed is left alone": (
         "shared/lifecycle/src/rollout.rs",
         "(!known || !to_blame.is_empty())",

@@ -220,9 +220,12 @@ impl Account {
         _ = self.stack.aws.world(|world, now| pca::enable(world, now, authority, enabled));
     }
 
+    /// By one below another root: the trust store has to hold that one before its first pair is current, and the other one as long as
+    /// a pair needs it.
     async fn replace_authority(&mut self) {
         let successor = self.stack.aws.world(|world, now| {
-            pca::create_active_subordinate(world, now, &self.stack.root_ca, "Example Next Issuing CA", "EC_prime256v1")
+            let root = pca::create_active_root(world, now, "Example Next Root CA", "EC_prime256v1")?;
+            pca::create_active_subordinate(world, now, &root, "Example Next Issuing CA", "EC_prime256v1")
         });
         let successor = successor.expect("a CA can be set up");
         let retired = std::mem::replace(&mut self.issuing_ca, successor.clone());

@@ -300,7 +300,7 @@ impl Plan {
             _ => (Spoilt::Crashed, some * 2),
         };
         // Few calls go to these, and each of them matters.
-        let rare = matches!(service, Some("acm-pca" | "acm" | "ecs" | "events"));
+        let rare = matches!(service, Some("acm-pca" | "acm" | "ecs" | "events" | "elasticloadbalancing"));
         What::Calls { spoilt, service, one_in: if rare { one_in.div_ceil(4) } else { one_in } }
     }
 
@@ -337,8 +337,17 @@ impl Plan {
 }
 
 /// What goes wrong with calls goes wrong with those of one service, or with all.
-const AWS: [Option<&str>; 8] =
-    [None, None, Some("secretsmanager"), Some("dynamodb"), Some("acm-pca"), Some("ecs"), Some("events"), Some("acm")];
+const AWS: [Option<&str>; 9] = [
+    None,
+    None,
+    Some("secretsmanager"),
+    Some("dynamodb"),
+    Some("acm-pca"),
+    Some("ecs"),
+    Some("events"),
+    Some("acm"),
+    Some("elasticloadbalancing"),
+];
 
 impl Service {
     fn of(dice: &mut Dice, number: usize) -> Self {

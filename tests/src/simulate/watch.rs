@@ -49,8 +49,9 @@ pub(crate) struct Watch {
     asked: HashMap<Vec<u8>, (OffsetDateTime, Value)>,
     /// What became current, by certificate, the oldest first, and whether Everleaf did it.
     promotions: BTreeMap<String, Vec<Promotion>>,
-    /// By the text of the secret.
+    /// By the text of the secret, and those that the listener has let in since its trust store changed last.
     pairs: HashMap<String, Pair>,
+    let_in: HashSet<String>,
     services: BTreeMap<String, Deployed>,
     recorded: BTreeMap<String, Recorded>,
     /// When the secret of a certificate was last written to.
@@ -106,6 +107,8 @@ struct Pair {
     not_before: OffsetDateTime,
     not_after: OffsetDateTime,
     serial: String,
+    /// What a client sends.
+    chain: String,
     /// What is wrong with it, whenever.
     fault: Option<String>,
 }
@@ -134,6 +137,7 @@ impl Watch {
             asked: HashMap::new(),
             promotions: BTreeMap::new(),
             pairs: HashMap::new(),
+            let_in: HashSet::new(),
             services: BTreeMap::new(),
             recorded: BTreeMap::new(),
             changed: BTreeMap::new(),
@@ -212,6 +216,9 @@ impl Watch {
         }
         if call.service == "secretsmanager" && call.writes() {
             self.changed.extend(self.name_of(call).map(|name| (name, call.at)));
+        }
+        if call.service == "elasticloadbalancing" && call.writes() {
+            self.let_in.clear();
         }
         match call.action().as_str() {
             "secretsmanager:PutSecretValue" => self.put(call),
@@ -487,12 +494,12 @@ impl Watch {
     /// A pair that is current, or that a task has loaded.
     fn judge(&mut self, world: &mut World, now: OffsetDateTime, certificate: &Certificate, holder: &str, text: String) {
         if !self.pairs.contains_key(&text) {
-            match pair(certificate, &text, world, now, &self.listener) {
+            match pair(certificate, &text) {
                 Ok(pair) => _ = self.pairs.insert(text.clone(), pair),
                 Err(why) => return self.breaks(1, now, format!("{}: {why}", certificate.name)),
             }
         }
-        let Pair { not_before, not_after, serial, fault } = &self.pairs[&text];
+        let Pair { not_before, not_after, serial, chain, fault } = &self.pairs[&text];
         let holds = format!("{holder} of {} holds {serial}", certificate.name);
         if let Some(fault) = fault {
             self.breaks(1, now, format!("{holds}: {fault}"));
@@ -502,6 +509,13 @@ impl Watch {
             self.breaks(4, now, format!("{holds}, expired {ended}"));
         } else if now < *not_before {
             self.breaks(1, now, format!("{holds}, which is not valid yet"));
+        } else if !self.let_in.contains(&text) {
+            let verdict = elbv2::tls_verify_status(world, now, &self.listener, chain).unwrap_or_else(|error| error.message);
+            if verdict == "Success" || certificate.usage == "server" && verdict == "Failed:ClientCertPurposeInvalid" {
+                self.let_in.insert(text);
+            } else {
+                self.breaks(5, now, format!("{holds}: the listener says {verdict}"));
+            }
         }
     }
 
@@ -688,7 +702,7 @@ fn serial(text: &str) -> Option<String> {
 }
 
 /// Reads a pair and says what is wrong with it for its certificate, whatever the time.
-fn pair(certificate: &Certificate, text: &str, world: &mut World, now: OffsetDateTime, listener: &str) -> Result<Pair, String> {
+fn pair(certificate: &Certificate, text: &str) -> Result<Pair, String> {
     let values: Value = serde_json::from_str(text).map_err(|_| "its value is not JSON".to_owned())?;
     let text = |name: &str| values[name].as_str().ok_or_else(|| format!("there is no `{name}`"));
     let (leaf_pem, chain_pem, key_pem) = (text("certificate")?, text("certificate_chain")?, text("private_key")?);
@@ -727,9 +741,6 @@ fn pair(certificate: &Certificate, text: &str, world: &mut World, now: OffsetDat
     }
     complete &=
         chain.last().is_some_and(|der| parse_x509_certificate(der).is_ok_and(|(_, root)| root.subject() == root.issuer()));
-    let verdict = elbv2::tls_verify_status(world, now, listener, &format!("{}\n{chain_pem}", leaf_pem.trim_end()))
-        .map_err(|error| error.message)?;
-    let purpose = certificate.usage == "server" && verdict == "Failed:ClientCertPurposeInvalid";
     let validity = leaf.validity();
     let (not_before, not_after) = (validity.not_before.to_datetime(), validity.not_after.to_datetime());
     let lifetime = not_after - not_before - Duration::HOUR;
@@ -739,7 +750,6 @@ fn pair(certificate: &Certificate, text: &str, world: &mut World, now: OffsetDat
         (names != [host(&certificate.name)], format!("its names are {names:?}")),
         (usage != Some(wanted), format!("its usage is {usage:?}")),
         (!complete, "the chain does not lead to a root".to_owned()),
-        (verdict != "Success" && !purpose, format!("the listener says {verdict}")),
         (
             certificate.origin != Origin::Exported && (lifetime - certificate.lifetime).abs() > Duration::MINUTE * 10,
             format!("it lives {lifetime}"),
@@ -747,5 +757,6 @@ fn pair(certificate: &Certificate, text: &str, world: &mut World, now: OffsetDat
     ];
     let fault = faults.into_iter().find_map(|(wrong, what)| wrong.then_some(what));
     let serial = format!("{:x}", leaf.serial);
-    Ok(Pair { not_before, not_after, serial, fault })
+    let chain = format!("{}\n{chain_pem}", leaf_pem.trim_end());
+    Ok(Pair { not_before, not_after, serial, chain, fault })
 }
