@@ -1,6 +1,7 @@
 """The stack as `sam build` and `sam deploy` make it, on ministack: a second opinion on what the transform and CloudFormation make
 of template.yaml, with the functions' real binaries as Lambda starts them. ACM, AWS Private CA, load balancers and Secrets Manager are
-Local AWS's: ministack has none of the first three, and gives a secret's first version another id than it is asked to.
+Local AWS's: ministack has none of the first three, and gives a secret's first version another id than it is asked to. So are ECS, and
+S3 for the functions.
 
     .venv/bin/python tests/deploy.py [directory of the binaries, target/debug when absent]
 
@@ -22,10 +23,13 @@ import unittest.mock
 from samcli.yamlhelper import yaml_dump, yaml_parse
 from samtranslator.translator.transform import transform
 
-from stack import BINARIES, ROOT, client_of, connects, free_port, hex_of, local_aws, openssl, said, until, wait_for
+from documents import BLOCK
+from stack import BINARIES, ROOT, aws_cli, client_of, connects, free_port, hex_of, local_aws, openssl, said, until, wait_for
 
 # Also its prefix. Local AWS runs a stack too, which is called otherwise.
 STACK = "deployed"
+# What the functions and the commands have of Local AWS; it reads the bundles of trust stores in its own buckets.
+LOCALLY = ("ACM", "ACM_PCA", "ECS", "ELASTIC_LOAD_BALANCING_V2", "S3", "SECRETS_MANAGER")
 MACHINE = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[os.uname().machine]
 
 
@@ -42,8 +46,9 @@ def main():
         issuance(account)
         update(account)
         gradual(account)
+        runbooks(account, local)
         deletion(account)
-    print("7 passed, 0 failed")
+    print("8 passed, 0 failed")
 
 
 @contextlib.contextmanager
@@ -57,8 +62,7 @@ def ministack(place, local):
         "MINISTACK_ACCOUNT_ID": "111122223333", "MINISTACK_REGION": "eu-central-1",
         # The functions get these too.
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        **{f"AWS_ENDPOINT_URL_{service}": local
-           for service in ("ACM", "ACM_PCA", "ELASTIC_LOAD_BALANCING_V2", "SECRETS_MANAGER")},
+        **{f"AWS_ENDPOINT_URL_{service}": local for service in LOCALLY},
     }
     program = os.path.join(ROOT, ".venv", "ministack", "bin", "ministack")
     with open(os.path.join(place, "ministack.log"), "w") as log:
@@ -139,6 +143,12 @@ cp "{os.path.abspath(BINARIES)}/$2" "{target}/$2/bootstrap"
             self.parameters = given
             return None
         return deployed.stdout + deployed.stderr
+
+    def invoke(self, function, request):
+        answer = self.client("lambda").invoke(FunctionName=f"{STACK}-{function}", Payload=json.dumps(request))
+        body = json.load(answer["Payload"])
+        assert "FunctionError" not in answer, body
+        return body
 
     def resources(self):
         pages = self.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=STACK)
@@ -223,9 +233,8 @@ def rules(account):
 def issuance(account):
     with open(os.path.join(ROOT, "events", "issue-client-cert.json")) as file:
         request = {**json.load(file), "services": []}
-    answer = account.client("lambda").invoke(FunctionName=f"{STACK}-issue-client-cert", Payload=json.dumps(request))
-    body = json.load(answer["Payload"])
-    assert "FunctionError" not in answer and body["outcome"] == "issued", body
+    body = account.invoke("issue-client-cert", request)
+    assert body["outcome"] == "issued", body
     secret = account.secrets.get_secret_value(SecretId=f"{STACK}/{request['name']}")
     assert "AWSCURRENT" in secret["VersionStages"] and secret["VersionId"] == body["version_id"], secret["VersionStages"]
     pair = json.loads(secret["SecretString"])
@@ -239,6 +248,54 @@ def issuance(account):
     serial = hex_of(openssl(["x509", "-noout", "-serial"], pair["certificate"]).split("=")[1])
     assert serial == hex_of(body["serial_number"])
     said("what is invoked ends in a promoted secret that openssl verifies")
+
+
+def runbooks(account, local):
+    """Their commands as they are written, but for the stack's prefix, where what they speak of is there."""
+    acm, sqs = client_of(local, "acm"), account.client("sqs")
+    authority, resources = account.parameters["IssuingCaArn"], account.resources()
+    with open(os.path.join(ROOT, "events", "issue-client-cert.json")) as file:
+        account.invoke("issue-client-cert", {**json.load(file), "name": "orders", "services": []})
+    gateway = acm.request_certificate(
+        DomainName="gateway.example.com", CertificateAuthorityArn=authority,
+        Tags=[{"Key": "everleaf:certificate", "Value": f"{STACK}/gateway"}],
+    )["CertificateArn"]
+    wait_for("ACM issues", lambda: acm.describe_certificate(CertificateArn=gateway)["Certificate"]["Status"] == "ISSUED")
+    account.invoke("export-to-secrets", {"certificate_arn": gateway})
+    s3, root = client_of(local, "s3"), client_of(local, "acm-pca").get_certificate_authority_certificate(CertificateAuthorityArn=authority)
+    s3.create_bucket(Bucket=resources["Bucket"], CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    s3.put_object(Bucket=resources["Bucket"], Key="trust/extra/clients/root.pem", Body=root["CertificateChain"])
+    account.invoke("refresh-truststore", {"declare": {"name": "clients", "certificate_authority_arns": [authority]}})
+    queue = sqs.get_queue_url(QueueName=f"{STACK}-failures")["QueueUrl"]
+    sqs.send_message(QueueUrl=queue, MessageBody=json.dumps({"requestPayload": {"certificate": "gateway"}}))
+    folder, count = os.path.join(ROOT, "docs", "runbooks"), 0
+    aws_cli(account.place)
+    environment = {
+        **account.environment, **{f"AWS_ENDPOINT_URL_{service}": local for service in LOCALLY}, "AWS_PAGER": "",
+        "AWS_MAX_ATTEMPTS": "1", "PATH": f"{account.place}:{os.environ['PATH']}", "CA": authority, "TABLE": resources["Table"], "BUCKET": resources["Bucket"],
+        "ARN": gateway, "GOOD": "0" * 32, "BAD": "1" * 32, "REGION": "eu-west-1",
+    }
+    for name in sorted(os.listdir(folder)):
+        for note, commands, _ in BLOCK.findall(read(os.path.join(folder, name)).replace("everleaf", STACK)):
+            if note.startswith("not run: "):
+                continue
+            if "$HANDLE" in commands:
+                # What the command before has received is to be seen again after a minute.
+                sqs.purge_queue(QueueUrl=queue)
+                sqs.send_message(QueueUrl=queue, MessageBody="{}")
+                environment["HANDLE"] = sqs.receive_message(QueueUrl=queue)["Messages"][0]["ReceiptHandle"]
+            done = subprocess.run(["bash", "-euc", commands], env=environment, cwd=account.place, capture_output=True, text=True)
+            assert done.returncode == 0 and "FunctionError" not in done.stdout, (name, commands, done.stdout, done.stderr)
+            count += 1
+        # Those of a table mend what is not broken here: it is only seen that the CLI would send them.
+        for command in re.findall(r"`(aws [^`]+)`", read(os.path.join(folder, name))):
+            words = f"{command} --endpoint-url http://127.0.0.1:1"
+            sent = subprocess.run(["bash", "-euc", words], env=environment, capture_output=True, text=True)
+            assert "Could not connect" in sent.stderr, (name, command, sent.stderr)
+            count += 1
+    left = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
+    assert left["ApproximateNumberOfMessages"] == left["ApproximateNumberOfMessagesNotVisible"] == "0", left
+    said(f"{count} commands of the runbooks are what the CLI and the stack take")
 
 
 def validity(account):

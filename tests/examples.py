@@ -29,17 +29,10 @@ from moto.core.common_models import CloudFormationModel
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from local import TaskCredentials
-from stack import BINARIES, ROOT, client_of, local_aws, openssl, said, until
+from stack import BINARIES, ROOT, aws_cli, client_of, local_aws, openssl, said, until
 
 EXAMPLE = os.path.join(ROOT, "examples", "ecs-alb-mtls")
 PLACEHOLDER = "arn:aws:acm-pca:eu-central-1:111122223333:certificate-authority/11111111-1111-1111-1111-111111111111"
-
-# Version 1 of the CLI, which is what PyPI has, takes a payload as it is and does not know how to say so.
-AWS = """#!/bin/bash
-words=()
-while (($#)); do case $1 in --cli-binary-format) shift 2;; *) words+=("$1"); shift;; esac; done
-exec %s "${words[@]}"
-"""
 
 
 class AcmCertificate(CloudFormationModel):
@@ -100,10 +93,7 @@ def ecs_alb_mtls(aws, moto):
     settings = settings.replace(PLACEHOLDER, authority)
 
     with tempfile.TemporaryDirectory() as directory:
-        cli = os.path.join(directory, "aws")
-        with open(cli, "w") as file:
-            file.write(AWS % os.path.join(ROOT, ".venv", "bin", "aws"))
-        os.chmod(cli, 0o755)
+        aws_cli(directory)
 
         def run(*texts):
             """What the commands print; the answers among it."""

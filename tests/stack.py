@@ -15,6 +15,29 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BINARIES = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "target", "debug")
 
 
+# Version 1 of the CLI, which is what PyPI has, takes a payload as it is and does not know how to say so, tails no log, and finds SQS
+# at its old address alone.
+AWS = """#!/bin/bash
+if [ "$1 $2" = "logs tail" ]; then
+  hours=${5%%[hd]}
+  case $5 in *d) hours=$((24 * hours));; esac
+  exec %(aws)s logs filter-log-events --log-group-name "$3" --start-time $((($(date +%%s) - 3600 * hours) * 1000)) "${@:6}"
+fi
+words=()
+if [ "$1" = sqs ]; then words=(--endpoint-url "$AWS_ENDPOINT_URL"); fi
+while (($#)); do case $1 in --cli-binary-format) shift 2;; *) words+=("$1"); shift;; esac; done
+exec %(aws)s "${words[@]}"
+"""
+
+
+def aws_cli(directory):
+    """Puts an `aws` there that takes what version 2 takes."""
+    path = os.path.join(directory, "aws")
+    with open(path, "w") as file:
+        file.write(AWS % {"aws": os.path.join(ROOT, ".venv", "bin", "aws")})
+    os.chmod(path, 0o755)
+
+
 @contextlib.contextmanager
 def local_aws(output=None, options=()):
     """The address at which it answers."""
