@@ -410,11 +410,11 @@ async fn attempted(
         let public = if csr.is_some() { public(app, record).await? } else { None };
         return Ok((installed, public));
     }
-    let (key, pem, asked_for) = match csr {
-        Some(csr) => (None, csr.pem.clone(), csr.key_fingerprint.clone()),
+    let (key, pem) = match csr {
+        Some(csr) => (None, csr.pem.clone()),
         None => {
             let waiting = csr::durable_key(&app.records, record, &wanted, &attempt).await?;
-            (Some(waiting.key), waiting.csr.clone(), waiting.csr)
+            (Some(waiting.key), waiting.csr)
         }
     };
     let issued = match attempt.certificate_arn.clone() {
@@ -427,8 +427,10 @@ async fn attempted(
                     "this attempt is too old; the next try begins another",
                 ));
             }
-            // Another account that shares the CA may have a stack of this prefix and a certificate of this name.
-            let token = attempt.token(&app.records.settings.prefix, &name, &format!("issue {asked_for}"));
+            // Another account that shares the CA may have a stack of this prefix and a certificate of this name. Callers may write
+            // the CSR of their key anew; what waits in the secret stays.
+            let request = csr.map_or(&pem, |csr| &csr.key_fingerprint);
+            let token = attempt.token(&app.records.settings.prefix, &name, &format!("issue {request}"));
             let arn = app.pca.issue(&name, &wanted, &pem, not_after, &token).await?;
             attempt.certificate_arn = Some(arn.clone());
             record.attempt = Some(attempt.clone());
