@@ -8,7 +8,7 @@ use lifecycle::Refusal;
 use lifecycle::events::{AcmDetail, Detail, EcsDetail};
 use lifecycle::issuance::{Order, Policy, order};
 use lifecycle::leaf::KeyAlgorithm;
-use lifecycle::names::{Arn, AuthorityArn, CertificateName, StoreName, TaggedService};
+use lifecycle::names::{Arn, CertificateName, StoreName, TaggedService};
 use lifecycle::record::{Origin, Record};
 use lifecycle::trust::{Declaration, Declarations, Stores, Successors};
 use records::rotation;
@@ -107,8 +107,8 @@ pub(crate) fn rotation(input: &[u8]) -> bool {
     let Ok(asked) = serde_json::from_value::<rotation::Request>(request.clone()) else { return false };
     let Ok(name) = asked.certificate("everleaf") else { return false };
     let secret = request["SecretId"].as_str().and_then(|arn| arn.splitn(7, ':').nth(6)).unwrap_or_default();
-    assert!(secret.starts_with(&format!("everleaf/{name}-")), "another secret's certificate, `{name}`: {request}");
-    assert!(!secret[format!("everleaf/{name}-").len()..].contains('-'), "another secret's certificate, `{name}`: {request}");
+    let end = secret.strip_prefix(&format!("everleaf/{name}-"));
+    assert!(end.is_some_and(|end| !end.contains('-')), "another secret's certificate, `{name}`: {request}");
     true
 }
 
@@ -116,25 +116,24 @@ pub(crate) fn rotation(input: &[u8]) -> bool {
 pub(crate) fn name(input: &[u8]) -> bool {
     let Some(text) = text(input) else { return false };
     let plain = |text: &str, beside: &str| text.chars().all(|one| one.is_ascii_alphanumeric() || beside.contains(one));
-    if let Ok(name) = text.parse::<CertificateName>() {
-        assert!(reread(&name).to_string() == text && plain(text, "/_+=.@-") && text.len() <= 200, "{text}");
+    let (certificate, service) = (text.parse::<CertificateName>(), text.parse::<TaggedService>());
+    let arns = [("acm", "certificate/"), ("acm-pca", "certificate-authority/")];
+    let arns = arns.map(|(service, kind)| Arn::of(text, service, kind).ok().map(|arn| (arn, format!(":{service}:"))));
+    if let Ok(name) = &certificate {
+        assert!(reread(name).to_string() == text && plain(text, "/_+=.@-") && text.len() <= 200, "{text}");
     }
     if let Ok(name) = text.parse::<StoreName>() {
         assert!(reread(&name).to_string() == text && plain(text, "-") && text.len() <= 32, "{text}");
     }
-    if let Ok(tagged) = text.parse::<TaggedService>() {
+    if let Ok(tagged) = &service {
         let name = reread(&tagged.name).to_string();
         assert!(plain(&name, "/_-") && name.matches('/').count() == 1 && text.contains(&name), "{text} became {name}");
-        assert_eq!(tagged.to_string().parse(), Ok(tagged));
+        assert_eq!(tagged.to_string().parse().as_ref(), Ok(tagged));
     }
-    if let Ok(arn) = Arn::of(text, "acm", "certificate/") {
-        assert!(reread(&arn).as_str() == text && text.contains(":acm:") && text.contains(":certificate/"), "{text}");
+    for (arn, service) in arns.iter().flatten() {
+        assert!(reread(arn).as_str() == text && text.contains(service), "{text}");
     }
-    if let Ok(AuthorityArn(arn)) = text.parse() {
-        assert!(reread(&arn).as_str() == text && text.contains(":acm-pca:"), "{text}");
-    }
-    let parses = [text.parse::<CertificateName>().is_ok(), text.parse::<TaggedService>().is_ok(), text.parse::<Arn>().is_ok()];
-    parses.contains(&true)
+    certificate.is_ok() || service.is_ok() || arns.iter().any(Option::is_some)
 }
 
 /// What was read; a refusal has a reason.
