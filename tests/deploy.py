@@ -1,7 +1,7 @@
 """The stack as `sam build` and `sam deploy` make it, on ministack: a second opinion on what the transform and CloudFormation make
 of template.yaml, with the functions' real binaries as Lambda starts them. ACM, AWS Private CA, load balancers and Secrets Manager are
 Local AWS's: ministack has none of the first three, and gives a secret's first version another id than it is asked to. So are ECS, and
-S3 for the functions.
+S3 for the functions. The commands of docs/runbooks run there too.
 
     .venv/bin/python tests/deploy.py [directory of the binaries, target/debug when absent]
 
@@ -24,7 +24,7 @@ from samcli.yamlhelper import yaml_dump, yaml_parse
 from samtranslator.translator.transform import transform
 
 from documents import BLOCK
-from stack import BINARIES, ROOT, aws_cli, client_of, connects, free_port, hex_of, local_aws, openssl, said, until, wait_for
+from stack import BINARIES, ROOT, aws_cli, client_of, connects, free_port, hex_of, local_aws, openssl, said, wait_for
 
 # Also its prefix. Local AWS runs a stack too, which is called otherwise.
 STACK = "deployed"
@@ -230,9 +230,13 @@ def rules(account):
     said(f"{count} events of events/ match the rules of their functions alone")
 
 
-def issuance(account):
+def order(**changes):
     with open(os.path.join(ROOT, "events", "issue-client-cert.json")) as file:
-        request = {**json.load(file), "services": []}
+        return {**json.load(file), "services": [], **changes}
+
+
+def issuance(account):
+    request = order()
     body = account.invoke("issue-client-cert", request)
     assert body["outcome"] == "issued", body
     secret = account.secrets.get_secret_value(SecretId=f"{STACK}/{request['name']}")
@@ -250,49 +254,52 @@ def issuance(account):
     said("what is invoked ends in a promoted secret that openssl verifies")
 
 
-def runbooks(account, local):
-    """Their commands as they are written, but for the stack's prefix, where what they speak of is there."""
-    acm, sqs = client_of(local, "acm"), account.client("sqs")
+def spoken_of(account, local):
+    """What the runbooks speak of, and the values of their variables."""
+    acm, pca, s3, sqs = client_of(local, "acm"), client_of(local, "acm-pca"), client_of(local, "s3"), account.client("sqs")
     authority, resources = account.parameters["IssuingCaArn"], account.resources()
-    with open(os.path.join(ROOT, "events", "issue-client-cert.json")) as file:
-        account.invoke("issue-client-cert", {**json.load(file), "name": "orders", "services": []})
+    account.invoke("issue-client-cert", order(name="orders"))
     gateway = acm.request_certificate(
         DomainName="gateway.example.com", CertificateAuthorityArn=authority,
         Tags=[{"Key": "everleaf:certificate", "Value": f"{STACK}/gateway"}],
     )["CertificateArn"]
     wait_for("ACM issues", lambda: acm.describe_certificate(CertificateArn=gateway)["Certificate"]["Status"] == "ISSUED")
     account.invoke("export-to-secrets", {"certificate_arn": gateway})
-    s3, root = client_of(local, "s3"), client_of(local, "acm-pca").get_certificate_authority_certificate(CertificateAuthorityArn=authority)
+    root = pca.get_certificate_authority_certificate(CertificateAuthorityArn=authority)["CertificateChain"]
     s3.create_bucket(Bucket=resources["Bucket"], CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-    s3.put_object(Bucket=resources["Bucket"], Key="trust/extra/clients/root.pem", Body=root["CertificateChain"])
+    s3.put_object(Bucket=resources["Bucket"], Key="trust/extra/clients/root.pem", Body=root)
     account.invoke("refresh-truststore", {"declare": {"name": "clients", "certificate_authority_arns": [authority]}})
-    queue = sqs.get_queue_url(QueueName=f"{STACK}-failures")["QueueUrl"]
-    sqs.send_message(QueueUrl=queue, MessageBody=json.dumps({"requestPayload": {"certificate": "gateway"}}))
+    sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=f"{STACK}-failures")["QueueUrl"], MessageBody="{}")
+    return {
+        "ARN": gateway, "BAD": "1" * 32, "BUCKET": resources["Bucket"], "CA": authority, "GOOD": "0" * 32, "REGION": "eu-west-1",
+        "TABLE": resources["Table"],
+    }
+
+
+def runbooks(account, local):
+    """Their commands as they are written, but for the stack's prefix, where what they speak of is there."""
     folder, count = os.path.join(ROOT, "docs", "runbooks"), 0
     aws_cli(account.place)
     environment = {
-        **account.environment, **{f"AWS_ENDPOINT_URL_{service}": local for service in LOCALLY}, "AWS_PAGER": "",
-        "AWS_MAX_ATTEMPTS": "1", "PATH": f"{account.place}:{os.environ['PATH']}", "CA": authority, "TABLE": resources["Table"], "BUCKET": resources["Bucket"],
-        "ARN": gateway, "GOOD": "0" * 32, "BAD": "1" * 32, "REGION": "eu-west-1",
+        **account.environment, **{f"AWS_ENDPOINT_URL_{service}": local for service in LOCALLY}, **spoken_of(account, local),
+        "AWS_MAX_ATTEMPTS": "1", "AWS_PAGER": "", "PATH": f"{account.place}:{os.environ['PATH']}",
     }
+    bash = lambda commands: subprocess.run(["bash", "-euc", commands], env=environment, capture_output=True, text=True)  # noqa: E731
     for name in sorted(os.listdir(folder)):
-        for note, commands, _ in BLOCK.findall(read(os.path.join(folder, name)).replace("everleaf", STACK)):
-            if note.startswith("not run: "):
-                continue
-            if "$HANDLE" in commands:
-                # What the command before has received is to be seen again after a minute.
-                sqs.purge_queue(QueueUrl=queue)
-                sqs.send_message(QueueUrl=queue, MessageBody="{}")
-                environment["HANDLE"] = sqs.receive_message(QueueUrl=queue)["Messages"][0]["ReceiptHandle"]
-            done = subprocess.run(["bash", "-euc", commands], env=environment, cwd=account.place, capture_output=True, text=True)
+        text = read(os.path.join(folder, name)).replace("everleaf", STACK)
+        for commands in (commands for note, commands, _ in BLOCK.findall(text) if not note.startswith("not run: ")):
+            done = bash(commands)
             assert done.returncode == 0 and "FunctionError" not in done.stdout, (name, commands, done.stdout, done.stderr)
+            if "receive-message" in commands:
+                environment["HANDLE"] = json.loads(done.stdout)["Messages"][0]["ReceiptHandle"]
             count += 1
         # Those of a table mend what is not broken here: it is only seen that the CLI would send them.
-        for command in re.findall(r"`(aws [^`]+)`", read(os.path.join(folder, name))):
-            words = f"{command} --endpoint-url http://127.0.0.1:1"
-            sent = subprocess.run(["bash", "-euc", words], env=environment, capture_output=True, text=True)
+        for command in re.findall(r"`(aws [^`]+)`", text):
+            sent = bash(f"{command} --endpoint-url http://127.0.0.1:1")
             assert "Could not connect" in sent.stderr, (name, command, sent.stderr)
             count += 1
+    sqs = account.client("sqs")
+    queue = sqs.get_queue_url(QueueName=f"{STACK}-failures")["QueueUrl"]
     left = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
     assert left["ApproximateNumberOfMessages"] == left["ApproximateNumberOfMessagesNotVisible"] == "0", left
     said(f"{count} commands of the runbooks are what the CLI and the stack take")
