@@ -1,23 +1,24 @@
-"""The stack as `sam build` and `sam deploy` make it, on ministack: a second opinion on what the transform and CloudFormation make
-of template.yaml, with the functions' real binaries as Lambda starts them. ACM, AWS Private CA, load balancers and Secrets Manager are
+"""The stack as `make deploy` makes it, on ministack: a second opinion on what the transform and CloudFormation make of template.yaml, with the functions' real binaries as Lambda starts them. ACM, AWS Private CA, load balancers and Secrets Manager are
 Local AWS's: ministack has none of the first three, and gives a secret's first version another id than it is asked to. So are ECS, and
-S3 for the functions. The commands of docs/runbooks run there too.
+S3 for the functions. The commands of docs/runbooks run there too, and those of docs/operations.md that Local AWS does not know.
 
     .venv/bin/python tests/deploy.py [directory of the binaries, target/debug when absent]
 
-The binaries are those that are there: cargo-lambda compiles for a target of its own, and so everything anew, ten minutes long.
-ministack has no CodeDeploy: of a gradual deployment the versions and aliases are made here, and the rest is read in what the transform
-gives.
+`make deploy` runs in a copy of the repository. The binaries are those that are there: cargo-lambda compiles for a target of its own,
+and so everything anew, ten minutes long. ministack has no CodeDeploy: of a gradual deployment the versions and aliases are made here,
+and the rest is read in what the transform gives.
 """
 
 import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
 import unittest.mock
 
 from samcli.yamlhelper import yaml_dump, yaml_parse
@@ -39,9 +40,7 @@ def main():
         failed_creation(account)
         account.build()
         refused(account)
-        said_by_it = account.deploy()
-        assert said_by_it is None, said_by_it
-        said("sam build and sam deploy: the stack is there")
+        deployed(account)
         rules(account)
         issuance(account)
         update(account)
@@ -91,40 +90,59 @@ class Account:
     def __init__(self, place, endpoint, local):
         self.place, self.endpoint, self.secrets = place, endpoint, client_of(local, "secretsmanager")
         self.built, self.packaged = os.path.join(place, "built"), os.path.join(place, "packaged.yaml")
+        self.repository, self.asked = os.path.join(place, "repository"), os.path.join(place, "asked")
         self.parameters = {"Prefix": STACK, "Architecture": MACHINE, "IssuingCaArn": issuing_ca(local)}
         self.environment = {
             **os.environ, "AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local", "SAM_CLI_TELEMETRY": "0",
         }
         self.client("s3").create_bucket(Bucket="artifacts", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+        self.copy()
 
     def client(self, service):
         return client_of(self.endpoint, service)
 
-    def build(self, *options):
-        """As `make deploy` does, but for the compiler. What the transform is given, as it is written."""
-        stand_in = os.path.join(self.place, "bin", "cargo-lambda")
-        os.makedirs(os.path.dirname(stand_in), exist_ok=True)
-        target = os.path.join(os.path.dirname(os.path.abspath(BINARIES)), "lambda")
-        with open(stand_in, "w") as file:
-            file.write(f"""#!/usr/bin/env bash
+    def copy(self):
+        """Of the repository, for what `make deploy` writes, with a stand-in for cargo-lambda. It notes what it is asked for."""
+        def left_out(directory, names):
+            return set(names) & {".git", ".venv", ".aws-sam", "target", "samconfig.toml"} if directory == ROOT else set()
+
+        shutil.copytree(ROOT, self.repository, symlinks=True, ignore=left_out)
+        programs = os.path.join(self.repository, ".venv", "bin")
+        os.makedirs(programs)
+        write(os.path.join(programs, "cargo-lambda"), f"""#!/usr/bin/env bash
 set -e
+echo "$@" >> "{self.asked}"
 while [ "$1" != --bin ]; do shift; done
-mkdir -p "{target}/$2"
-cp "{os.path.abspath(BINARIES)}/$2" "{target}/$2/bootstrap"
+mkdir -p "$CARGO_TARGET_DIR/lambda/$2"
+cp "{os.path.abspath(BINARIES)}/$2" "$CARGO_TARGET_DIR/lambda/$2/bootstrap"
 """)
-        os.chmod(stand_in, 0o755)
-        path = os.path.dirname(stand_in) + os.pathsep + os.environ["PATH"]
+        os.chmod(os.path.join(programs, "cargo-lambda"), 0o755)
+        for stamp in "build", "test":
+            write(os.path.join(self.repository, ".venv", f"{stamp}.stamp"), "")
+        self.environment["CARGO_TARGET_DIR"] = os.path.join(self.place, "target")
+
+    def make_deploy(self):
+        """As the README has it, by somebody who answers what is asked."""
+        template = yaml_parse(read(os.path.join(ROOT, "template.yaml")))
+        for_ministack(template)
+        write(os.path.join(self.repository, "template.yaml"), yaml_dump(template))
+        answers = [STACK, "eu-central-1", *(self.parameters.get(name, "") for name in template["Parameters"]), *[""] * 6]
+        environment = {name: value for name, value in self.environment.items() if not name.startswith(("MAKE", "MFLAGS"))}
+        made = subprocess.run(["make", "deploy"], cwd=self.repository, env=environment, input="\n".join(answers) + "\n",
+                              capture_output=True, text=True)
+        assert made.returncode == 0, made.stdout + made.stderr
+        return made.stdout
+
+    def build(self, *options):
+        """What the transform is given, as it is written."""
+        path = os.path.join(self.repository, ".venv", "bin") + os.pathsep + os.environ["PATH"]
         build = ["sam", "build", "--beta-features", "--parameter-overrides", f"Architecture={MACHINE}", "--build-dir", self.built, *options]
-        run(build, {**self.environment, "PATH": path, "CARGO_TARGET_DIR": os.path.dirname(target)})
+        run(build, {**self.environment, "PATH": path})
         built = os.path.join(self.built, "template.yaml")
         text = read(built)
         template = yaml_parse(text)
-        template["Globals"]["Function"].pop("DeploymentPreference", None)
-        for alarm in (one["Properties"] for one in template["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm"):
-            # ministack knows no metric math.
-            if alarm.pop("Metrics", None):
-                alarm.update(Namespace="AWS/Lambda", MetricName="Errors", Period=60, Statistic="Sum")
+        for_ministack(template)
         write(built, yaml_dump(template))
         run(["sam", "package", "--template-file", built, "--s3-bucket", "artifacts", "--no-progressbar", "--output-template-file",
              self.packaged], self.environment)
@@ -198,6 +216,29 @@ def refused(account):
         said_by_it = account.deploy(**parameters)
         assert said_by_it and reason in " ".join(said_by_it.split()), f"{parameters}: {said_by_it}"
     said("parameters that cannot work are refused with the reason")
+
+
+def for_ministack(template):
+    """It has no CodeDeploy, and knows no metric math."""
+    template["Globals"]["Function"].pop("DeploymentPreference", None)
+    for alarm in (one["Properties"] for one in template["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm"):
+        if alarm.pop("Metrics", None):
+            alarm.update(Namespace="AWS/Lambda", MetricName="Errors", Period=60, Statistic="Sum")
+
+
+def deployed(account):
+    os.remove(account.asked)
+    told = account.make_deploy()
+    built = [line.split() for line in read(account.asked).splitlines()]
+    functions = sorted(os.listdir(os.path.join(ROOT, "functions")))
+    # In the zip of another architecture nothing would start: what the template takes by default is what is built.
+    assert sorted(words.pop() for words in built) == functions, built
+    assert all(words == ["lambda", "build", "--release", "--arm64", "--bin"] for words in built), built
+    assert "Built for arm64: answer that when asked" in told and f"created/updated stack - {STACK}" in told, told
+    with open(os.path.join(account.repository, "samconfig.toml"), "rb") as file:
+        kept = tomllib.load(file)["default"]["deploy"]["parameters"]["parameter_overrides"]
+    assert all(f'{name}="{value}"' in kept for name, value in account.parameters.items()), kept
+    said("make deploy: the stack is there, and what was answered is kept for the next time")
 
 
 def rules(account):
@@ -282,19 +323,21 @@ def runbooks(account, local):
     aws_cli(account.place)
     environment = {
         **account.environment, **{f"AWS_ENDPOINT_URL_{service}": local for service in LOCALLY}, **spoken_of(account, local),
-        "AWS_MAX_ATTEMPTS": "1", "AWS_PAGER": "", "PATH": f"{account.place}:{os.environ['PATH']}",
+        "AWS_MAX_ATTEMPTS": "1", "AWS_PAGER": "", "PREFIX": STACK, "PATH": f"{account.place}:{os.environ['PATH']}",
     }
     bash = lambda commands: subprocess.run(["bash", "-euc", commands], env=environment, capture_output=True, text=True)  # noqa: E731
-    for name in sorted(os.listdir(folder)):
-        text = read(os.path.join(folder, name)).replace("everleaf", STACK)
-        for commands in (commands for note, commands, _ in BLOCK.findall(text) if not note.startswith("not run: ")):
+    for name in [*sorted(os.listdir(folder)), "../operations.md"]:
+        text, elsewhere = read(os.path.join(folder, name)).replace("everleaf", STACK), name == "../operations.md"
+        for note, commands, _ in BLOCK.findall(text):
+            if note != "deployed" if elsewhere else note.startswith("not run: "):
+                continue
             done = bash(commands)
             assert done.returncode == 0 and "FunctionError" not in done.stdout, (name, commands, done.stdout, done.stderr)
             if "receive-message" in commands:
                 environment["HANDLE"] = json.loads(done.stdout)["Messages"][0]["ReceiptHandle"]
             count += 1
         # Those of a table mend what is not broken here: it is only seen that the CLI would send them.
-        for command in re.findall(r"`(aws [^`]+)`", text):
+        for command in [] if elsewhere else re.findall(r"`(aws [^`]+)`", text):
             sent = bash(f"{command} --endpoint-url http://127.0.0.1:1")
             assert "Could not connect" in sent.stderr, (name, command, sent.stderr)
             count += 1
@@ -302,7 +345,7 @@ def runbooks(account, local):
     queue = sqs.get_queue_url(QueueName=f"{STACK}-failures")["QueueUrl"]
     left = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
     assert left["ApproximateNumberOfMessages"] == left["ApproximateNumberOfMessagesNotVisible"] == "0", left
-    said(f"{count} commands of the runbooks are what the CLI and the stack take")
+    said(f"{count} commands of the runbooks, and how everything is stopped, are what the CLI and the stack take")
 
 
 def validity(account):

@@ -2,9 +2,9 @@
 
     .venv/bin/python tests/documents.py [directory of the binaries, target/debug when absent]
 
-The fenced `sh` blocks of docs/operations.md and docs/cost.md run in one shell, in their order, unless the comment before one says `not run: why`;
-those of README.md only where the comment says `run`. A `text` block below is what must be printed, apart from identifiers and dates;
-without one the last command must succeed.
+The fenced `sh` blocks of docs/operations.md and docs/cost.md run in one shell, in their order, unless the comment before one says
+`not run: why`, or `deployed`, which run in deploy.py; those of README.md only where the comment says `run`. A `text` block below is what
+must be printed, apart from identifiers and dates; without one every command must succeed.
 A block with the comment `until` only looks, and is repeated until it shows what it should, or a minute has passed.
 """
 
@@ -35,7 +35,7 @@ def main():
         blocks = [(text[:match.start(2)].count("\n"), *match.groups()) for match in BLOCK.finditer(text)]
         assert len(blocks) == len(re.findall("^```sh$", text, re.M)), f"{name} has a block of commands that is not read"
         run([(f"{name}:{line}", note, *rest) for line, note, *rest in blocks
-             if (note == "run" if name == "README.md" else not (note or "").startswith("not run: "))])
+             if (note == "run" if name == "README.md" else note != "deployed" and not (note or "").startswith("not run: "))])
         said(f"the commands of {name} print what it shows")
     print("3 passed, 0 failed")
 
@@ -54,7 +54,7 @@ def run(blocks):
         for place, note, commands, shown in blocks:
             give_up = time.monotonic() + 60
             while True:
-                told, status = shell.run(commands.replace(":4566", f":{port}"))
+                told, status = shell.run(f"set {'+' if shown else '-'}e\n" + commands.replace(":4566", f":{port}"))
                 if masked(told) == masked(shown) if shown else status == "0":
                     break
                 assert note == "until" and time.monotonic() < give_up, f"{place} shows\n{masked(shown or '')}\nand prints\n{masked(told)}"

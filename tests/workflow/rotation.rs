@@ -485,6 +485,26 @@ fn what_was_rejected_is_not_gone_back_to_though_it_is_the_same_certificate() {
 }
 
 #[test]
+fn what_was_rejected_is_not_gone_back_to_when_the_same_certificate_fails_after_the_table_was_lost() {
+    run(async {
+        let (stack, good, _) = rotated_in_vain(1).await;
+        stack.aws.world(|world, _| world.ecs.fail_deployments("payments", "gateway", 1));
+        // A change to the secret, and nothing else tells since when its version is current.
+        let tag = json!({"SecretId": "everleaf/gateway", "Tags": [{"Key": "team", "Value": "payments"}]});
+        user(&stack, "secretsmanager:TagResource", tag).await;
+        stack.aws.take_events();
+        empty_the_table(&stack).await;
+        days(2).await;
+        let failed = stack.aws.take_events().iter().any(|it| it.event["detail"]["eventName"] == "SERVICE_DEPLOYMENT_FAILED");
+        assert!(failed, "whoever knows nothing deploys it anew");
+        stack.aws.world(|world, _| {
+            let secret = world.secrets.find("everleaf/gateway").unwrap();
+            assert_eq!(staged(secret, "AWSCURRENT").unwrap().id, good);
+        });
+    });
+}
+
+#[test]
 fn what_waits_to_be_rotated_in_gives_way_to_a_newer_pair() {
     run(async {
         let stack = issued().await;

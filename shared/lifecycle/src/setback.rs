@@ -131,6 +131,9 @@ impl Record {
         }
         if let Some(current) = &mut self.current {
             current.since = since.into();
+            // What was rejected is the same certificate in another version: nothing to go back to later, nor to trust.
+            let rejected = setback.rejected.as_str();
+            self.previous.take_if(|previous| previous.version_id == rejected && previous.serial == current.serial);
         }
         (self.attempt, self.renewal_asked) = (None, None);
     }
@@ -263,6 +266,16 @@ mod tests {
         assert_eq!(again, record);
         let promoted = Record { current: Some(version("version-3", "0c03")), ..record };
         assert_eq!(promoted.set_back(), None);
+    }
+
+    #[test]
+    fn nothing_stands_behind_what_went_back_where_the_rejected_version_holds_the_same_certificate() {
+        let found = Record { current: Some(pair()), previous: Some(version("version-2", "0a01")), ..renewed() };
+        for record in [Record { current: found.previous.clone(), previous: found.current.clone(), ..renewed() }, found] {
+            let mut record = Record { setback: Some(setback(1)), ..record };
+            record.go_back(at(NOW) + HOUR);
+            assert_eq!((record.current.unwrap().version_id.as_str(), record.previous), ("version-1", None));
+        }
     }
 
     #[test]

@@ -228,8 +228,7 @@ impl Records {
                     let asked = || record.specification().map(|wanted| wanted.certificate_authority_arn.clone());
                     let issuer = before.or_else(|| last().filter(|_| is_tagged)).or_else(asked).or_else(last);
                     if recorded.is_none() {
-                        record.previous = self.pair_before(&name, state, now).await?;
-                        record.rejected.extend(self.rejected(&name, state, &leaf.serial).await?);
+                        self.recall(record, state, &leaf.serial, now).await?;
                     }
                     record.promote(Pair::of(&leaf, version, issuer, state.changed));
                     Ok(Secret::Good)
@@ -274,9 +273,8 @@ impl Records {
         let mut record = Record::new(name.clone(), origin, options, now);
         let issuer = record.specification().map(|wanted| wanted.certificate_authority_arn.clone());
         record.current = Some(Pair::of(&leaf, version, issuer, state.changed));
-        record.previous = self.pair_before(name, &state, now).await?;
+        self.recall(&mut record, &state, &leaf.serial, now).await?;
         record.imported = tagged(&state, IMPORT_TAG).map(|arn| Imported { certificate_arn: Some(arn), ..Imported::default() });
-        record.rejected.extend(self.rejected(name, &state, &leaf.serial).await?);
         record.secret_arn = Some(state.arn);
         if let Some((_, text)) = self.value_at_stage(name, KEY).await? {
             let last = Waiting::read(&text).map_err(|why| foreign(&why))?.attempt;
@@ -289,11 +287,19 @@ impl Records {
         Ok(Some(record))
     }
 
-    /// The serial that a deployment failed on, for a record that does not know of it. Not that of `current`, of which only another
-    /// version was rejected.
-    async fn rejected(&self, name: &CertificateName, state: &State, current: &Serial) -> Result<Option<Serial>, Failure> {
-        let Some(version) = &state.rejected else { return Ok(None) };
-        Ok(self.serial_of_version(name, version).await?.filter(|serial| serial != current))
+    /// What the secret still tells of the past, for a record that does not know of it: the valid pair before the current one, for its
+    /// CA is needed, and the serial that a deployment failed on. Where that is the current serial too, it is the version that was
+    /// rejected, and there is nothing in it to go back to.
+    async fn recall(&self, record: &mut Record, state: &State, current: &Serial, now: OffsetDateTime) -> Result<(), Failure> {
+        record.previous = self.pair_before(&record.name, state, now).await?;
+        let Some(version) = &state.rejected else { return Ok(()) };
+        match self.serial_of_version(&record.name, version).await? {
+            Some(serial) if serial == *current => {
+                record.previous.take_if(|previous| previous.version_id == *version);
+            }
+            serial => record.rejected.extend(serial),
+        }
+        Ok(())
     }
 
     /// The serial of the pair in a version; `None` when there is none in it.
