@@ -449,6 +449,25 @@ async fn rotated_in_vain(failures: u32) -> (Stack, String, String) {
     (stack, good, bad)
 }
 
+#[test]
+fn a_deployment_that_failed_stands_for_a_day_against_the_next_rotation_of_what_acm_holds() {
+    run(async {
+        let (stack, good, _) = rotated_in_vain(1).await;
+        let current = || {
+            stack.aws.world(|world, _| staged(world.secrets.find("everleaf/gateway").unwrap(), "AWSCURRENT").unwrap().id.clone())
+        };
+        let ask = || json!({"SecretId": "everleaf/gateway", "ClientRequestToken": token(&stack)});
+        let next = user(&stack, "secretsmanager:RotateSecret", ask()).await["VersionId"].as_str().unwrap().to_owned();
+        minutes(60 * 21).await;
+        // The one before is not complete, and is tried again each hour.
+        stack.aws.call("secretsmanager:RotateSecret", ask()).await.unwrap_err();
+        minutes(60).await;
+        assert_eq!(current(), good);
+        minutes(60 * 3).await;
+        assert_eq!(current(), next);
+    });
+}
+
 /// Both versions hold the same certificate.
 #[test]
 fn what_acm_holds_and_fails_under_its_new_passphrase_goes_back_to_the_one_before() {

@@ -36,18 +36,21 @@ pub struct App {
     pub acm: Acm,
     pub eventbridge: EventBridge,
     pub trust: Trust,
+    pub sweep_interval: Duration,
 }
 
 impl App {
     pub fn new(mut vars: Vars<'_>, sdk: &aws_config::SdkConfig) -> Result<Self, String> {
         let settings = Settings::of_writer(&mut vars);
         let trust = records::trust::settings(&mut vars);
-        let settings = vars.finish(settings)?;
+        let minutes: Option<u64> = vars.required("EVERLEAF_SWEEP_MINUTES");
+        let (settings, minutes) = vars.finish(settings.zip(minutes))?;
         Ok(Self {
             records: Records::new(sdk, settings),
             acm: acm::client(sdk, PATIENCE),
             eventbridge: EventBridge::new(sdk),
             trust,
+            sweep_interval: Duration::from_secs(minutes * 60),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use lifecycle::export::{Export, Held, export};
 use lifecycle::record::{Origin, Record};
+use lifecycle::renewal;
 use material::Wanted;
 use records::install::Installed;
 use records::rotation::{Rotation, Step};
@@ -25,9 +26,10 @@ pub(crate) async fn step(app: &App, event: Value, invocation: &Invocation) -> Re
     app.records.give_way(&rotation, &record, invocation.now()).await?;
     match rotation.step {
         Step::CreateSecret => {
-            match (record.held_back(invocation.now()), export(&held, Some(&record), None, invocation.now())) {
+            let kept = renewal::kept(&record, app.sweep_interval, invocation.now());
+            match (kept, export(&held, Some(&record), None, invocation.now())) {
                 _ if record.attempt.is_some() => {}
-                (Some(hold), _) => return Err(refused(&hold.to_string())),
+                (Some(why), _) => return Err(refused(&why)),
                 (None, Export::Never(why)) => return Err(refused(&why)),
                 (None, Export::TooEarly(why)) => {
                     return Err(Failure::retryable(format!("rotate the secret of `{}`", rotation.name), why));
