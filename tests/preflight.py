@@ -149,15 +149,20 @@ def authorities(endpoint):
 
 
 def others(endpoint):
-    elb, secrets = client_of(endpoint, "elbv2"), client_of(endpoint, "secretsmanager")
+    elb, pca, secrets = (client_of(endpoint, service) for service in ("elbv2", "acm-pca", "secretsmanager"))
     expect(preflight.crl_bucket("local-crls"), ("✓", "it can be read"), ("?", "what answers here knows no s3api get-bucket-policy"))
     expect(preflight.crl_bucket("none"), ("✗", "there is none. Make it again"))
 
     [balancer] = elb.describe_load_balancers(Names=["clients"])["LoadBalancers"]
     [https, _] = elb.describe_listeners(LoadBalancerArn=balancer["LoadBalancerArn"])["Listeners"]
     arn = https["ListenerArn"]
-    expect(preflight.listener(arn), ("✓", "it speaks HTTPS, and its mode is off"))
-    expect(preflight.listener(arn[:-1] + "x"), ("✗", "there is none. Correct the ARN in TrustStores"))
+    expect(preflight.listener(arn, [arn]), ("✓", "it speaks HTTPS, and its mode is off"))
+    expect(preflight.listener(arn[:-1] + "x", []), ("✗", "there is none. Correct the ARN in TrustStores"))
+
+    names = {ca["CertificateAuthorityConfiguration"]["Subject"]["CommonName"]: ca["Arn"] for ca in pca.list_certificate_authorities()["CertificateAuthorities"]}
+    for authorities, certificates, crls in [([], 0, 0), ([names["Local Issuing CA"]], 2, 1), ([names["Pending"], CA], 0, 0)]:
+        expect(preflight.trust_store({"name": "clients", "certificate_authority_arns": authorities}),
+               ("✓", f"it would hold {certificates} CA certificates"), ("✓", f"it would hold {crls} CRLs"))
 
     expect(preflight.secrets("everleaf"), ("✓", "none under everleaf/"))
     secrets.create_secret(Name="everleaf/a", SecretString="{}", Tags=[{"Key": "everleaf:certificate", "Value": "everleaf/a"}])
@@ -207,6 +212,8 @@ def stood_in():
     def stand_in(*arguments):
         calls.append(arguments)
         answer = answers[arguments[:2]]
+        if callable(answer):
+            return answer(arguments)
         if isinstance(answer, str):
             raise Refused(f"aws {arguments[0]} {arguments[1]}: An error occurred ({answer}) when calling the X operation: no")
         return copy.deepcopy(answer)
@@ -392,7 +399,33 @@ def stood_in():
     ]:
         row("s3api get-bucket-encryption", answer, lambda: preflight.encryption("crls", "p"), expected)
 
-    row("elbv2 describe-listeners", {"Listeners": [{"Protocol": "HTTP"}]}, lambda: preflight.listener("x"), ("✗", "it speaks HTTP. Only"))
+    row("elbv2 describe-listeners", {"Listeners": [{"Protocol": "HTTP"}]}, lambda: preflight.listener("x", []), ("✗", "it speaks HTTP. Only"))
+
+    def standing(*modes):
+        of = [{"ListenerArn": name, "Protocol": "HTTPS", "LoadBalancerArn": "b", "MutualAuthentication": {"Mode": mode}}
+              for name, mode in zip("xyz", modes)]
+        return lambda arguments: {"Listeners": of[:1] if "--listener-arns" in arguments else of}
+
+    for modes, wanted, expected in [
+        (("off", "verify", "off"), "x", ("✓", "its mode is off")),
+        (("verify", "verify", "passthrough"), "x", ("✓", "its mode is verify")),
+        (("off", "verify", "off"), "xz", ("✗", "two listeners at most, and y, z verify or are to. Take a listener of another")),
+        (("off", "verify", "verify"), "x", ("✗", "y, z verify or are to")),
+    ]:
+        row("elbv2 describe-listeners", standing(*modes), lambda: preflight.listener("x", [*wanted]), expected)
+
+    def chain(of):
+        blocks = [f"-----BEGIN CERTIFICATE-----\n{place}\n-----END CERTIFICATE-----" for place in range(of)]
+        return {"Certificate": blocks[0], "CertificateChain": "\n".join(blocks[1:])}
+
+    publishes = {"CertificateAuthority": {"RevocationConfiguration": {"CrlConfiguration": {"Enabled": True}}}}
+    answers["acm-pca", "describe-certificate-authority"] = publishes
+    for certificates, authorities, *expected in [
+        (25, 30, ("✓", "it would hold 25 CA certificates, chains among them, of 25 at most"), ("✓", "it would hold 30 CRLs, of 30 at most")),
+        (26, 31, ("✗", "it would hold 26 CA certificates, chains among them, and 25 at most. Declare fewer"), ("✗", "31 CRLs, and 30 at most")),
+    ]:
+        store = {"name": "clients", "certificate_authority_arns": ["ca"] * authorities}
+        row("acm-pca get-certificate-authority-certificate", chain(certificates), lambda: preflight.trust_store(store), *expected)
 
     def key(**changes):
         return {"KeyMetadata": {"KeyState": "Enabled", "KeySpec": "SYMMETRIC_DEFAULT", "KeyUsage": "ENCRYPT_DECRYPT", **changes}}

@@ -21,6 +21,8 @@ from aws import Refused, aws
 TEMPLATES = {"EndEntityCertificate", "EndEntityClientAuthCertificate", "EndEntityServerAuthCertificate"}
 # Codes that tell nothing of what was asked for: whatever answers here does not know the operation.
 NO_OPERATION = {"UnknownOperationException", "InvalidAction", "NotImplemented"}
+NO_AUTHORITY = ("ResourceNotFoundException", "InvalidArnException", "InvalidStateException")
+CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.S)
 
 
 class Unasked(Exception):
@@ -81,8 +83,10 @@ def main(program):
         for arn in filter(None, wanted["CrlBucketArns"].split(",")):
             check(f"CRL bucket {arn}", crl_bucket(arn.split(":::")[1]))
             check(f"encryption of {arn}", encryption(arn.split(":::")[1], wanted["Prefix"]))
+        for store in declared(wanted):
+            check(f"trust store {store['name']}", trust_store(store))
         for arn in listeners(wanted):
-            check(f"listener {arn}", listener(arn))
+            check(f"listener {arn}", listener(arn, listeners(wanted)))
         if wanted["KmsKeyArn"]:
             check(f"KMS key {wanted['KmsKeyArn']}", kms_key(wanted["KmsKeyArn"]))
         for other in filter(None, wanted["ReplicaRegions"].split(",")):
@@ -228,7 +232,7 @@ def authority(arn, purpose, wanted, region):
         return
     try:
         ca = ask("acm-pca", "describe-certificate-authority", "--certificate-authority-arn", arn,
-                 absent=("ResourceNotFoundException", "InvalidArnException"))["CertificateAuthority"]
+                 absent=NO_AUTHORITY)["CertificateAuthority"]
     except Absent:
         yield bad("there is none", "Correct the ARN; examples/private-ca.yaml makes a CA")
         return
@@ -355,7 +359,27 @@ def listeners(wanted):
     return [listener["listener_arn"] for store in declared(wanted) for listener in store.get("listeners", [])]
 
 
-def listener(arn):
+def trust_store(store):
+    """What its CAs take of it. What lies under trust/extra/ comes on top."""
+    certificates, crls = set(), 0
+    for arn in store.get("certificate_authority_arns", []):
+        one = ("--certificate-authority-arn", arn)
+        try:
+            ca = ask("acm-pca", "describe-certificate-authority", *one, absent=NO_AUTHORITY)["CertificateAuthority"]
+            held = ask("acm-pca", "get-certificate-authority-certificate", *one, absent=NO_AUTHORITY)
+        except Absent:
+            # What is the matter with it is said of the CA.
+            continue
+        certificates |= set(CERTIFICATE.findall(held["Certificate"] + held.get("CertificateChain", "")))
+        crls += bool(ca.get("RevocationConfiguration", {}).get("CrlConfiguration", {}).get("Enabled"))
+    for what, count, most in (("CA certificates, chains among them", len(certificates), 25), ("CRLs", crls, 30)):
+        if count > most:
+            yield bad(f"it would hold {count} {what}, and {most} at most", "Declare fewer CAs, or another trust store for some")
+        else:
+            yield good(f"it would hold {count} {what}, of {most} at most")
+
+
+def listener(arn, wanted):
     try:
         [found] = ask("elbv2", "describe-listeners", "--listener-arns", arn, absent=("ListenerNotFound",))["Listeners"]
     except Absent:
@@ -364,8 +388,18 @@ def listener(arn):
     if found["Protocol"] != "HTTPS":
         yield bad(f"it speaks {found['Protocol']}", "Only an HTTPS listener of an Application Load Balancer verifies clients")
         return
-    mode = found.get("MutualAuthentication", {}).get("Mode", "off")
-    yield good(f"it speaks HTTPS, and its mode is {mode}")
+    beside = ask("elbv2", "describe-listeners", "--load-balancer-arn", found["LoadBalancerArn"])["Listeners"]
+    verifying = [one["ListenerArn"] for one in beside if one["ListenerArn"] in wanted or mode(one) == "verify"]
+    others = [other for other in verifying if other != arn]
+    if len(others) > 1:
+        yield bad(f"its load balancer verifies clients on two listeners at most, and {', '.join(others)} verify or are to",
+                  "Take a listener of another load balancer, or turn verification off on one")
+    else:
+        yield good(f"it speaks HTTPS, and its mode is {mode(found)}")
+
+
+def mode(listener):
+    return listener.get("MutualAuthentication", {}).get("Mode", "off")
 
 
 def kms_key(arn):

@@ -520,6 +520,30 @@ fn the_dashboard_shows_what_the_functions_and_aws_say_and_nothing_else() {
     });
 }
 
+#[test]
+fn first_pairs_are_told_from_renewals_and_what_changes_no_pair_counts_as_neither() {
+    run(async {
+        let (stack, _guard) = watched(&[]).await;
+        let counted = || stack.aws.world(|world, _| ["Issuances", "Exports", "Renewals"].map(|name| world.cloudwatch.sum(name)));
+        service(&stack, "payments/orders", &["orders"]).await;
+        stack.handle("issue-client-cert", order(), "first").await.unwrap();
+        assert_eq!(counted(), [1.0, 0.0, 0.0]);
+        let mut fewer = order();
+        (fewer["services"], fewer["replace"]) = (json!([]), json!(true));
+        stack.handle("issue-client-cert", fewer.clone(), "fewer services").await.unwrap();
+        assert_eq!(counted(), [1.0, 0.0, 0.0]);
+        fewer["usage"] = json!("client-and-server");
+        stack.handle("issue-client-cert", fewer, "another pair").await.unwrap();
+        assert_eq!(counted(), [2.0, 0.0, 1.0]);
+        let gateway = request(&stack, "gateway", false).await;
+        minutes(60).await;
+        assert_eq!(counted(), [2.0, 1.0, 1.0]);
+        user(&stack, "acm:RenewCertificate", json!({"CertificateArn": gateway})).await;
+        minutes(60).await;
+        assert_eq!(counted(), [2.0, 2.0, 2.0]);
+    });
+}
+
 /// What comes before the colon of each reason why a person is told, as the source has it.
 fn codes() -> BTreeSet<String> {
     let mut codes = BTreeSet::new();

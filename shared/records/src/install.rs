@@ -11,7 +11,7 @@ use lifecycle::names::{Arn, CertificateName, Reload, StoreName, TaggedService};
 use lifecycle::record::{KeyFormat, LONGEST, Options, Origin, Pair, Record, Specification};
 use lifecycle::renewal::{ROLLOUT_GRACE, Secret};
 use lifecycle::trust::Trust;
-use runtime::Failure;
+use runtime::{Failure, metrics};
 use time::OffsetDateTime;
 
 use crate::Records;
@@ -149,6 +149,7 @@ impl Records {
             return Err(Failure::retryable(doing(), "its secret has meanwhile got another current version"));
         }
         record.secret_arn = Some(state.arn.clone());
+        let renews = record.current.is_some();
         record.promote(Pair::of(&leaf, version, issuer.clone(), state.changed));
         record.look_at = (now + ROLLOUT_GRACE).unix_timestamp();
         // In whichever order: tags decide nothing, and the next look writes those anew that differ from the record.
@@ -158,6 +159,9 @@ impl Records {
         for failure in [tagged, untagged].into_iter().filter_map(Result::err) {
             tracing::warn!("{failure}");
         }
+        let came = if matches!(record.origin, Origin::Exported { .. }) { "Exports" } else { "Issuances" };
+        let counted = [(came, 1.0), ("Renewals", 1.0)];
+        metrics(&[("Stack", &self.settings.prefix)], if renews { &counted } else { &counted[..1] });
         let serial = &leaf.serial;
         tracing::info!(certificate.name = %name, certificate.serial = %serial, "Made serial {serial} of `{name}` current");
         Ok(Installed::Current)

@@ -108,6 +108,12 @@ impl CloudWatch {
         self.series.keys()
     }
 
+    /// Of all that was filed under a name and one dimension.
+    pub fn sum(&self, name: &str) -> f64 {
+        let filed = self.series.iter().filter(|(metric, _)| metric.name == name && metric.dimensions.len() == 1);
+        filed.flat_map(|(_, series)| series).map(|(_, value)| value).sum()
+    }
+
     pub fn alarms(&self) -> &[Alarm] {
         &self.alarms
     }
