@@ -1,6 +1,8 @@
 //! Promise 7 from the outside: every private key and passphrase that went into a secret, looked for in everything else.
 
 use std::collections::HashSet;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -50,6 +52,28 @@ impl Leaks {
     pub fn are_in(&mut self, text: &str) -> bool {
         self.searched += text.len();
         text.contains("PRIVATE KEY-----") || text.as_bytes().chunks_exact(STEP).any(|run| self.runs.contains(run))
+    }
+}
+
+/// What the functions log, until somebody takes it.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    pub fn take(&self) -> String {
+        let lines = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        String::from_utf8_lossy(&lines).into_owned()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

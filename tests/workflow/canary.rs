@@ -1,30 +1,15 @@
 //! No key and no passphrase leaves the secrets: everything that a flow logs, answers, publishes, tags or stores is looked through.
 
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::sync::{Arc, Mutex};
 
 use lambda_runtime::tracing::dispatcher;
 use local_aws::{Fault, elbv2, pca, s3};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use workflow::Stack;
+use workflow::leaks::Log;
 
 use crate::scenario::{days, order, order_for_listener, request, run, service, user};
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 /// The needles: every passphrase, and lines out of the middle of every private key, as they stand in any version of any secret; and
 /// the same of each key without its encryption.
@@ -182,7 +167,7 @@ fn keys_and_passphrases_are_in_the_secrets_and_nowhere_else() {
         let environment: Vec<_> = stack.template.functions.iter().map(|function| function.environment.clone()).collect();
         said += &format!("{environment:?}");
         assert_eq!(found(&said, &needles), [""; 0]);
-        let logged = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+        let logged = log.take();
         assert!(logged.contains("Made serial"), "the functions' own lines were caught");
         assert_eq!(found(&logged, &needles), [""; 0]);
         // The scanner sees a leak: in an event, escaped in a log line, a passphrase in an error.

@@ -2,9 +2,7 @@
 //! and what the tasks run with. The functions are never asked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -18,7 +16,7 @@ use material::{Material, Wanted};
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 use workflow::Stack;
-use workflow::leaks::{Leaks, said};
+use workflow::leaks::{Leaks, Log, said};
 
 use crate::END;
 use crate::fleet::{CLIENTS, CLUSTER, Certificate, FLEET, Origin, services, variable};
@@ -156,9 +154,9 @@ impl Watch {
         for invocation in stack.aws.take_invocations() {
             self.invocation(&invocation);
         }
-        let (now, log) = (stack.aws.now(), std::mem::take(&mut *self.log.lines()));
+        let (now, log) = (stack.aws.now(), self.log.take());
         self.counts.log += log.len();
-        self.scan(now, "the log", &String::from_utf8_lossy(&log));
+        self.scan(now, "the log", &log);
         for message in self.queue(stack).into_iter().skip(self.queued) {
             self.queued += 1;
             self.scan(now, "the on-failure queue", &message.to_string());
@@ -638,25 +636,4 @@ fn secret(certificate: &str) -> String {
 fn name_of(call: &Call) -> String {
     let secret = call.input["SecretId"].as_str().unwrap_or_default();
     secret.strip_prefix("everleaf/").unwrap_or(secret).to_owned()
-}
-
-/// What the functions log.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn lines(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.lines().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

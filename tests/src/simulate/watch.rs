@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use lambda_runtime::tracing::dispatcher::{self, DefaultGuard};
 use local_aws::{Call, World, elbv2};
 use rcgen::{KeyPair, PublicKeyData};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 use workflow::Stack;
-use workflow::leaks::{Leaks, open, said};
+use workflow::leaks::{Leaks, Log, open, said};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::GeneralName;
@@ -65,6 +66,9 @@ pub(crate) struct Watch {
     refused: BTreeMap<String, Vec<OffsetDateTime>>,
     told: BTreeMap<(String, String), OffsetDateTime>,
     leaks: Leaks,
+    /// What the functions log, as long as this listens.
+    log: Log,
+    _listening: DefaultGuard,
     trace: bool,
 }
 
@@ -127,7 +131,11 @@ struct Deployed {
 impl Watch {
     /// `trace` tells everything that writes or is told as it comes.
     pub(crate) fn new(account: &Account, trace: bool) -> Self {
+        let log = Log::default();
+        let writer = log.clone();
         Self {
+            _listening: dispatcher::set_default(&runtime::logging(true, move || writer.clone())),
+            log,
             plan: account.plan.clone(),
             begin: account.begin,
             listener: account.listener.clone(),
@@ -182,6 +190,8 @@ impl Watch {
             }
         }
         let now = aws.now();
+        let log = self.log.take();
+        self.search(now, "the log", &log);
         aws.world(|world, _| self.standing(world, now));
         told
     }
@@ -393,7 +403,7 @@ impl Watch {
         let is_rotated = version.contains('-');
         let is_new = promotions.iter().all(|before| before.version != version);
         self.counts.pairs += u64::from(is_new);
-        promotions.push(Promotion { version, serial, at: call.at, by_everleaf, since: call.at });
+        promotions.push(Promotion { version: version.clone(), serial, at: call.at, by_everleaf, since: call.at });
         // What Secrets Manager asks for is decided anew at each of its tries.
         if by_everleaf && is_new && decided != current && !is_rotated {
             self.breaks(
@@ -402,7 +412,10 @@ impl Watch {
                 format!("a pair of {name} became current in the place of one that was not known when it was put"),
             );
         }
-        if by_everleaf && is_rejected {
+        if !by_everleaf {
+            // Whoever makes a rejected version current vouches for it.
+            self.rejected.remove(&version);
+        } else if is_rejected {
             self.breaks(6, call.at, format!("a pair of {name} that was rejected became current again"));
         }
     }
