@@ -1,6 +1,7 @@
-"""The stack as `make deploy` makes it, on ministack: a second opinion on what the transform and CloudFormation make of template.yaml, with the functions' real binaries as Lambda starts them. ACM, AWS Private CA, load balancers and Secrets Manager are
-Local AWS's: ministack has none of the first three, and gives a secret's first version another id than it is asked to. So are ECS, and
-S3 for the functions. The commands of docs/runbooks run there too, and those of docs/operations.md that Local AWS does not know.
+"""The stack as `make deploy` makes it, on ministack: a second opinion on what the transform and CloudFormation make of template.yaml,
+with the functions' real binaries as Lambda starts them. ACM, AWS Private CA, load balancers and Secrets Manager are Local AWS's:
+ministack has none of the first three, and gives a secret's first version another id than it is asked to. So are ECS, and S3 for the
+functions. The commands of docs/runbooks run there too, and those of docs/operations.md that Local AWS does not know.
 
     .venv/bin/python tests/deploy.py [directory of the binaries, target/debug when absent]
 
@@ -104,6 +105,7 @@ class Account:
 
     def copy(self):
         """Of the repository, for what `make deploy` writes, with a stand-in for cargo-lambda. It notes what it is asked for."""
+
         def left_out(directory, names):
             return set(names) & {".git", ".venv", ".aws-sam", "target", "samconfig.toml"} if directory == ROOT else set()
 
@@ -232,9 +234,10 @@ def deployed(account):
     built = [line.split() for line in read(account.asked).splitlines()]
     functions = sorted(os.listdir(os.path.join(ROOT, "functions")))
     # In the zip of another architecture nothing would start: what the template takes by default is what is built.
+    default = yaml_parse(read(os.path.join(ROOT, "template.yaml")))["Parameters"]["Architecture"]["Default"]
     assert sorted(words.pop() for words in built) == functions, built
-    assert all(words == ["lambda", "build", "--release", "--arm64", "--bin"] for words in built), built
-    assert "Built for arm64: answer that when asked" in told and f"created/updated stack - {STACK}" in told, told
+    assert all(words == ["lambda", "build", "--release", f"--{default}", "--bin"] for words in built), built
+    assert f"Built for {default}: answer that when asked" in told and f"created/updated stack - {STACK}" in told, told
     with open(os.path.join(account.repository, "samconfig.toml"), "rb") as file:
         kept = tomllib.load(file)["default"]["deploy"]["parameters"]["parameter_overrides"]
     assert all(f'{name}="{value}"' in kept for name, value in account.parameters.items()), kept
@@ -328,9 +331,8 @@ def runbooks(account, local):
     bash = lambda commands: subprocess.run(["bash", "-euc", commands], env=environment, capture_output=True, text=True)  # noqa: E731
     for name in [*sorted(os.listdir(folder)), "../operations.md"]:
         text, elsewhere = read(os.path.join(folder, name)).replace("everleaf", STACK), name == "../operations.md"
-        for note, commands, _ in BLOCK.findall(text):
-            if note != "deployed" if elsewhere else note.startswith("not run: "):
-                continue
+        runs = lambda note: note == "deployed" if elsewhere else not note.startswith("not run: ")  # noqa: E731
+        for commands in (commands for note, commands, _ in BLOCK.findall(text) if runs(note)):
             done = bash(commands)
             assert done.returncode == 0 and "FunctionError" not in done.stdout, (name, commands, done.stdout, done.stderr)
             if "receive-message" in commands:

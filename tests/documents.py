@@ -3,8 +3,8 @@
     .venv/bin/python tests/documents.py [directory of the binaries, target/debug when absent]
 
 The fenced `sh` blocks of docs/operations.md and docs/cost.md run in one shell, in their order, unless the comment before one says
-`not run: why`, or `deployed`, which run in deploy.py; those of README.md only where the comment says `run`. A `text` block below is what
-must be printed, apart from identifiers and dates; without one every command must succeed.
+`not run: why` or `deployed`: deploy.py runs the latter. Those of README.md run where the comment says `run`. A `text` block below is what
+must be printed, apart from identifiers and dates; without one it ends at the first command that fails, and so does the test.
 A block with the comment `until` only looks, and is repeated until it shows what it should, or a minute has passed.
 """
 
@@ -75,7 +75,7 @@ class Shell:
         self.bash.stdin.flush()
         lines = []
         while not (line := self.bash.stdout.readline()).startswith("ended with "):
-            assert line, f"the shell ended in\n{commands}"
+            assert line, f"it fails in\n{commands}\nwhich prints\n{''.join(lines)}"
             lines.append(line)
         return "".join(lines), line.split()[-1]
 

@@ -21,7 +21,7 @@ from aws import Refused, aws
 TEMPLATES = {"EndEntityCertificate", "EndEntityClientAuthCertificate", "EndEntityServerAuthCertificate"}
 # Codes that tell nothing of what was asked for: whatever answers here does not know the operation.
 NO_OPERATION = {"UnknownOperationException", "InvalidAction", "NotImplemented"}
-NO_AUTHORITY = ("ResourceNotFoundException", "InvalidArnException", "InvalidStateException")
+NO_AUTHORITY = ("ResourceNotFoundException", "InvalidArnException")
 CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.S)
 
 
@@ -360,26 +360,23 @@ def listeners(wanted):
 
 
 def trust_store(store):
-    """What its CAs take of it. What lies under trust/extra/ comes on top."""
-    certificates, crls = set(), 0
+    """What its CAs take of it. What lies under trust/extra/, and CAs that pairs still need, come on top."""
+    certificates = set()
     for arn in store.get("certificate_authority_arns", []):
-        one = ("--certificate-authority-arn", arn)
         try:
-            ca = ask("acm-pca", "describe-certificate-authority", *one, absent=NO_AUTHORITY)["CertificateAuthority"]
-            held = ask("acm-pca", "get-certificate-authority-certificate", *one, absent=NO_AUTHORITY)
+            held = ask("acm-pca", "get-certificate-authority-certificate", "--certificate-authority-arn", arn,
+                       absent=(*NO_AUTHORITY, "InvalidStateException"))
         except Absent:
-            # What is the matter with it is said of the CA.
-            continue
+            raise Unasked(f"{arn} has no certificate to count") from None
         certificates |= set(CERTIFICATE.findall(held["Certificate"] + held.get("CertificateChain", "")))
-        crls += bool(ca.get("RevocationConfiguration", {}).get("CrlConfiguration", {}).get("Enabled"))
-    for what, count, most in (("CA certificates, chains among them", len(certificates), 25), ("CRLs", crls, 30)):
-        if count > most:
-            yield bad(f"it would hold {count} {what}, and {most} at most", "Declare fewer CAs, or another trust store for some")
-        else:
-            yield good(f"it would hold {count} {what}, of {most} at most")
+    if len(certificates) > 25:
+        yield bad(f"its CAs and their chains are {len(certificates)} certificates, and it holds 25",
+                  "Declare fewer CAs, or another trust store for some")
+    else:
+        yield good(f"its CAs and their chains are {len(certificates)} certificates, and it holds 25")
 
 
-def listener(arn, wanted):
+def listener(arn, declared_arns):
     try:
         [found] = ask("elbv2", "describe-listeners", "--listener-arns", arn, absent=("ListenerNotFound",))["Listeners"]
     except Absent:
@@ -389,7 +386,7 @@ def listener(arn, wanted):
         yield bad(f"it speaks {found['Protocol']}", "Only an HTTPS listener of an Application Load Balancer verifies clients")
         return
     beside = ask("elbv2", "describe-listeners", "--load-balancer-arn", found["LoadBalancerArn"])["Listeners"]
-    verifying = [one["ListenerArn"] for one in beside if one["ListenerArn"] in wanted or mode(one) == "verify"]
+    verifying = [one["ListenerArn"] for one in beside if one["ListenerArn"] in declared_arns or mode(one) == "verify"]
     others = [other for other in verifying if other != arn]
     if len(others) > 1:
         yield bad(f"its load balancer verifies clients on two listeners at most, and {', '.join(others)} verify or are to",
@@ -398,8 +395,8 @@ def listener(arn, wanted):
         yield good(f"it speaks HTTPS, and its mode is {mode(found)}")
 
 
-def mode(listener):
-    return listener.get("MutualAuthentication", {}).get("Mode", "off")
+def mode(one):
+    return one.get("MutualAuthentication", {}).get("Mode", "off")
 
 
 def kms_key(arn):

@@ -73,6 +73,25 @@ async fn import_unanswered(stack: &Stack) {
 }
 
 #[test]
+fn an_import_whose_tag_is_refused_is_recorded_and_not_repeated() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let refuse = local_aws::AwsError::new("AccessDeniedException", "an explicit deny in a service control policy");
+        stack.aws.set_faults(Some(Box::new(move |call| {
+            (call.operation == "TagResource").then(|| local_aws::Fault::Refuse(refuse.clone()))
+        })));
+        let answer = issue(&stack, json!({})).await.unwrap();
+        assert!(answer["acm_certificate_arn"].is_string(), "{answer}");
+        minutes(60 * 5).await;
+        let calls = stack.aws.take_calls();
+        assert_eq!(calls.iter().filter(|call| call.operation == "ImportCertificate").count(), 1);
+        let told = stack.aws.take_events().into_iter().filter(|it| it.event["detail-type"] == "Action Required");
+        let told: Vec<_> = told.map(|it| it.event["detail"]["reason"].to_string()).collect();
+        assert!(told.iter().any(|reason| reason.contains("tag the secret of `orders`")), "{told:#?}");
+    });
+}
+
+#[test]
 fn a_listener_serves_what_is_current_after_each_renewal_and_nobody_touches_it() {
     run(async {
         let stack = Stack::deploy_on("EC_prime256v1", &[]).await;

@@ -239,6 +239,73 @@ fn tags_that_somebody_changed_are_back_within_a_day() {
 }
 
 #[test]
+fn a_tag_of_what_is_not_asked_for_any_more_is_taken_off() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let tags = || stack.aws.world(|world, _| world.secrets.find("everleaf/orders").unwrap().tags.clone());
+        let mut asked = order();
+        asked["renew_before"] = json!({"days": 9});
+        lose_deliveries(&stack);
+        stack.handle("issue-client-cert", asked, "first").await.unwrap();
+        assert_eq!(tags()["everleaf:renew-before"], "216 hours");
+        let mut without = order();
+        (without["usage"], without["replace"]) = (json!("server"), json!(true));
+        stack.handle("issue-client-cert", without, "without").await.unwrap();
+        assert!(!tags().contains_key("everleaf:renew-before"), "{:?}", tags());
+    });
+}
+
+#[test]
+fn a_service_whose_item_somebody_deleted_emptied_or_broke_is_on_the_next_pair_all_the_same() {
+    run(async {
+        for (what, damaged) in [
+            ("deleted", None),
+            ("emptied", Some(json!({"revision": {"N": "3"}}))),
+            ("broken", Some(json!({"revision": {"N": "3"}, "state": {"S": "?"}, "certificates": {"SS": ["Not A Name"]}}))),
+        ] {
+            let stack = fleet().await;
+            let (table, id) = (stack.records().settings.table, json!({"S": "service#payments/orders"}));
+            user(&stack, "dynamodb:DeleteItem", json!({"TableName": table, "Key": {"id": id}})).await;
+            if let Some(mut item) = damaged {
+                item["id"] = id;
+                user(&stack, "dynamodb:PutItem", json!({"TableName": table, "Item": item})).await;
+            }
+            let before = serial(&stack, "orders").await;
+            days(25).await;
+            assert_ne!(serial(&stack, "orders").await, before, "{what}");
+            assert_settled(&stack, what).await;
+        }
+    });
+}
+
+#[test]
+fn what_is_compromised_is_replaced_though_the_hours_budget_is_spent() {
+    run(async {
+        let stack = Stack::deploy_with(&[("HourlyBudget", "1")]).await;
+        lose_deliveries(&stack);
+        for name in ["first", "second", "leaked"] {
+            let days = if name == "leaked" { 60 } else { 30 };
+            let request =
+                json!({"name": name, "subject": {"common_name": name}, "validity": {"days": days}, "renew_before": {"days": 15}});
+            stack.handle("issue-client-cert", request, name).await.unwrap();
+        }
+        days(16).await;
+        stack.aws.take_events();
+        let leaked = serial(&stack, "leaked").await;
+        stack.aws.set_faults(Some(Box::new(|call| (call.operation == "IssueCertificate").then_some(Fault::Reset))));
+        let revoke = json!({"revoke": "leaked", "serial_number": leaked, "reason": "KEY_COMPROMISE"});
+        stack.handle("issue-client-cert", revoke, "leaked").await.unwrap_err();
+        stack.aws.set_faults(None);
+        minutes(30).await;
+        stack.aws.take_events();
+        stack.handle("renew-on-expiry", json!({"sweep": true}), "sweep").await.unwrap();
+        let due: Vec<_> = stack.aws.take_events().into_iter().filter(|it| it.event["detail-type"] == "Certificate Due").collect();
+        let names: BTreeSet<_> = due.iter().map(|it| it.event["detail"]["certificate"].as_str().unwrap()).collect();
+        assert!(names.contains("leaked") && names.len() == 2, "{names:?}");
+    });
+}
+
+#[test]
 fn a_certificate_of_acm_that_has_lost_its_tag_is_told_once_a_day_and_nothing_is_asked_for() {
     run(async {
         let stack = fleet().await;

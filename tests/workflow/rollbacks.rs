@@ -8,7 +8,7 @@ use workflow::Stack;
 
 use crate::account::{assert_settled, imported, staged};
 use crate::recovery::empty_the_table;
-use crate::scenario::{Moment, come_to_rest, days, lose_deliveries, minutes, order, request, run, service, user};
+use crate::scenario::{Moment, act, come_to_rest, days, lose_deliveries, minutes, order, request, run, service, user};
 
 /// The next deployments of this service fail.
 pub(crate) fn break_service(stack: &Stack, service: &str, count: u32) {
@@ -127,6 +127,36 @@ fn a_bad_rollout_undoes_itself_and_another_pair_is_tried_a_day_later() {
         assert!(third != first && third != rejected.serial);
         assert_settled(&stack, "renewed").await;
         assert_eq!(stack.record("orders").await.unwrap().setback, None);
+    });
+}
+
+#[test]
+fn a_pair_that_was_asked_for_before_its_time_and_failed_is_tried_again_after_a_day_or_when_a_person_says_so() {
+    run(async {
+        for retried in [false, true] {
+            let (stack, first) = running(json!({}), &["payments/orders"]).await;
+            break_service(&stack, "payments/orders", 1);
+            let mut both = order();
+            (both["usage"], both["replace"], both["services"]) =
+                (json!("client-and-server"), json!(true), json!(["payments/orders"]));
+            stack.handle("issue-client-cert", both.clone(), "both").await.unwrap();
+            let rejected = current(&stack, "orders").await;
+            until_set_back(&stack, 1).await;
+            assert_eq!(current(&stack, "orders").await, first);
+            both["replace"] = json!(false);
+            let again = stack.handle("issue-client-cert", both, "the same again").await.unwrap();
+            assert!(again["outcome"] == "unchanged" && again.to_string().contains("may be tried from"), "{again}");
+            if retried {
+                act(&stack, "renew-on-expiry", json!({"retry": "orders"})).await;
+                minutes(60).await;
+            } else {
+                days(1).await;
+            }
+            let third = current(&stack, "orders").await;
+            assert!(third != first && third != rejected, "by a person: {retried}");
+            assert_settled(&stack, "as it was asked for").await;
+            assert_eq!(stack.record("orders").await.unwrap().setback, None);
+        }
     });
 }
 
@@ -581,6 +611,40 @@ fn a_lost_table_remembers_what_was_rejected() {
         empty_the_table(&stack).await;
         stack.handle("renew-on-expiry", json!({"certificate": "orders"}), "rebuilt").await.unwrap();
         assert!(stack.record("orders").await.unwrap().rejected.contains(&rejected));
+        // Nor is another pair tried at once.
+        stack.aws.set_deliveries(None);
+        minutes(60 * 20).await;
+        assert_eq!(current(&stack, "orders").await, first);
+        days(1).await;
+        assert!(![&first, &rejected].contains(&&current(&stack, "orders").await));
+    });
+}
+
+#[test]
+fn what_became_current_during_a_deployment_is_not_told_as_redeployed_by_it() {
+    run(async {
+        let stack = Stack::deploy_on("EC_prime256v1", &[]).await;
+        let (mut first, mut other) = (order(), order());
+        (first["services"], other["services"]) = (json!(["payments/orders"]), json!(["payments/orders"]));
+        (other["name"], other["subject"]) = (json!("other"), json!({"common_name": "other"}));
+        for order in [first, other.clone()] {
+            act(&stack, "issue-client-cert", order).await;
+        }
+        service(&stack, "payments/orders", &["orders", "other"]).await;
+        minutes(60).await;
+        lose_deliveries(&stack);
+        let mut next = order();
+        (next["services"], next["usage"], next["replace"]) = (json!(["payments/orders"]), json!("server"), json!(true));
+        stack.handle("issue-client-cert", next, "orders").await.unwrap();
+        stack.handle("force-redeploy", json!({"certificate": "orders"}), "orders").await.unwrap();
+        (other["usage"], other["replace"]) = (json!("server"), json!(true));
+        stack.handle("issue-client-cert", other, "other").await.unwrap();
+        minutes(1).await;
+        let ended = crate::scenario::last_event(&stack, "ECS Deployment State Change");
+        assert_eq!(ended["detail"]["eventName"], "SERVICE_DEPLOYMENT_COMPLETED");
+        stack.handle("force-redeploy", ended, "ended").await.unwrap();
+        let told = told(&stack, "Services Redeployed");
+        assert_eq!(told.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["orders"]);
     });
 }
 

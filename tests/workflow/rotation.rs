@@ -524,6 +524,26 @@ fn what_was_rejected_is_not_gone_back_to_when_the_same_certificate_fails_after_t
 }
 
 #[test]
+fn the_certificate_of_which_only_another_version_was_rejected_is_gone_back_to_after_the_table_was_lost() {
+    run(async {
+        let (stack, good, _) = rotated_in_vain(1).await;
+        let arn = stack.record("gateway").await.unwrap().in_acm().unwrap().to_string();
+        lose_deliveries(&stack);
+        user(&stack, "acm:RenewCertificate", json!({"CertificateArn": arn})).await;
+        minutes(5).await;
+        act(&stack, "export-to-secrets", json!({"certificate": "gateway"})).await;
+        empty_the_table(&stack).await;
+        stack.aws.world(|world, _| world.ecs.fail_deployments("payments", "gateway", 1));
+        stack.aws.set_deliveries(None);
+        minutes(60 * 20).await;
+        stack.aws.world(|world, _| {
+            let secret = world.secrets.find("everleaf/gateway").unwrap();
+            assert_eq!(staged(secret, "AWSCURRENT").unwrap().id, good);
+        });
+    });
+}
+
+#[test]
 fn what_waits_to_be_rotated_in_gives_way_to_a_newer_pair() {
     run(async {
         let stack = issued().await;

@@ -307,7 +307,9 @@ async fn covered(
     let told = binding.state.conclude(&message, undone, stuck, &others, now);
     app.records.save_binding(binding).await?.or_retry(format_args!("what is known of {service}"))?;
     if progress == Progress::Completed {
-        completed(app, &service, others).await?;
+        // What became current while it was under way has another deployment.
+        let is_on = |record: &Record| record.current.as_ref().is_some_and(|pair| binding.state.is_on(*pair.since));
+        completed(app, &service, others.into_iter().filter(is_on).collect()).await?;
     }
     for (record, reason) in told {
         tell(app, vec![record], "rollout-failed", &reason, now).await?;

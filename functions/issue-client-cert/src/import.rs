@@ -103,7 +103,12 @@ pub(crate) async fn see_to(app: &App, record: &mut Record, invocation: &Invocati
                 // Both before it is recorded: whoever is stopped does both at the next try.
                 let said = Record { imported: Some(imported.clone()), ..record.clone() };
                 let (noted, tagged) = tokio::join!(app.records.note_arn(&arn, &name), app.records.tag(&said));
-                noted.and(tagged)?;
+                noted?;
+                // What will never be tagged is told at the next look.
+                match tagged {
+                    Err(failure) if failure.is_permanent() => tracing::warn!("{failure}"),
+                    tagged => tagged?,
+                }
             }
             return conclude(app, record, |record| record.imported = Some(imported.clone())).await;
         }

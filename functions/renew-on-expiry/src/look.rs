@@ -11,7 +11,7 @@ use lifecycle::names::{Arn, CertificateName, ServiceName, StoreName};
 use lifecycle::pace::{self, Asked};
 use lifecycle::record::{Origin, Record, RenewalAsked};
 use lifecycle::renewal::{Facts, Plan, Rollover, Step, late, plan};
-use lifecycle::rollout::BindingState;
+use lifecycle::rollout::{Binding, BindingState};
 use lifecycle::trust::Stores;
 use records::table::Saved;
 use runtime::{Failure, Invocation, publish};
@@ -50,7 +50,7 @@ impl Looked {
 /// be asked for; the trust stores, read when the first retired CA is met; and what was read before, for all of them at once.
 pub(crate) struct Shared {
     /// What stands in the table of services.
-    pub(crate) services: BTreeMap<ServiceName, BindingState>,
+    pub(crate) services: BTreeMap<ServiceName, Binding>,
     /// What the tags in ACM say of a certificate.
     managed: Option<(Arn, Managed)>,
     stores: Option<Stores>,
@@ -198,15 +198,22 @@ pub(crate) async fn look(
         plan.steps
             .push(Step::Tell { code: "acm-renewal-failed", message: format!("ACM could not renew `{}`: {reason}", record.name) });
     }
-    let asks = plan.steps.iter().any(|step| matches!(step, Step::Issue { .. } | Step::Export { .. } | Step::Renew { .. }));
-    // What is late to be replaced is not kept waiting by what is not.
-    let is_late = record.current.as_ref().is_some_and(|pair| late(&record, pair) <= now);
-    if asks && !shared.take(app, now).await? && !is_late {
-        // Not recorded: it stays due, and comes first in the next hour.
-        return Ok(Looked::unchanged(&record.name, now));
+    let takes = |step: &Step| matches!(step, Step::Issue { .. } | Step::Export { .. } | Step::Renew { .. });
+    let mut asks = plan.steps.iter().any(takes);
+    // What is late to be replaced, or compromised, is not kept waiting by what is not.
+    let is_urgent = record.is_compromised() || record.current.as_ref().is_some_and(|pair| late(&record, pair) <= now);
+    if asks && !shared.take(app, now).await? && !is_urgent {
+        // It stays due, and comes first in the next hour. What takes nothing of the budget is done.
+        plan.steps.retain(|step| !takes(step));
+        if plan.steps.is_empty() {
+            return Ok(Looked::unchanged(&record.name, now));
+        }
+        (plan.look_at, asks) = (now, false);
     }
     let (takes, asked) = (pace::time_for(&record, &plan.steps), Asked::of(&record, &plan.steps, now));
-    let looked = carry_out(app, record, &found, plan, shared, now).await;
+    // A service whose item is gone, or has lost the certificate, is bound to it anew.
+    let bound = found.options.services.iter().filter(|service| facts.services.contains_key(service)).cloned().collect();
+    let looked = carry_out(app, record, &found, bound, plan, shared, now).await;
     if asks && looked.as_ref().is_err_and(Failure::is_throttled) {
         shared.give_back();
     }
@@ -228,11 +235,8 @@ pub(crate) async fn foresee(app: &App, mut record: Record, shared: &mut Shared, 
 /// What AWS shows of the certificate. The record is made to agree with its secret and with the tags in ACM on the way.
 async fn gather(app: &App, record: &mut Record, shared: &mut Shared, now: OffsetDateTime) -> Result<Facts, Failure> {
     let before = record.clone();
-    let ((secret, state), (managed, held), services) = tokio::try_join!(
-        app.records.agree(record, now),
-        in_acm(app, &before, shared),
-        states(app, &before.options.services, shared)
-    )?;
+    let ((secret, state), (managed, held), services) =
+        tokio::try_join!(app.records.agree(record, now), in_acm(app, &before, shared), states(app, &before, shared))?;
     let replicas = state.as_ref().map_or_else(BTreeMap::new, |state| app.records.faulty_replicas(state));
     let tags = state.map_or_else(BTreeMap::new, |state| state.tags);
     let managed = managed.filter(|managed| managed.name == record.name);
@@ -290,19 +294,16 @@ async fn in_acm(app: &App, record: &Record, shared: &Shared) -> Result<(Option<M
     }
 }
 
-/// What stands in the table of these services.
-async fn states(
-    app: &App,
-    wanted: &BTreeSet<ServiceName>,
-    shared: &Shared,
-) -> Result<BTreeMap<ServiceName, BindingState>, Failure> {
-    let known: BTreeMap<_, _> =
-        wanted.iter().filter_map(|name| Some((name.clone(), shared.services.get(name)?.clone()))).collect();
-    if known.len() == wanted.len() {
-        return Ok(known);
+/// What stands in the table of its services. One that knows nothing of the certificate is left out.
+async fn states(app: &App, record: &Record, shared: &Shared) -> Result<BTreeMap<ServiceName, BindingState>, Failure> {
+    let wanted = &record.options.services;
+    let known = wanted.iter().filter_map(|service| Some((service.clone(), shared.services.get(service)?.clone())));
+    let mut known: BTreeMap<_, _> = known.collect();
+    if known.len() < wanted.len() {
+        known = app.records.bindings(wanted).await?;
     }
-    let bindings = app.records.bindings(wanted).await?;
-    Ok(bindings.into_iter().map(|(service, binding)| (service, binding.state)).collect())
+    known.retain(|_, binding| binding.certificates.contains(&record.name));
+    Ok(known.into_iter().map(|(service, binding)| (service, binding.state)).collect())
 }
 
 /// Records first, so that nobody decides the same again; then asks. What is lost between the two is asked for at the next look.
@@ -312,6 +313,7 @@ async fn carry_out(
     app: &App,
     mut record: Record,
     found: &Record,
+    bound: BTreeSet<ServiceName>,
     plan: Plan,
     shared: &mut Shared,
     now: OffsetDateTime,
@@ -372,7 +374,7 @@ async fn carry_out(
         return refused.map_or(Ok(looked), Err);
     }
     record.look_at = look_at.unix_timestamp();
-    let before = if first { Default::default() } else { found.options.services.clone() };
+    let before = if first { Default::default() } else { bound };
     if let (Some(_), Origin::Exported { certificate_arn }) = (&renew, &record.origin) {
         // Noted only then: to ask ACM twice does no harm, and what is noted and was never asked would be waited for in vain.
         renew_certificate(&app.acm, certificate_arn).await?;

@@ -252,6 +252,7 @@ pub fn verdict(order: &Order, record: Option<&Record>, policy: &Policy, now: Off
         (is_due, "due"),
         (record.revocation_of_current().is_some(), "revoked"),
         (is_retired, "issued by a retired CA"),
+        (record.set_back().is_some() && order.csr.is_none(), "a deployment failed on the pair after it"),
     ];
     let reason = reasons.into_iter().find_map(|(is_so, reason)| (is_so && held.is_none()).then_some(reason));
     let held = held.map(|why| format!("it is due and not renewed now: {why}"));

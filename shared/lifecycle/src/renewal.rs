@@ -22,6 +22,7 @@ use crate::import;
 use crate::names::{Arn, CertificateName, ServiceName, StoreName};
 use crate::record::{Origin, Pair, Record};
 use crate::rollout::{self, BindingState};
+use crate::setback::Setback;
 use crate::window::Hold;
 
 /// What AWS shows of a certificate at this look.
@@ -152,12 +153,14 @@ pub fn is_due(record: &Record, sweep_interval: Duration, now: OffsetDateTime) ->
     record.attempt.is_some() || record.is_compromised() || wants(record, sweep_interval, now) && next_may
 }
 
-/// Nothing is current, its time has come, it is or will be revoked, or it is of another CA than it is to be.
+/// Nothing is current, its time has come, it is or will be revoked, it is of another CA than it is to be, or it came back in the
+/// place of the pair that was wanted.
 fn wants(record: &Record, sweep_interval: Duration, now: OffsetDateTime) -> bool {
     let authority = record.specification().map(|wanted| &wanted.certificate_authority_arn);
     record.current.as_ref().is_none_or(|current| current.issuer.as_ref() != authority)
         || due(record, sweep_interval).is_none_or(|due| due <= now)
         || record.revocation_of_current().is_some()
+        || record.set_back().is_some()
 }
 
 /// Why a certificate that is issued here and wants a new pair does not get it now; `None`: it does, or wants none.
@@ -177,7 +180,9 @@ pub fn kept(record: &Record, sweep_interval: Duration, now: OffsetDateTime) -> O
                 "deployments failed on new pairs in a row; see to its services, then invoke renew-on-expiry with {retry}"
             ))
         }
-        Some(Some(at)) if now < at => Some(format!("a deployment failed on the last pair; another one is tried {}", date(at))),
+        Some(Some(at)) if now < at => {
+            Some(format!("a deployment failed on the last pair; another one may be tried from {}", date(at)))
+        }
         _ => record.held_back(now).map(|hold| hold.to_string()),
     }
 }
@@ -334,6 +339,7 @@ impl Plan {
                 (None, Some(Rollover { retired, successor, .. })) => {
                     format!("{retired} is retired; {successor} issues in its place")
                 }
+                (None, None) if record.set_back().is_some() => "a deployment failed on the pair after it".to_owned(),
                 (None, None) => {
                     self.look_by(due.unwrap_or(now));
                     return;
@@ -511,6 +517,9 @@ impl Plan {
             Export::Never(why) => {
                 self.tell("acm-refused", why);
                 return;
+            }
+            Export::Unchanged if record.set_back().is_some_and(Setback::waits_for_a_person) => {
+                self.rests(record, sweep_interval, now);
             }
             Export::Unchanged => {}
         }

@@ -249,6 +249,9 @@ impl View<'_> {
         if self.renews_at(current).is_some_and(|at| at <= *now) {
             return Some(format!("it expires {}", date(*current.not_after)));
         }
+        if record.set_back().is_some() && matches!(record.origin, Origin::Issued(_)) {
+            return Some("a deployment failed on the pair after it".to_owned());
+        }
         let issuer = current.issuer.as_ref()?;
         if let Some(successor) = self.trust.successors.of(issuer) {
             return Some(format!("{issuer} is retired and {successor} issues in its place"));

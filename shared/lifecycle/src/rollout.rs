@@ -242,7 +242,9 @@ pub fn waits<'a>(
     let untried =
         |(canary, since): (ServiceName, _)| canary != *service && !state(&canary).is_some_and(|state| state.is_on(since));
     let is_late = certificates.iter().any(|record| {
-        let (Some(current), Some(previous)) = (&record.current, &record.previous) else { return false };
+        let Some(current) = &record.current else { return false };
+        // What went back may have nothing before it: its tasks hold the same certificate.
+        let Some(previous) = record.previous.as_ref().or_else(|| record.set_back().and(Some(current))) else { return false };
         let state = state(service);
         // Tasks that hold what came before the previous pair: that was replaced when it had about such a window left.
         let is_older = |deployment: &Deployment| {
@@ -789,6 +791,8 @@ mod tests {
         let at_one = of(Some(&one), PAIR);
         let setback = Setback { at: at(PAIR).into(), ..samples::setback() };
         let back = Record { setback: Some(setback), ..at_one.clone() };
+        let ends = Some(Pair { not_after: at(later).into(), ..samples::pair() });
+        let back_and_late = Record { current: ends, previous: None, ..back.clone() };
         let new = Record { current: None, ..at_one.clone() };
         let (works, fails) = (Some((after, Progress::Completed)), Some((after, Progress::Failed)));
         let (runs, old) = (Some((after, Progress::Running)), Some((before, Progress::Completed)));
@@ -802,6 +806,7 @@ mod tests {
             ("what was there before is known to work", vec![back.clone()], [None, None], &[]),
             ("nothing is current", vec![new], [None, None], &[]),
             ("beside one without", vec![of(None, PAIR), at_one.clone()], [None, None], &[&other, &third]),
+            ("beside one that went back and ends", vec![back_and_late, at_one.clone()], [None, None], &[]),
             ("crossed", vec![at_one.clone(), of(Some(&other), PAIR)], [old, old], &[&third]),
             ("crossed, one is tried", vec![at_one.clone(), of(Some(&other), PAIR)], [runs, old], &[&third]),
             ("crossed, one works", vec![at_one.clone(), of(Some(&other), PAIR)], [works, old], &[&one, &third]),

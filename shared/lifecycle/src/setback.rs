@@ -22,7 +22,7 @@ pub struct Setback {
     pub serial: Serial,
     /// The version that takes its place.
     pub restored: String,
-    /// How many pairs were rejected in a row.
+    /// How many pairs were rejected in a row, since a person has seen to it last.
     pub in_a_row: u32,
     /// Whether the secret has gone back.
     pub done: bool,
@@ -77,6 +77,7 @@ pub fn blame(record: &Record, reason: &str, sweep_interval: Duration, now: Offse
 /// The pair, where it may become current again and stay so until then; or why not, and what to do.
 fn fit<'a>(record: &Record, pair: Option<&'a Pair>, until: OffsetDateTime) -> Result<&'a Pair, String> {
     let why = match pair {
+        None if record.set_back().is_some() => "what came after it was rejected before".to_owned(),
         None => "there is no pair before it to go back to".to_owned(),
         // Two versions may hold the same certificate: what ACM has, exported twice.
         Some(Pair { serial, version_id, .. })
@@ -97,7 +98,10 @@ fn fit<'a>(record: &Record, pair: Option<&'a Pair>, until: OffsetDateTime) -> Re
 impl Setback {
     /// When another pair may be tried; `None`: when a person says so.
     pub fn next(&self, rest: Duration) -> Option<OffsetDateTime> {
-        (!self.waits_for_a_person()).then(|| *self.at + rest)
+        match self.in_a_row {
+            0 => Some(*self.at),
+            _ => (!self.waits_for_a_person()).then(|| *self.at + rest),
+        }
     }
 
     pub fn finish(&mut self) {
@@ -131,16 +135,19 @@ impl Record {
         }
         if let Some(current) = &mut self.current {
             current.since = since.into();
-            // What was rejected is the same certificate in another version: nothing to go back to later, nor to trust.
+            // Where the rejected version holds the same certificate there is nothing in it to go back to.
             let rejected = setback.rejected.as_str();
-            self.previous.take_if(|previous| previous.version_id == rejected && previous.serial == current.serial);
+            if let Some(same) = self.previous.take_if(|pair| pair.version_id == rejected && pair.serial == current.serial) {
+                current.issuer = current.issuer.take().or(same.issuer);
+            }
         }
         (self.attempt, self.renewal_asked) = (None, None);
     }
 
     /// A person has seen to what stood in the way: the next attempt may be made now.
     pub fn retry(&mut self) {
-        (self.setback, self.halted) = (None, None);
+        self.setback.iter_mut().for_each(|setback| setback.in_a_row = 0);
+        self.halted = None;
         self.attempts.on_day = 0;
     }
 }
@@ -200,6 +207,7 @@ mod tests {
         ] {
             assert_eq!(blame(&record), Blame::None, "{what}");
         }
+        let of_before = |restored: &str| Setback { restored: restored.to_owned(), done: true, ..setback(1) };
         let until =
             |not_after: OffsetDateTime| Record { previous: Some(Pair { not_after: not_after.into(), ..pair() }), ..renewed() };
         let margin = at(NOW) + DAY * 2;
@@ -207,8 +215,18 @@ mod tests {
         for (what, record, why) in [
             ("the first pair", Record { previous: None, ..renewed() }, "no pair before it"),
             (
+                "it went back before",
+                Record { previous: None, setback: Some(of_before("version-2")), ..renewed() },
+                "what came after it was rejected",
+            ),
+            (
                 "the one before is revoked",
                 Record { rejected: [pair().serial].into(), ..renewed() },
+                "serial a01 before it was rejected",
+            ),
+            (
+                "the version before was rejected, and holds a certificate that was not",
+                Record { setback: Some(Setback { rejected: pair().version_id, ..of_before("version-0") }), ..renewed() },
                 "serial a01 before it was rejected",
             ),
             ("the one before ends soon", until(margin), "expires 2026-11-23 06:00 UTC, too soon to go back to"),
@@ -270,11 +288,13 @@ mod tests {
 
     #[test]
     fn nothing_stands_behind_what_went_back_where_the_rejected_version_holds_the_same_certificate() {
-        let found = Record { current: Some(pair()), previous: Some(version("version-2", "0a01")), ..renewed() };
+        let known = Pair { issuer: None, ..pair() };
+        let found = Record { current: Some(known), previous: Some(version("version-2", "0a01")), ..renewed() };
         for record in [Record { current: found.previous.clone(), previous: found.current.clone(), ..renewed() }, found] {
             let mut record = Record { setback: Some(setback(1)), ..record };
             record.go_back(at(NOW) + HOUR);
-            assert_eq!((record.current.unwrap().version_id.as_str(), record.previous), ("version-1", None));
+            let current = record.current.unwrap();
+            assert_eq!((current.version_id.as_str(), current.issuer, record.previous), ("version-1", pair().issuer, None));
         }
     }
 

@@ -10,6 +10,7 @@ use lifecycle::leaf::{KeyAlgorithm, Leaf, Serial, Usage};
 use lifecycle::names::{Arn, CertificateName, Reload, StoreName, TaggedService};
 use lifecycle::record::{KeyFormat, LONGEST, Options, Origin, Pair, Record, Specification};
 use lifecycle::renewal::{ROLLOUT_GRACE, Secret};
+use lifecycle::setback::Setback;
 use lifecycle::trust::Trust;
 use runtime::{Failure, metrics};
 use time::OffsetDateTime;
@@ -149,7 +150,7 @@ impl Records {
             return Err(Failure::retryable(doing(), "its secret has meanwhile got another current version"));
         }
         record.secret_arn = Some(state.arn.clone());
-        let renews = record.current.is_some();
+        let renews = record.current.as_ref().is_some_and(|current| current.serial != leaf.serial);
         record.promote(Pair::of(&leaf, version, issuer.clone(), state.changed));
         record.look_at = (now + ROLLOUT_GRACE).unix_timestamp();
         // In whichever order: tags decide nothing, and the next look writes those anew that differ from the record.
@@ -159,9 +160,11 @@ impl Records {
         for failure in [tagged, untagged].into_iter().filter_map(Result::err) {
             tracing::warn!("{failure}");
         }
-        let came = if matches!(record.origin, Origin::Exported { .. }) { "Exports" } else { "Issuances" };
-        let counted = [(came, 1.0), ("Renewals", 1.0)];
-        metrics(&[("Stack", &self.settings.prefix)], if renews { &counted } else { &counted[..1] });
+        let count = |metric| metrics(&[("Stack", &self.settings.prefix)], &[(metric, 1.0)]);
+        count(if matches!(record.origin, Origin::Exported { .. }) { "Exports" } else { "Issuances" });
+        if renews {
+            count("Renewals");
+        }
         let serial = &leaf.serial;
         tracing::info!(certificate.name = %name, certificate.serial = %serial, "Made serial {serial} of `{name}` current");
         Ok(Installed::Current)
@@ -291,17 +294,29 @@ impl Records {
         Ok(Some(record))
     }
 
-    /// What the secret still tells of the past, for a record that does not know of it: the valid pair before the current one, for its
-    /// CA is needed, and the serial that a deployment failed on. Where that is the current serial too, it is the version that was
-    /// rejected, and there is nothing in it to go back to.
+    /// What the secret still tells of the past, for a record that does not know of it: the pair before the current one, and the serial
+    /// that a deployment failed on. Where one of the two has that serial too, in another version, the version alone was rejected.
     async fn recall(&self, record: &mut Record, state: &State, current: &Serial, now: OffsetDateTime) -> Result<(), Failure> {
         record.previous = self.pair_before(&record.name, state, now).await?;
-        let Some(version) = &state.rejected else { return Ok(()) };
-        match self.serial_of_version(&record.name, version).await? {
-            Some(serial) if serial == *current => {
-                record.previous.take_if(|previous| previous.version_id == *version);
-            }
-            serial => record.rejected.extend(serial),
+        let Some(rejected) = state.rejected.clone() else { return Ok(()) };
+        let Some(serial) = self.serial_of_version(&record.name, &rejected).await? else { return Ok(()) };
+        // Nothing has become current since the secret went back.
+        if record.previous.as_ref().is_some_and(|previous| previous.version_id == rejected) {
+            record.setback = Some(Setback {
+                at: state.changed.into(),
+                restored: state.current.clone().unwrap_or_default(),
+                rejected: rejected.clone(),
+                serial: serial.clone(),
+                in_a_row: 1,
+                done: true,
+                lock: None,
+                reason: format!("a deployment failed on serial {serial}"),
+            });
+        }
+        if serial == *current {
+            record.previous.take_if(|previous| previous.version_id == rejected);
+        } else if record.previous.as_ref().is_none_or(|previous| previous.serial != serial || previous.version_id == rejected) {
+            record.rejected.insert(serial);
         }
         Ok(())
     }

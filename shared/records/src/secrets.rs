@@ -387,6 +387,9 @@ fn gone<'a>(record: &'a Record, has: &'a BTreeMap<String, String>) -> impl Itera
         Some(index) => !kept(index),
         None if *key == IMPORT_TAG => record.imported.is_none(),
         None => match key.as_str() {
+            ISSUER_TAG => record.current.as_ref().is_some_and(|pair| pair.issuer.is_none()),
+            PREVIOUS_ISSUER_TAG => record.previous.as_ref().is_some_and(|pair| pair.issuer.is_none()),
+            RENEW_BEFORE_TAG => record.options.renew_before.is_none(),
             CANARY_TAG => record.options.canary.is_none(),
             WINDOW_TAG => record.options.maintenance_window.is_none(),
             PAUSED_TAG => !record.options.paused,

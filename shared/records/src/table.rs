@@ -267,7 +267,7 @@ impl Records {
         let bindings = self.items(services.iter().map(|service| binding_id(service)).collect()).await?;
         let services = bindings.into_iter().filter_map(|(id, item)| {
             let service: ServiceName = id.strip_prefix(SERVICE)?.parse().ok()?;
-            Some((service.clone(), binding(service, item).ok()?.state))
+            Some((service.clone(), binding(service, item)))
         });
         Ok(Page { records, services: services.collect(), unreadable, next: page.last_evaluated_key })
     }
@@ -297,15 +297,13 @@ impl Records {
         let known = |record: Record| {
             let mut services = BTreeMap::new();
             for service in &record.options.services {
-                let id = binding_id(service);
-                if let Some(item) = bindings.get(&id) {
-                    let faulty = |why| Failure::permanent(format!("read the item `{id}` of the table"), why);
-                    services.insert(service.clone(), binding(service.clone(), item.clone()).map_err(faulty)?.state);
+                if let Some(item) = bindings.get(&binding_id(service)) {
+                    services.insert(service.clone(), binding(service.clone(), item.clone()).state);
                 }
             }
-            Ok(Known { record, services })
+            Known { record, services }
         };
-        Ok(records.into_iter().map(|(name, record)| (name, record.and_then(known))).collect())
+        Ok(records.into_iter().map(|(name, record)| (name, record.map(known))).collect())
     }
 
     /// The certificates whose current pair expires soonest, and when, in seconds since 1970. The index may lag by moments.
@@ -344,10 +342,9 @@ impl Records {
         items
             .into_iter()
             .map(|(id, item)| {
-                let faulty = |why: String| Failure::permanent(format!("read the item `{id}` of the table"), why);
-                let service: ServiceName =
-                    id.strip_prefix(SERVICE).unwrap_or_default().parse().map_err(|error| faulty(format!("{error}")))?;
-                Ok((service.clone(), binding(service, item).map_err(faulty)?))
+                let faulty = |error| Failure::permanent(format!("read the item `{id}` of the table"), error);
+                let service: ServiceName = id.strip_prefix(SERVICE).unwrap_or_default().parse().map_err(faulty)?;
+                Ok((service.clone(), binding(service, item)))
             })
             .collect()
     }
@@ -522,8 +519,8 @@ impl Records {
 /// Records that want to be looked at.
 pub struct Page {
     pub records: Vec<Record>,
-    /// What is known of their services. One that cannot be read is left out.
-    pub services: BTreeMap<ServiceName, BindingState>,
+    /// What is known of their services.
+    pub services: BTreeMap<ServiceName, Binding>,
     pub unreadable: Vec<Failure>,
     /// Where the next page starts; `None` at the end.
     pub next: Option<Item>,
@@ -637,18 +634,17 @@ fn parse<T: DeserializeOwned>(item: Item, what: impl std::fmt::Display) -> Resul
     serde_dynamo::from_item(item).map_err(|error| Failure::permanent(format!("read the item of `{what}` in the table"), error))
 }
 
-fn binding(service: ServiceName, mut item: Item) -> Result<Binding, String> {
+/// What of it cannot be read is taken for not known, and written anew: each look at a certificate sees to its services.
+fn binding(service: ServiceName, mut item: Item) -> Binding {
     let certificates = match item.remove("certificates") {
-        Some(AttributeValue::Ss(names)) => names
-            .iter()
-            .map(|name| name.parse())
-            .collect::<Result<_, _>>()
-            .map_err(|error: lifecycle::names::BadName| error.to_string())?,
+        Some(AttributeValue::Ss(names)) => names.iter().filter_map(|name| name.parse().ok()).collect(),
         _ => BTreeSet::new(),
     };
     let state = item.remove("state").map(serde_dynamo::from_attribute_value::<_, BindingState>).transpose();
+    let state =
+        state.inspect_err(|error| tracing::warn!(service.name = %service, "What is known of {service} cannot be read: {error}"));
     let revision = item.get("revision").and_then(|revision| revision.as_n().ok()?.parse().ok()).unwrap_or(0);
-    Ok(Binding { service, certificates, state: state.map_err(|error| error.to_string())?.unwrap_or_default(), revision })
+    Binding { service, certificates, state: state.ok().flatten().unwrap_or_default(), revision }
 }
 
 fn text(text: impl Into<String>) -> AttributeValue {

@@ -804,6 +804,7 @@ fn what_is_due_is_not_issued_by_an_order_that_is_paused_outside_its_window_or_so
     let paused = || with(&json!({"paused": true}));
     let halted = |record| Record { halted: Some(halt(at(NOW))), ..record };
     let set_back = |in_a_row| Record { setback: Some(Setback { in_a_row, ..samples::setback() }), ..issued() };
+    let early = Record { setback: Some(Setback { at: at("2026-11-10T05:00:00Z").into(), ..samples::setback() }), ..issued() };
     let retired = Record { current: Some(Pair { issuer: Some(arn(OTHER_CA)), ..pair() }), ..paused() };
     let revoked = |after_rollout| {
         let reason = if after_rollout { Reason::Superseded } else { Reason::KeyCompromise };
@@ -839,7 +840,14 @@ fn what_is_due_is_not_issued_by_an_order_that_is_paused_outside_its_window_or_so
             set_back(1),
             json!({}),
             due,
-            "unchanged: a deployment failed on the last pair; another one is tried 2026-11-23 05:00 UTC",
+            "unchanged: a deployment failed on the last pair; another one may be tried from 2026-11-23 05:00 UTC",
+        ),
+        (
+            "a day after a setback, not due",
+            early,
+            json!({}),
+            "2026-11-11T05:00:00Z",
+            "issue: a deployment failed on the pair after it",
         ),
         (
             "after two",

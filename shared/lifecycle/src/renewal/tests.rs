@@ -1187,6 +1187,9 @@ fn a_new_pair_is_wanted_for_each_reason() {
         ("it is to be revoked", revoked(Reason::Superseded), quiet, true),
         ("its key is lost", revoked(Reason::KeyCompromise), quiet, true),
         ("it is time, and the next may be tried", set_back(issued(), quiet, 1), due, true),
+        ("it came back, and rests", set_back(issued(), quiet, 1), quiet + DAY - SECOND, false),
+        ("it came back, and has rested", set_back(issued(), quiet, 1), quiet + DAY, true),
+        ("it came back, and a person has seen to it", set_back(issued(), quiet, 0), quiet, true),
         ("it is time, and a person has to see to it", twice(issued()), due, false),
         ("a person has to see to it, and its key is lost", twice(revoked(Reason::KeyCompromise)), quiet, true),
         ("a person has to see to it, and an attempt was left", twice(unfinished), quiet, true),
@@ -1204,10 +1207,18 @@ fn a_setback_is_finished_first_and_the_next_pair_waits_for_its_rest() {
     let compromised = Record { revocations: vec![revocation(Reason::KeyCompromise)], ..issued() };
     let left = Record { attempt: Some(attempt(due - HOUR)), ..issued() };
     let issue = "issue a new pair: ";
+    let after = "issue a new pair: a deployment failed on the pair after it";
     let again = "tell a person: rejected-again: deployments failed on 2 new pairs of `orders-client` in a row";
     for (what, record, now, steps, look_at) in [
         ("not finished", unfinished, due, &["redeploy payments/orders, payments/refunds"][..], due + HOUR),
         ("finished", set_back(issued(), due - DAY * 9, 1), due - DAY * 9, &[], due - DAY * 8),
+        (
+            "its rest is over, and it is not due",
+            set_back(issued(), due - DAY * 9, 1),
+            due - DAY * 8,
+            &[after],
+            due - DAY * 8 + HOUR,
+        ),
         ("before its rest is over", set_back(issued(), due, 1), rested - SECOND, &[], rested),
         ("its rest is over", set_back(issued(), due, 1), rested, &[issue], rested + HOUR),
         ("a second in a row", set_back(issued(), due, 2), rested, &[again], rested + DAY),
@@ -1238,6 +1249,8 @@ fn what_acm_has_and_was_rejected_is_renewed_after_its_rest() {
         ("before its rest is over", once(exported()), &rejected, rested - SECOND, &[][..], rested),
         ("its rest is over", once(exported()), &rejected, rested, &[renew], rested + HOUR),
         ("a second in a row", set_back(exported(), quiet, 2), &rejected, rested, &[again], rested + DAY),
+        ("a second in a row, exported anew each time", set_back(exported(), quiet, 2), &held(), rested, &[again], rested + DAY),
+        ("one of those", once(exported()), &held(), rested, &[], rested + DAY),
         ("ACM was asked", asked("0a01"), &rejected, patience - SECOND, &[], patience - SECOND + HOUR),
         ("ACM was asked 72 hours ago", asked("0a01"), &rejected, patience, &[renew], patience + HOUR),
         ("ACM was asked about another", asked("0909"), &rejected, rested, &[renew], rested + HOUR),

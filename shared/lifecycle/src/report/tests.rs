@@ -86,6 +86,7 @@ fn each_state_has_its_reason_and_what_is_worse_goes_before_what_is_not() {
     let of = |origin: Specification| Record { origin: Origin::Issued(origin), ..issued() };
     let elsewhere = of(Specification { certificate_authority_arn: arn(OTHER_CA), ..samples::specification() });
     let set_back = |in_a_row, done| with(|record| record.setback = Some(setback(in_a_row, done)));
+    let set_back_early = with(|record| record.setback = Some(Setback { at: at(EARLY).into(), ..setback(1, true) }));
     let compromised = with(|record| {
         (record.setback, record.revocations) = (Some(setback(1, true)), vec![revocation(Reason::KeyCompromise)]);
     });
@@ -172,6 +173,15 @@ fn each_state_has_its_reason_and_what_is_worse_goes_before_what_is_not() {
             DUE,
             State::Waiting,
             "another one is tried 2026-11-25 06:00 UTC",
+        ),
+        (
+            "rests after a setback, and is not due",
+            set_back_early,
+            &none,
+            &holds,
+            EARLY,
+            State::Waiting,
+            "a deployment failed on the last pair; another one is tried",
         ),
         ("has rested", set_back(1, true), &none, &holds, "2026-11-25T06:00:00Z", State::Due, "it expires"),
         ("compromised and set back", compromised, &none, &holds, DUE, State::Due, "is to be revoked (KEY_COMPROMISE)"),
