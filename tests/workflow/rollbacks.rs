@@ -511,6 +511,17 @@ fn a_service_that_is_deployed_by_other_means_is_told_of_until_it_was_deployed_th
             assert_settled(&stack, controller).await;
             days(2).await;
             assert_eq!(told_of(&stack, "service-refused: "), 0, "{controller}");
+            // What deploys it may be told of the next pair at once.
+            let mut next = order();
+            (next["usage"], next["replace"]) = (json!("server"), json!(true));
+            stack.handle("issue-client-cert", next, "next").await.unwrap();
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            deploy();
+            days(1).await;
+            told_of(&stack, "service-refused: ");
+            days(2).await;
+            assert_eq!(told_of(&stack, "service-refused: "), 0, "{controller}, at once");
+            assert_settled(&stack, controller).await;
         });
     }
 }

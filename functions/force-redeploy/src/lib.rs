@@ -214,7 +214,8 @@ async fn one(
     let newest = certificates.iter().filter_map(|record| record.current.as_ref()).map(|pair| *pair.since).max();
     let Some(newest) = newest else { return Ok(Done::Unchanged) };
     let dated = |service: Service| Service { primary: service.primary.map(|primary| binding.state.dated(primary)), ..service };
-    let service = service.map(dated);
+    // Once more than needed is the safe side, and nobody here can deploy what has a controller of its own.
+    let service = service.map(|service| if service.controller == "ECS" { dated(service) } else { service });
     if let Some(followed) = service.as_ref().and_then(|service| binding.state.replaced(service, newest)).cloned()
         && let Some(rolled_back) = rolled_back(app, &binding.service, &followed).await?
     {
