@@ -198,17 +198,12 @@ pub(crate) async fn look(
         plan.steps
             .push(Step::Tell { code: "acm-renewal-failed", message: format!("ACM could not renew `{}`: {reason}", record.name) });
     }
-    let takes = |step: &Step| matches!(step, Step::Issue { .. } | Step::Export { .. } | Step::Renew { .. });
-    let mut asks = plan.steps.iter().any(takes);
+    let asks = plan.steps.iter().any(|step| matches!(step, Step::Issue { .. } | Step::Export { .. } | Step::Renew { .. }));
     // What is late to be replaced, or compromised, is not kept waiting by what is not.
     let is_urgent = record.is_compromised() || record.current.as_ref().is_some_and(|pair| late(&record, pair) <= now);
     if asks && !shared.take(app, now).await? && !is_urgent {
-        // It stays due, and comes first in the next hour. What takes nothing of the budget is done.
-        plan.steps.retain(|step| !takes(step));
-        if plan.steps.is_empty() {
-            return Ok(Looked::unchanged(&record.name, now));
-        }
-        (plan.look_at, asks) = (now, false);
+        // Not recorded: it stays due, and comes first in the next hour.
+        return Ok(Looked::unchanged(&record.name, now));
     }
     let (takes, asked) = (pace::time_for(&record, &plan.steps), Asked::of(&record, &plan.steps, now));
     // A service whose item is gone, or has lost the certificate, is bound to it anew.
