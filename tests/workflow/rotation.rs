@@ -449,22 +449,23 @@ async fn rotated_in_vain(failures: u32) -> (Stack, String, String) {
     (stack, good, bad)
 }
 
+fn current_of_gateway(stack: &Stack) -> String {
+    stack.aws.world(|world, _| staged(world.secrets.find("everleaf/gateway").unwrap(), "AWSCURRENT").unwrap().id.clone())
+}
+
 #[test]
 fn a_deployment_that_failed_stands_for_a_day_against_the_next_rotation_of_what_acm_holds() {
     run(async {
         let (stack, good, _) = rotated_in_vain(1).await;
-        let current = || {
-            stack.aws.world(|world, _| staged(world.secrets.find("everleaf/gateway").unwrap(), "AWSCURRENT").unwrap().id.clone())
-        };
         let ask = || json!({"SecretId": "everleaf/gateway", "ClientRequestToken": token(&stack)});
         let next = user(&stack, "secretsmanager:RotateSecret", ask()).await["VersionId"].as_str().unwrap().to_owned();
         minutes(60 * 21).await;
         // The one before is not complete, and is tried again each hour.
         stack.aws.call("secretsmanager:RotateSecret", ask()).await.unwrap_err();
         minutes(60).await;
-        assert_eq!(current(), good);
+        assert_eq!(current_of_gateway(&stack), good);
         minutes(60 * 3).await;
-        assert_eq!(current(), next);
+        assert_eq!(current_of_gateway(&stack), next);
     });
 }
 
@@ -516,10 +517,7 @@ fn what_was_rejected_is_not_gone_back_to_when_the_same_certificate_fails_after_t
         days(2).await;
         let failed = stack.aws.take_events().iter().any(|it| it.event["detail"]["eventName"] == "SERVICE_DEPLOYMENT_FAILED");
         assert!(failed, "whoever knows nothing deploys it anew");
-        stack.aws.world(|world, _| {
-            let secret = world.secrets.find("everleaf/gateway").unwrap();
-            assert_eq!(staged(secret, "AWSCURRENT").unwrap().id, good);
-        });
+        assert_eq!(current_of_gateway(&stack), good);
     });
 }
 
@@ -536,10 +534,7 @@ fn the_certificate_of_which_only_another_version_was_rejected_is_gone_back_to_af
         stack.aws.world(|world, _| world.ecs.fail_deployments("payments", "gateway", 1));
         stack.aws.set_deliveries(None);
         minutes(60 * 20).await;
-        stack.aws.world(|world, _| {
-            let secret = world.secrets.find("everleaf/gateway").unwrap();
-            assert_eq!(staged(secret, "AWSCURRENT").unwrap().id, good);
-        });
+        assert_eq!(current_of_gateway(&stack), good);
     });
 }
 

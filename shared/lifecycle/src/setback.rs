@@ -133,15 +133,54 @@ impl Record {
         if self.previous.as_ref().is_some_and(|previous| previous.version_id == setback.restored) {
             std::mem::swap(&mut self.current, &mut self.previous);
         }
+        let rejected = setback.rejected.clone();
         if let Some(current) = &mut self.current {
             current.since = since.into();
-            // Where the rejected version holds the same certificate there is nothing in it to go back to.
-            let rejected = setback.rejected.as_str();
-            if let Some(same) = self.previous.take_if(|pair| pair.version_id == rejected && pair.serial == current.serial) {
-                current.issuer = current.issuer.take().or(same.issuer);
-            }
         }
+        self.leave_behind(&rejected);
         (self.attempt, self.renewal_asked) = (None, None);
+    }
+
+    /// A version was rejected, and its serial with it: but where another version holds the same certificate, as of what ACM holds and
+    /// was exported once more, it is the version alone.
+    pub fn reject(&mut self, version_id: &str, serial: &Serial) {
+        let mut others = [&self.current, &self.previous].into_iter().flatten().filter(|pair| pair.version_id != version_id);
+        if others.all(|pair| pair.serial != *serial) {
+            self.rejected.insert(serial.clone());
+        }
+    }
+
+    /// In a rejected version that holds the same certificate as the current one there is nothing to go back to.
+    fn leave_behind(&mut self, version_id: &str) {
+        let Some(current) = &mut self.current else { return };
+        if let Some(same) = self.previous.take_if(|pair| pair.version_id == version_id && pair.serial == current.serial) {
+            current.issuer = current.issuer.take().or(same.issuer);
+        }
+    }
+
+    /// What its secret still tells, for a record that has nothing but the current pair: the pair before it, and the version that was
+    /// rejected, with its serial. That is where the secret came from when nothing has become current since.
+    pub fn recall(&mut self, previous: Option<Pair>, rejected: Option<(String, Serial)>, changed: OffsetDateTime) {
+        self.previous = previous;
+        let (Some(current), Some((version_id, serial))) = (&self.current, rejected) else { return };
+        if current.version_id == version_id {
+            // Somebody has made it current again.
+            return;
+        }
+        if self.previous.as_ref().is_some_and(|pair| pair.version_id == version_id) {
+            self.setback = Some(Setback {
+                at: changed.into(),
+                rejected: version_id.clone(),
+                restored: current.version_id.clone(),
+                in_a_row: 1,
+                done: true,
+                lock: None,
+                reason: format!("a deployment failed on serial {serial}"),
+                serial: serial.clone(),
+            });
+        }
+        self.reject(&version_id, &serial);
+        self.leave_behind(&version_id);
     }
 
     /// A person has seen to what stood in the way: the next attempt may be made now.
@@ -295,6 +334,27 @@ mod tests {
             record.go_back(at(NOW) + HOUR);
             let current = record.current.unwrap();
             assert_eq!((current.version_id.as_str(), current.issuer, record.previous), ("version-1", pair().issuer, None));
+        }
+    }
+
+    #[test]
+    fn a_secret_tells_which_version_was_rejected_and_its_serial_only_where_no_other_version_holds_it() {
+        let (first, second) = (version("version-1", "0a01"), version("version-2", "0b02"));
+        let twin = version("version-2", "0a01");
+        for (what, current, previous, rejected, is_rejected, is_back, keeps) in [
+            ("it came back", &first, Some(&second), Some(&second), true, true, true),
+            ("the same certificate", &first, Some(&twin), Some(&twin), false, true, false),
+            ("another one has followed", &version("version-3", "0c03"), Some(&first), Some(&second), true, false, true),
+            ("another one has followed the same", &version("version-3", "0c03"), Some(&first), Some(&twin), false, false, true),
+            ("it was made current by hand", &second, Some(&first), Some(&second), false, false, true),
+            ("nothing was rejected", &first, Some(&second), None, false, false, true),
+        ] {
+            let mut record = Record { current: Some(current.clone()), ..issued() };
+            let label = rejected.map(|pair| (pair.version_id.clone(), pair.serial.clone()));
+            record.recall(previous.cloned(), label, at(NOW));
+            assert_eq!(rejected.is_some_and(|pair| record.rejected.contains(&pair.serial)), is_rejected, "{what}");
+            assert_eq!(record.set_back().is_some(), is_back, "{what}");
+            assert_eq!(record.previous.as_ref(), previous.filter(|_| keeps), "{what}");
         }
     }
 

@@ -10,7 +10,6 @@ use lifecycle::leaf::{KeyAlgorithm, Leaf, Serial, Usage};
 use lifecycle::names::{Arn, CertificateName, Reload, StoreName, TaggedService};
 use lifecycle::record::{KeyFormat, LONGEST, Options, Origin, Pair, Record, Specification};
 use lifecycle::renewal::{ROLLOUT_GRACE, Secret};
-use lifecycle::setback::Setback;
 use lifecycle::trust::Trust;
 use runtime::{Failure, metrics};
 use time::OffsetDateTime;
@@ -234,10 +233,10 @@ impl Records {
                     let last = || tagged(state, ISSUER_TAG);
                     let asked = || record.specification().map(|wanted| wanted.certificate_authority_arn.clone());
                     let issuer = before.or_else(|| last().filter(|_| is_tagged)).or_else(asked).or_else(last);
-                    if recorded.is_none() {
-                        self.recall(record, state, &leaf.serial, now).await?;
-                    }
                     record.promote(Pair::of(&leaf, version, issuer, state.changed));
+                    if recorded.is_none() {
+                        self.recall(record, state, now).await?;
+                    }
                     Ok(Secret::Good)
                 }
             },
@@ -280,7 +279,7 @@ impl Records {
         let mut record = Record::new(name.clone(), origin, options, now);
         let issuer = record.specification().map(|wanted| wanted.certificate_authority_arn.clone());
         record.current = Some(Pair::of(&leaf, version, issuer, state.changed));
-        self.recall(&mut record, &state, &leaf.serial, now).await?;
+        self.recall(&mut record, &state, now).await?;
         record.imported = tagged(&state, IMPORT_TAG).map(|arn| Imported { certificate_arn: Some(arn), ..Imported::default() });
         record.secret_arn = Some(state.arn);
         if let Some((_, text)) = self.value_at_stage(name, KEY).await? {
@@ -294,30 +293,14 @@ impl Records {
         Ok(Some(record))
     }
 
-    /// What the secret still tells of the past, for a record that does not know of it: the pair before the current one, and the serial
-    /// that a deployment failed on. Where one of the two has that serial too, in another version, the version alone was rejected.
-    async fn recall(&self, record: &mut Record, state: &State, current: &Serial, now: OffsetDateTime) -> Result<(), Failure> {
-        record.previous = self.pair_before(&record.name, state, now).await?;
-        let Some(rejected) = state.rejected.clone() else { return Ok(()) };
-        let Some(serial) = self.serial_of_version(&record.name, &rejected).await? else { return Ok(()) };
-        // Nothing has become current since the secret went back.
-        if record.previous.as_ref().is_some_and(|previous| previous.version_id == rejected) {
-            record.setback = Some(Setback {
-                at: state.changed.into(),
-                restored: state.current.clone().unwrap_or_default(),
-                rejected: rejected.clone(),
-                serial: serial.clone(),
-                in_a_row: 1,
-                done: true,
-                lock: None,
-                reason: format!("a deployment failed on serial {serial}"),
-            });
-        }
-        if serial == *current {
-            record.previous.take_if(|previous| previous.version_id == rejected);
-        } else if record.previous.as_ref().is_none_or(|previous| previous.serial != serial || previous.version_id == rejected) {
-            record.rejected.insert(serial);
-        }
+    /// Reads what the secret still tells of the past, for a record that does not know of it.
+    async fn recall(&self, record: &mut Record, state: &State, now: OffsetDateTime) -> Result<(), Failure> {
+        let previous = self.pair_before(&record.name, state, now).await?;
+        let rejected = match &state.rejected {
+            Some(version) => self.serial_of_version(&record.name, version).await?.map(|serial| (version.clone(), serial)),
+            None => None,
+        };
+        record.recall(previous, rejected, state.changed);
         Ok(())
     }
 

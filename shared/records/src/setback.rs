@@ -22,10 +22,7 @@ pub struct GoneBack {
 impl Records {
     /// Notes that the current pair is rejected and gives way to the one before it: whoever finds that goes on with [`Self::go_back`].
     pub async fn set_back(&self, record: &mut Record, setback: Setback, lock: Lock) -> Result<(), Failure> {
-        // What ACM holds and was exported once more is the same certificate as before: it is the version that is rejected.
-        if record.previous.as_ref().is_none_or(|previous| previous.serial != setback.serial) {
-            record.rejected.insert(setback.serial.clone());
-        }
+        record.reject(&setback.rejected, &setback.serial);
         record.look_at = lock.until.unix_timestamp();
         record.setback = Some(Setback { lock: Some(lock), ..setback });
         self.update(record).await
